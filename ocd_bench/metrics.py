@@ -1,0 +1,72 @@
+"""What a metric is, and how per-sample scores become one number.
+
+A task returns per-sample scores; the number in the table is a *reduction* of them. Reductions have names, so that a stored
+run can be reduced, bootstrapped and compared again without the plugin that made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy import ndarray as Array
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Unit, direction and reduction of one metric.
+
+    Args:
+        unit: as printed, for example ``"fraction"``, ``"nats"``, ``"dB"``; empty for a bare number.
+        higher_is_better: the direction in which a change is an improvement.
+        reduce: a key of :data:`REDUCTIONS`.
+    """
+
+    unit: str = ""
+    higher_is_better: bool = True
+    reduce: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.reduce not in REDUCTIONS:
+            raise ValueError(f"unknown reduction {self.reduce!r}; known: {', '.join(sorted(REDUCTIONS))}")
+
+
+def _mean(scores: Array) -> Array:
+    return scores.mean(axis=-1)
+
+
+def _root_mean(scores: Array) -> Array:
+    return scores.mean(axis=-1) ** 0.5
+
+
+def _matthews(codes: Array) -> Array:
+    """Matthews correlation of two classes; a score is ``2 * target + prediction`` (0, 1, 2 or 3).
+
+    Zero where a class is absent from targets or predictions, as in scikit-learn.
+    """
+    import numpy as np
+
+    tn, fp, fn, tp = ((codes == k).sum(axis=-1).astype(float) for k in range(4))
+    denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return np.where(denominator > 0, (tp * tn - fp * fn) / np.where(denominator > 0, denominator, 1.0), 0.0)
+
+
+REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {"mean": _mean, "root_mean": _root_mean, "matthews": _matthews}
+"""Name to function of scores ``(..., N)`` giving values ``(...)``."""
+
+KNOWN: Mapping[str, Metric] = {
+    "accuracy": Metric("fraction", True),
+    "cross_entropy": Metric("nats", False),
+    "rmse": Metric("", False, "root_mean"),
+    "mse": Metric("", False),
+    "mae": Metric("", False),
+    "psnr": Metric("dB", True),
+    "ssim": Metric("", True),
+    "chamfer": Metric("", False),
+    "si_sdri": Metric("dB", True),
+    "si_sdr": Metric("dB", True),
+    "matthews": Metric("", True, "matthews"),
+}
+"""Metrics of a common name need no declaration; any other is declared in ``Task.metric_info``."""
