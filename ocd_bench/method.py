@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,7 +29,8 @@ class Context:
         layer: dotted name of the layer to adapt.
         ranking: layer names by the entropy criterion, best first, computed on first use.
         device: where models and batches go.
-        settings: function from a section's name to its settings dataclass.
+        settings: function from a section's name to its settings dataclass; a method may ask for its own ``section`` and those
+            it names in ``reads``, so that a cell's fingerprint covers just what the cell depends on.
         batch_size: rows of a test batch; test samples come in a fixed order, the same for every method.
     """
 
@@ -42,7 +44,8 @@ class Context:
     batch_size: int
     ranking: Callable[[], list[tuple[str, float]]]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
-    _shared: dict[str, Any] = field(default_factory=dict)
+    _shared: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    _charges: list[float] = field(default_factory=list)
 
     @property
     def train(self) -> Samples:
@@ -63,10 +66,18 @@ class Context:
         return generator(self.request.task, self.request.dataset, method, self.request.seed, purpose)
 
     def shared(self, key: str, build: Callable[[], Any]) -> Any:
-        """The value of ``key``, built on first use: methods of one (task, dataset, seed) share what they would both fit."""
-        if key not in self._shared:
-            self._shared[key] = build()
-        return self._shared[key]
+        """The value of ``key``, built on first use: methods of one (task, dataset, seed) share what they would both fit.
+
+        The seconds another method spent on it count towards ``cost.fit_s`` of this one too.
+        """
+        if key in self._shared:
+            value, seconds = self._shared[key]
+            self._charges.append(seconds)
+            return value
+        start = time.perf_counter()
+        value = build()
+        self._shared[key] = value, time.perf_counter() - start
+        return value
 
 
 class Predictor:
@@ -74,6 +85,8 @@ class Predictor:
 
     parameters: int = 0
     """Parameters the method adds to the base model."""
+    detail: Mapping[str, Any] = {}
+    """Plain values for the cell file and the report: training curves, what was chosen on validation."""
 
     def reset(self) -> None:
         """Forget the test stream; called before each test set."""
@@ -96,6 +109,8 @@ class Method:
     """Name of the settings section; methods may share one. None: no settings."""
     Settings: ClassVar[type | None] = None
     """A frozen dataclass of plain values; its optional class attribute ``presets`` maps preset to {key: value}."""
+    reads: ClassVar[Sequence[str]] = ()
+    """Further sections whose values this method depends on, beside its own and the core's."""
     uses_test_labels: ClassVar[bool] = False
     default: ClassVar[bool] = True
     """Whether the method runs when ``--methods`` is not given; ``all`` runs every one."""

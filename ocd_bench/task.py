@@ -12,7 +12,7 @@ from ocd_bench.metrics import Metric
 if TYPE_CHECKING:
     import torch
 
-    from ocd_bench.samples import Samples, Splits
+    from ocd_bench.samples import Splits
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Request:
                 return directory / name
         looked = ", ".join(str(directory / name) for directory in self.data_dirs) or "no data directory"
         raise DataMissing(
-            f"dataset {name!r} of task {self.task!r} not found: looked in {looked}; give --data-dir, or see 'ocd-bench data list'"
+            f"dataset {name!r} of task {self.task!r} not found: looked in {looked}; give --data-dir"
         )
 
 
@@ -78,7 +78,8 @@ class Task:
     """
 
     name: ClassVar[str]
-    primary_metric: ClassVar[str]
+    primary_metric: ClassVar[str | Sequence[str]]
+    """The metric that decides; several names where datasets differ (regression and classes): the first one reported."""
     metric_info: ClassVar[Mapping[str, Metric]] = {}
     """Metrics whose name is not in :data:`ocd_bench.metrics.KNOWN`."""
     requires: ClassVar[Sequence[str]] = ()
@@ -122,7 +123,7 @@ class Task:
         return None
 
     def logits(self, output: torch.Tensor) -> torch.Tensor | None:
-        """Class logits ``(N, K)`` of an output, K >= 2, or None where there is no class posterior (Tent then does not apply)."""
+        """Class logits ``(N, K)`` of an output, K >= 2; None where there is no class posterior (Tent does not apply)."""
         return None
 
     def test_time_loss(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor | None:

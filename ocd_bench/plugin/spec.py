@@ -1,7 +1,7 @@
 """The hooks of OCD-Bench. A plugin implements any of them, each marked with :data:`ocd_bench.hookimpl`.
 
 An implementation may take any subset of the arguments, by name. ``firstresult`` hooks stop at the first answer that is not
-None; the last of them is always the task's own method, so a plugin that answers replaces it and one that returns None leaves it.
+None; the last of them is always the task's own method: a plugin that answers replaces it, one that returns None leaves it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,35 @@
+"""Exponential moving average of a module's weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class EMA:
+    """A frozen copy of ``module`` that follows it.
+
+    Args:
+        module: what to follow; its structure must not change afterwards.
+        decay: weight of the past, in [0, 1). Early updates use less, ``(1 + n) / (10 + n)``, so that short trainings do not
+            keep their random start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay {decay}: expected 0 <= decay < 1")
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move towards ``module``; buffers (batch-norm statistics) are copied as they are."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        ours, theirs = list(self.module.parameters()), [parameter.detach() for parameter in module.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for own, other in zip(self.module.buffers(), module.buffers(), strict=True):
+            own.copy_(other)

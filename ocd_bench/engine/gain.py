@@ -1,0 +1,40 @@
+"""The gain: one factor of all weight changes, chosen on validation samples, 0 among its candidates.
+
+It is what keeps a hypernetwork from costing a base it cannot help: one that has learned nothing is switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The factor taken, and the mean validation loss under each candidate."""
+
+    value: float
+    candidates: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+
+
+def choose_gain(candidates: Sequence[float], losses: Tensor) -> Gain:
+    """The candidate of least mean loss, if it beats gain 0 by more than the standard error of their paired difference.
+
+    Args:
+        candidates: G factors; without a 0 among them the least mean loss decides alone.
+        losses: per-sample validation losses ``(G, M)``; a candidate with a loss that is not finite is out.
+    """
+    losses = losses.double().cpu()
+    means = torch.where(losses.isfinite().all(1), losses.mean(1), torch.inf)
+    best = int(means.argmin())
+    if 0.0 in candidates:
+        base = list(candidates).index(0.0)
+        difference = losses[base] - losses[best]
+        error = difference.std() / len(difference) ** 0.5 if len(difference) > 1 else torch.tensor(torch.inf)
+        if not difference.mean() > error:
+            best = base
+    return Gain(float(candidates[best]), tuple(map(float, candidates)), tuple(means.tolist()))

@@ -1,0 +1,128 @@
+"""g(I(x)) = rho(I(x)) g_u(I(x)): the scale network, and the network that gives a direction (paper section 3.2).
+
+A code c of an overfitted dW is split into its length ``|c|``, which the scale network learns, and its direction
+``c sqrt(K) / |c|``, which the diffusion model learns: the paper's division by the norm, times a constant that gives each of the K
+numbers unit variance, as the unit normal noise has. For orthonormal forms (full, basis) the length is the norm of dW, for
+rank one, dW = u a', it is |u|.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ocd_bench.engine.condition import Condition, Features
+from ocd_bench.engine.sampler import ddim
+from ocd_bench.engine.scale import ScaleNetwork, scale_loss_db, scale_loss_log
+from ocd_bench.engine.schedule import NoiseSchedule
+from ocd_bench.engine.targets import Targets
+
+
+class HyperNetwork(nn.Module):
+    """From features of samples to codes ``(N, K)``.
+
+    Args:
+        condition: features to condition vectors ``(N, width)``.
+        network: with ``schedule``, a denoiser ``(code, t, condition) -> (N, K)``; without, a regressor ``condition -> (N, K)``.
+        size: K.
+        schedule: of the diffusion; None for plain regression of the direction.
+        scale: None leaves out the scale network: directions then keep their lengths, divided by one constant for all samples.
+        prediction, sampling_steps: of the diffusion.
+        scale_loss: ``"log"`` or ``"db"``.
+        noise_draws: noise levels per sample in :meth:`loss`.
+    """
+
+    length: Tensor
+
+    def __init__(
+        self,
+        condition: Condition,
+        network: nn.Module,
+        size: int,
+        *,
+        schedule: NoiseSchedule | None,
+        scale: ScaleNetwork | None,
+        prediction: str = "v",
+        sampling_steps: int = 10,
+        scale_loss: str = "log",
+        noise_draws: int = 1,
+    ) -> None:
+        super().__init__()
+        self.condition, self.network, self.schedule, self.scale = condition, network, schedule, scale
+        self.size, self.prediction, self.scale_loss, self.noise_draws = size, prediction, scale_loss, noise_draws
+        self.sampling_steps = sampling_steps if schedule is None else min(sampling_steps, len(schedule))
+        self.register_buffer("length", torch.ones(()))  # root mean square length of training codes
+
+    def calibrate(self, targets: Targets) -> None:
+        """Take the statistics of training targets: of the features, and of the lengths of codes.
+
+        Raises:
+            ValueError: if all codes are zero: there is nothing to learn.
+        """
+        lengths = targets.code.norm(dim=1)
+        if not lengths.any():
+            raise ValueError("overfitting changes no weight of any training sample")
+        self.length.copy_(lengths.square().mean().sqrt())
+        self.condition.calibrate(targets.features)
+        if self.scale is not None:
+            self.scale.calibrate(self._lengths(targets.code))
+
+    def _lengths(self, code: Tensor) -> Tensor:
+        """Lengths ``(N,)``, from a thousandth of the typical one up: below that a change is none, however much smaller."""
+        return code.norm(dim=1).clamp(min=1e-3 * float(self.length))
+
+    def directions(self, code: Tensor) -> Tensor:
+        """Codes with their lengths taken out, see above; the zero code stays zero."""
+        if self.scale is None:
+            return code * self.size**0.5 / self.length
+        lengths = code.norm(dim=1, keepdim=True)
+        return code * self.size**0.5 / lengths.clamp(min=1e-8 * float(self.length))
+
+    def loss(self, targets: Targets, generator: torch.Generator) -> Tensor:
+        """Training loss of a batch, a scalar: squared error of the prediction plus the scale loss.
+
+        Args:
+            generator: CPU generator of the noise and the noise levels.
+        """
+        e = self.condition(targets.features, targets.inputs)
+        direction = self.directions(targets.code)
+        if self.schedule is None:
+            total = F.mse_loss(self.network(e), direction)
+        else:
+            many, x0 = e.repeat(self.noise_draws, 1), direction.repeat(self.noise_draws, 1)
+            noise = torch.randn(x0.shape, generator=generator).to(x0)
+            t = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(x0.device)
+            found = self._denoise(self.schedule.add_noise(x0, t, noise), t, many)
+            total = F.mse_loss(found, self.schedule.target(x0, t, noise, self.prediction))
+        if self.scale is None:
+            return total
+        lengths = self._lengths(targets.code)
+        if self.scale_loss == "db":
+            return total + scale_loss_db(self.scale(e), lengths).mean()
+        # In units of the lengths' own spread, so that it weighs the same whatever the task.
+        return total + scale_loss_log(self.scale(e), lengths).mean() / self.scale.std**2
+
+    def _denoise(self, x: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        assert self.schedule is not None
+        return self.network(x, t * (1000 / len(self.schedule)), e)
+
+    @torch.no_grad()
+    def generate(self, features: Features, inputs: Tensor | None, noise: Tensor, random: bool = False) -> Tensor:
+        """Codes ``(D, N, K)`` for D draws of the same N samples; the condition is computed once.
+
+        Args:
+            noise: ``(D, N, K)`` standard normal; a regressor does not use it, so its draws are equal.
+            random: take the noise itself as the direction (the control of the direction's worth).
+        """
+        e = self.condition(features, inputs)
+        length = self.length if self.scale is None else self.scale(e).unsqueeze(1)
+        return torch.stack([self._direction(e, draw, random) * length for draw in noise]) / self.size**0.5
+
+    def _direction(self, e: Tensor, noise: Tensor, random: bool) -> Tensor:
+        if random:
+            return noise
+        if self.schedule is None:
+            return self.network(e)
+        steps, prediction = self.sampling_steps, self.prediction
+        return ddim(lambda x, t: self._denoise(x, t, e), self.schedule, noise, steps, prediction=prediction)

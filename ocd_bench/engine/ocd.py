@@ -1,0 +1,305 @@
+"""OCD as a whole: fit a hypernetwork to overfitted weight changes, then draw a sample's own weights and predict with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ocd_bench.engine.condition import Condition, flat
+from ocd_bench.engine.deltas import Delta
+from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
+from ocd_bench.engine.forms import Form
+from ocd_bench.engine.gain import Gain, choose_gain
+from ocd_bench.engine.hypernetwork import HyperNetwork
+from ocd_bench.engine.layer import TargetLayer, Trace
+from ocd_bench.engine.overfit import Loss, Overfit
+from ocd_bench.engine.scale import ScaleNetwork
+from ocd_bench.engine.schedule import NoiseSchedule
+from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.engine.targets import Change, Overfitter, Targets, pick_form
+from ocd_bench.engine.training import Record, Training, shuffled, train
+from ocd_bench.engine.unet import UNet
+from ocd_bench.errors import NotApplicable
+from ocd_bench.seeds import derive
+
+Data = tuple[Tensor, Tensor]
+"""Inputs and targets of N samples, on the CPU."""
+Combine = Callable[[Tensor], Tensor]
+"""Outputs of D draws ``(D, N, ...)`` to one ``(N, ...)``."""
+
+BANK_LIMIT = 2**28
+"""Numbers of targets that may be kept, when they are kept without having been asked for."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the engine needs to know of a task: callables only.
+
+    Args:
+        layer: the layer to change.
+        train, val: inputs and targets on the CPU; ``val`` must hold no training sample.
+        loss: per-sample losses ``(N,)``.
+        device: of the base and of what is trained.
+        augment, subsample: changes of samples on the CPU; None for neither.
+        output_features: the output as features ``(N, D)``.
+        encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. One without parameters is a fixed feature.
+        combine: how the outputs of several draws become one.
+        seed: of every random number drawn here.
+        progress: told what is done, how far and out of how much.
+    """
+
+    layer: TargetLayer
+    train: Data
+    val: Data
+    loss: Loss
+    device: torch.device = torch.device("cpu")
+    augment: Change | None = None
+    subsample: Change | None = None
+    output_features: Callable[[Tensor], Tensor] = flat
+    encoder: Callable[[], nn.Module | None] = lambda: None
+    combine: Combine = lambda outputs: outputs.mean(0)
+    seed: int = 0
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator of its own for each purpose."""
+        return torch.Generator().manual_seed(derive(self.seed, purpose))
+
+    def validation(self, limit: int) -> Data:
+        """At most ``limit`` validation samples, subsampled: always the same."""
+        generator = self.generator("validation")
+        chosen = torch.randperm(len(self.val[0]), generator=generator)[:limit].sort().values
+        inputs, targets = self.val[0][chosen], self.val[1][chosen]
+        return (inputs, targets) if self.subsample is None else self.subsample(inputs, targets, generator)
+
+
+class NoiseStream:
+    """Standard normal numbers for draw d of sample i, the same however the samples are batched and whatever ran before."""
+
+    BLOCK = 64
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.seed, self.size = seed, size
+
+    def __call__(self, start: int, count: int, draw: int) -> Tensor:
+        """``(count, size)`` for the samples from ``start`` on."""
+        blocks = range(start // self.BLOCK, -(-(start + count) // self.BLOCK))
+        rows = torch.cat([self._block(block, draw) for block in blocks])
+        offset = start - blocks[0] * self.BLOCK
+        return rows[offset : offset + count]
+
+    def _block(self, block: int, draw: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive(self.seed, block, draw))
+        return torch.randn(self.BLOCK, self.size, generator=generator)
+
+
+@dataclass
+class FittedOCD:
+    """A trained hypernetwork with the layer it changes.
+
+    Attributes:
+        network: averaged weights, in eval mode.
+        form: what its codes mean.
+        history: of the training.
+    """
+
+    problem: Problem
+    settings: OCDSettings
+    overfitter: Overfitter
+    form: Form
+    network: HyperNetwork
+    history: list[Record] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of condition, encoder, denoiser and scale network."""
+        return parameter_count(self.network)
+
+    def draw(
+        self, trace: Trace, draws: int = 1, start: int = 0, *, random: bool = False, purpose: str = "test"
+    ) -> Iterator[Delta]:
+        """``draws`` weight changes for each of the trace's N samples, one draw at a time.
+
+        Args:
+            start: index of the trace's first sample in the stream of samples; with it the noise is fixed.
+            random: random directions of the predicted lengths.
+            purpose: names the stream of noise.
+        """
+        stream = NoiseStream(derive(self.problem.seed, "noise", purpose), self.form.size)
+        noise = torch.stack([stream(start, len(trace), draw) for draw in range(draws)]).to(trace.output.device)
+        codes = self.network.generate(self.overfitter.describe(trace), trace.inputs, noise, random)
+        for code in codes:
+            yield self.form.decode(code, trace)
+
+    @torch.no_grad()
+    def outputs(
+        self,
+        inputs: Tensor,
+        gains: Sequence[float] = (1.0,),
+        draws: int = 1,
+        start: int = 0,
+        *,
+        random: bool = False,
+        purpose: str = "test",
+    ) -> list[Tensor]:
+        """Combined outputs ``(N, ...)`` of ``draws`` draws, for each of ``gains`` (0: the base); see :meth:`draw`."""
+        rows = self.overfitter.rows(inputs)
+        found: list[list[Tensor]] = [[] for _ in gains]
+        for begin in range(0, len(inputs), rows):
+            trace = self.problem.layer.trace(inputs[begin : begin + rows].to(self.problem.device))
+            deltas = list(self.draw(trace, draws, start + begin, random=random, purpose=purpose)) if any(gains) else []
+            for gain, parts in zip(gains, found, strict=True):
+                if gain == 0:
+                    parts.append(trace.output)
+                    continue
+                factor = torch.full((len(trace),), gain, device=trace.output.device)
+                drawn = [self.problem.layer.forward(trace, delta.scaled(factor)) for delta in deltas]
+                parts.append(drawn[0] if draws == 1 else self.problem.combine(torch.stack(drawn)))
+        return [torch.cat(parts) for parts in found]
+
+    def predict(self, inputs: Tensor, draws: int = 1, gain: float = 1.0, start: int = 0, random: bool = False) -> Tensor:
+        """Outputs ``(N, ...)`` with the samples' own weights, of the mean kind the problem's ``combine`` defines."""
+        return self.outputs(inputs, (gain,), draws, start, random=random)[0]
+
+    def choose_gain(self, draws: int) -> Gain:
+        """The gain for ensembles of ``draws``, of ``settings.gains``, by the loss of validation samples."""
+        gains = self.settings.gains
+        if len(gains) == 1:
+            return Gain(gains[0])
+        inputs, targets = self.problem.validation(self.settings.val_samples)
+        batch, losses = self.settings.batch_size, []
+        for start in range(0, len(inputs), batch):
+            y = targets[start : start + batch].to(self.problem.device)
+            found = self.outputs(inputs[start : start + batch], gains, draws, start, purpose="validation")
+            losses.append(torch.stack([self.problem.loss(output, y).detach().cpu() for output in found]))
+            self.problem.progress("gain", min(len(inputs), start + batch), len(inputs))
+        return choose_gain(gains, torch.cat(losses, 1))
+
+
+def fit(problem: Problem, settings: OCDSettings, *, diffusion: bool = True, scaled: bool = True) -> FittedOCD:
+    """Train a hypernetwork on the overfitted weight changes of the training samples.
+
+    Args:
+        diffusion: False regresses the direction with the same network instead.
+        scaled: False leaves out the scale network.
+
+    Raises:
+        NotApplicable: if overfitting changes nothing.
+        UsageError: if overfitting diverges, or the form asked for does not fit the layer.
+    """
+    cuda = [problem.device] if problem.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(derive(problem.seed, "weights"))
+        return _fit(problem, settings, diffusion, scaled)
+
+
+def make_overfitter(problem: Problem, settings: OCDSettings, encoder: nn.Module | None) -> Overfitter:
+    """The source of training targets; ``encoder`` as ``problem.encoder`` gave it."""
+    trained = encoder is not None and parameter_count(encoder) > 0
+    how = Overfit(settings.overfit_optimizer, settings.overfit_lr, settings.overfit_steps)  # type: ignore[arg-type]
+    return Overfitter(
+        problem.layer,
+        problem.loss,
+        how,
+        problem.device,
+        problem.output_features,
+        augment=problem.augment if settings.augment else None,
+        subsample=problem.subsample,
+        fixed=None if trained else encoder,
+        keep_inputs=trained,
+    )
+
+
+def make_condition(overfitter: Overfitter, encoder: nn.Module | None, width: int, example: Targets) -> Condition:
+    """The condition for targets such as ``example``; an encoder is measured by trying it out."""
+    sizes = {name: value.shape[1] for name, value in example.features.items()}
+    if encoder is None or example.inputs is None:
+        return Condition(sizes, width)
+    with torch.no_grad():
+        encoded = flat(encoder.eval()(example.inputs[:2])).shape[1]
+    return Condition(sizes, width, encoder, encoded)
+
+
+def source(
+    problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form, pilot: Targets
+) -> tuple[Callable[[], Targets], Targets]:
+    """Training batches, and the targets to take statistics from: made beforehand or batch by batch, see ``passes``."""
+    inputs, targets = problem.train
+    indices = shuffled(len(inputs) * max(1, settings.passes), settings.batch_size, problem.generator("order"))
+    changes = problem.generator("augment")
+    visits = settings.steps * settings.batch_size
+    fits = len(inputs) * pilot.numbers() <= BANK_LIMIT
+    if settings.passes or (not overfitter.random and fits and visits >= len(inputs)):
+
+        def told(done: int, total: int) -> None:
+            problem.progress("overfit", done, total)
+
+        bank = overfitter.bank(form, inputs, targets, changes, max(1, settings.passes), progress=told)
+        return lambda: bank.take(next(indices)).to(problem.device), bank
+
+    def batch() -> Targets:
+        chosen = next(indices)
+        return overfitter.make(form, inputs[chosen], targets[chosen], changes)
+
+    return batch, pilot
+
+
+def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool) -> FittedOCD:
+    encoder = problem.encoder() if settings.input_encoder else None
+    encoder = None if encoder is None else encoder.to(problem.device)
+    overfitter = make_overfitter(problem, settings, encoder)
+    inputs, targets = problem.train
+    form = pick_form(settings.form, settings.basis, overfitter, inputs, targets, problem.generator("form"))
+    chosen = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
+    pilot = overfitter.bank(form, inputs[chosen], targets[chosen], problem.generator("pilot changes"))
+    batch, known = source(problem, settings, overfitter, form, pilot)
+
+    unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
+    width = settings.width if unet is None else unet.width
+    condition = make_condition(overfitter, encoder, width, pilot.take(slice(2)).to(problem.device))
+    denoiser = FastDenoiser if diffusion else Trunk
+    network = HyperNetwork(
+        condition,
+        unet or denoiser(form.size, width, settings.depth),
+        form.size,
+        schedule=NoiseSchedule.named(settings.schedule) if diffusion else None,
+        scale=ScaleNetwork(width) if scaled else None,
+        prediction=settings.prediction,
+        sampling_steps=settings.sampling_steps,
+        scale_loss=settings.scale_loss,
+        noise_draws=settings.noise_draws,
+    )
+    try:
+        network.calibrate(known)
+    except ValueError as error:
+        raise NotApplicable(str(error)) from error
+    network = network.to(problem.device)
+
+    held = problem.validation(min(settings.val_samples, 512))
+    val = overfitter.bank(form, *held, problem.generator("validation"), augment=False)
+    noise = problem.generator("noise")
+    how = Training(settings.steps, settings.lr, settings.weight_decay, settings.lr_schedule, settings.ema, settings.evaluations)
+    best, history = train(
+        network,
+        lambda module: module.loss(batch(), noise),
+        lambda module: _validation_loss(module, val, problem, settings.batch_size),
+        how,
+        lambda done, total: problem.progress("hypernetwork", done, total),
+    )
+    return FittedOCD(problem, settings, overfitter, form, best, history)  # type: ignore[arg-type]
+
+
+def _unet(settings: PaperSettings, form: Form) -> UNet:
+    return UNet(form.shape, settings.channels, settings.multipliers, settings.blocks, settings.attention)
+
+
+def _validation_loss(network: nn.Module, val: Targets, problem: Problem, batch: int) -> float:
+    """Mean loss of validation targets, under the same noise every time."""
+    noise, total = problem.generator("validation noise"), 0.0
+    for start in range(0, len(val), batch):
+        piece = val.take(slice(start, start + batch)).to(problem.device)
+        total += float(network.loss(piece, noise)) * len(piece)  # type: ignore[operator]
+    return total / len(val)

@@ -1,0 +1,141 @@
+"""Settings of OCD as plain values. No torch here: the command line reads them before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ocd_bench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class OCDSettings:
+    """Section ``ocd``.
+
+    Attributes:
+        overfit_optimizer, overfit_lr, overfit_steps: how each sample is overfitted (``sgd`` or ``adam``).
+        form: what of dW is predicted: ``full``, ``rank-one``, ``basis``, ``input-basis``, or ``auto``: rank one where the layer
+            sees one position per sample, else the shortest code that keeps the oracle's gain.
+        basis: components of ``basis``, or rank of ``input-basis``, where such a form is asked for by name.
+        steps, batch_size, lr, weight_decay, lr_schedule, ema: training by AdamW (``cosine`` or ``constant`` after a warm-up)
+            and the decay of the averaged weights, which are the ones used.
+        evaluations: how often in training the validation loss is taken; the best weights are kept. 1: the last are.
+        passes: overfit every training sample so many times beforehand, each time with other augmentation and subsample, and
+            train on these; 0: anew for every batch. Where nothing is random one pass is made whenever that is cheaper.
+        schedule, prediction, sampling_steps: diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``; DDIM steps.
+        noise_draws: noise levels per sample and training step; they share the encoding of the sample.
+        width, depth: of the hypernetwork.
+        input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
+        augment: whether training samples are augmented (``Task.augment``).
+        scale_loss: ``log``, squared error of log rho, or ``db``, the published one.
+        gains: factors of dW to choose from on validation samples; 0 is the base. A single one is taken unseen.
+        val_samples: at most so many validation samples are looked at.
+    """
+
+    overfit_optimizer: str = "sgd"
+    overfit_lr: float = 1e-2
+    overfit_steps: int = 3
+    form: str = "auto"
+    basis: int = 64
+    steps: int = 2000
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    lr_schedule: str = "cosine"
+    ema: float = 0.999
+    evaluations: int = 10
+    passes: int = 0
+    schedule: str = "cosine"
+    prediction: str = "v"
+    sampling_steps: int = 10
+    noise_draws: int = 4
+    width: int = 256
+    depth: int = 3
+    input_encoder: bool = True
+    augment: bool = True
+    scale_loss: str = "log"
+    gains: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    val_samples: int = 2000
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"steps": 300, "batch_size": 64, "width": 128, "depth": 2, "val_samples": 500},
+        "paper": {"steps": 10_000, "width": 384, "depth": 4},
+    }
+    section: ClassVar[str] = "ocd"
+
+    def __post_init__(self) -> None:
+        choices = {
+            "overfit_optimizer": ("sgd", "adam"),
+            "form": ("auto", "full", "rank-one", "basis", "input-basis"),
+            "lr_schedule": ("cosine", "constant"),
+            "schedule": ("cosine", "code", "paper"),
+            "prediction": ("v", "epsilon", "x0"),
+            "scale_loss": ("log", "db"),
+        }
+        for key, known in choices.items():
+            if getattr(self, key) not in known:
+                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)!r}: expected {', '.join(known)}")
+        counts = (
+            "overfit_steps",
+            "basis",
+            "steps",
+            "batch_size",
+            "evaluations",
+            "sampling_steps",
+            "noise_draws",
+            "width",
+            "depth",
+        )
+        for key in (*counts, "val_samples"):
+            if getattr(self, key) < 1:
+                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 1 or more")
+        for key in ("overfit_lr", "lr"):
+            if not getattr(self, key) > 0:
+                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected more than 0")
+        if self.passes < 0 or self.weight_decay < 0 or not 0 <= self.ema < 1:
+            raise UsageError(f"settings {self.section}: expected passes >= 0, weight_decay >= 0 and 0 <= ema < 1")
+        if not self.gains or min(self.gains) < 0:
+            raise UsageError(f"setting {self.section}.gains={self.gains}: expected at least one number, none negative")
+        if self.prediction == "epsilon" and self.schedule == "cosine":
+            raise UsageError(
+                f"settings {self.section}: prediction=epsilon is undefined where the cosine schedule ends, in pure noise; "
+                "take prediction=v, or schedule=code"
+            )
+
+
+@dataclass(frozen=True)
+class PaperSettings(OCDSettings):
+    """Section ``ocd_paper``: the U-Net over the full weight matrix, with the hyper-parameters of the paper and its code.
+
+    Where the two differ the code is followed, since it made the published numbers: T = 1000 (with the printed T = 10 training
+    never sees the noise that sampling begins with), epsilon prediction, three Adam steps of 5e-4, unit variance instead of unit
+    norm. No encoder of x, no augmentation, no choice on validation samples.
+
+    Attributes:
+        channels, multipliers, blocks, attention: of the U-Net; these have 111 million parameters on LeNet5's fc1.
+    """
+
+    overfit_optimizer: str = "adam"
+    overfit_lr: float = 5e-4
+    form: str = "full"
+    steps: int = 10_000
+    batch_size: int = 16
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    lr_schedule: str = "constant"
+    evaluations: int = 1
+    schedule: str = "code"
+    prediction: str = "epsilon"
+    noise_draws: int = 1
+    input_encoder: bool = False
+    augment: bool = False
+    scale_loss: str = "db"
+    gains: tuple[float, ...] = (1.0,)
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 4, 4)
+    blocks: int = 2
+    attention: tuple[int, ...] = (3,)
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"steps": 100, "channels": 16}, "paper": {"steps": 50_000}}
+    section: ClassVar[str] = "ocd_paper"

@@ -1,0 +1,229 @@
+"""Training targets: what overfitting makes of samples, ready for a hypernetwork."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocd_bench.engine.condition import features
+from ocd_bench.engine.deltas import Delta, concatenate
+from ocd_bench.engine.forms import BasisForm, Form, FullForm, InputBasisForm, RankOneForm, choose_form
+from ocd_bench.engine.layer import TargetLayer, Trace
+from ocd_bench.engine.overfit import Loss, Overfit, overfit
+from ocd_bench.errors import UsageError
+
+Change = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Function of inputs, targets and a CPU generator giving other inputs and targets (augmentation, subsampling)."""
+
+BUDGET = 2**26
+"""Numbers (not bytes) that one chunk's positions and weight changes may take."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """N samples as a hypernetwork is trained on them.
+
+    Attributes:
+        features: I(x), each ``(N, D)``.
+        code: of the overfitted dW, ``(N, K)``.
+        inputs: the samples themselves ``(N, ...)`` where an encoder is trained on them, else None.
+    """
+
+    features: dict[str, Tensor]
+    code: Tensor
+    inputs: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def take(self, indices: Tensor | slice) -> Targets:
+        """The samples at ``indices``."""
+        inputs = None if self.inputs is None else self.inputs[indices]
+        return Targets({name: value[indices] for name, value in self.features.items()}, self.code[indices], inputs)
+
+    def to(self, device: torch.device) -> Targets:
+        """On another device."""
+        inputs = None if self.inputs is None else self.inputs.to(device)
+        return Targets({name: value.to(device) for name, value in self.features.items()}, self.code.to(device), inputs)
+
+    def numbers(self) -> int:
+        """Numbers held per sample."""
+        parts = [*self.features.values(), self.code, *([] if self.inputs is None else [self.inputs])]
+        return sum(part[0].numel() for part in parts)
+
+
+def join(parts: Sequence[Targets]) -> Targets:
+    """Several batches of targets as one."""
+    inputs = None if parts[0].inputs is None else torch.cat([part.inputs for part in parts if part.inputs is not None])
+    names = parts[0].features
+    return Targets(
+        {name: torch.cat([p.features[name] for p in parts]) for name in names}, torch.cat([p.code for p in parts]), inputs
+    )
+
+
+@dataclass
+class Overfitter:
+    """Overfits batches of samples, in chunks that memory allows.
+
+    Args:
+        layer: the layer to change, of a base on ``device``.
+        loss: per-sample losses of outputs and targets.
+        how: the optimizer and its steps.
+        augment, subsample: applied in this order to samples on the CPU; None for neither.
+        output_features: the model's output as features of the condition.
+        fixed: features of the inputs that need no training.
+        keep_inputs: whether targets carry the samples, for an encoder in training.
+    """
+
+    layer: TargetLayer
+    loss: Loss
+    how: Overfit
+    device: torch.device
+    output_features: Callable[[Tensor], Tensor]
+    augment: Change | None = None
+    subsample: Change | None = None
+    fixed: Callable[[Tensor], Tensor] | None = None
+    keep_inputs: bool = False
+
+    def __post_init__(self) -> None:
+        self._rows: dict[tuple[int, ...], int] = {}
+
+    @property
+    def random(self) -> bool:
+        """Whether the same sample gives other targets the next time."""
+        return self.augment is not None or self.subsample is not None
+
+    def rows(self, inputs: Tensor) -> int:
+        """Samples of this shape that can be handled at once: at most 1,024, and what :data:`BUDGET` allows."""
+        shape = tuple(inputs.shape[1:])
+        if shape not in self._rows:
+            trace = self.layer.trace(inputs[:1].to(self.device))
+            outputs, columns = self.layer.shape
+            numbers = 2 * trace.positions.numel() + 4 * trace.response.numel()
+            if not trace.single:
+                numbers += 4 * outputs * columns
+            self._rows[shape] = max(1, min(1024, BUDGET // numbers))
+        return self._rows[shape]
+
+    def describe(self, trace: Trace) -> dict[str, Tensor]:
+        """I(x) of a trace."""
+        with torch.no_grad():
+            return features(trace, self.output_features, self.fixed)
+
+    def change(
+        self, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Samples augmented (if ``augment``) and subsampled."""
+        if augment and self.augment is not None:
+            inputs, targets = self.augment(inputs, targets, generator)
+        if self.subsample is not None:
+            inputs, targets = self.subsample(inputs, targets, generator)
+        return inputs, targets
+
+    def deltas(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Trace, Tensor, Delta]]:
+        """Trace, targets and overfitted dW, chunk by chunk, on the device.
+
+        Raises:
+            UsageError: if overfitting diverges.
+        """
+        rows = self.rows(inputs)
+        for x, y in zip(inputs.split(rows), targets.split(rows), strict=True):
+            x, y = x.to(self.device), y.to(self.device)
+            trace = self.layer.trace(x)
+            delta = overfit(self.layer, trace, y, self.loss, self.how)
+            bad = int((~delta.norm().isfinite()).sum())
+            if bad:
+                raise UsageError(
+                    f"overfitting ({self.how.optimizer}, learning rate {self.how.lr:g}, {self.how.steps} steps) diverges for "
+                    f"{bad} of {len(x)} samples; lower the learning rate (overfit_lr)"
+                )
+            yield trace, y, delta
+
+    def make(self, form: Form, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True) -> Targets:
+        """Targets of the samples, on the device."""
+        inputs, targets = self.change(inputs, targets, generator, augment)
+        return join(
+            [
+                Targets(self.describe(trace), form.encode(delta, trace), trace.inputs if self.keep_inputs else None)
+                for trace, _, delta in self.deltas(inputs, targets)
+            ]
+        )
+
+    def bank(
+        self,
+        form: Form,
+        inputs: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        passes: int = 1,
+        augment: bool = True,
+        batch: int = 256,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Targets:
+        """Targets of all samples, ``passes`` times over, on the CPU; augmented anew each time."""
+        cpu = torch.device("cpu")
+        parts, total = [], passes * len(inputs)
+        for part in range(passes):
+            for start in range(0, len(inputs), batch):
+                piece = slice(start, start + batch)
+                parts.append(self.make(form, inputs[piece], targets[piece], generator, augment).to(cpu))
+                progress(min(total, part * len(inputs) + start + batch), total)
+        return join(parts)
+
+
+def pick_form(
+    name: str, basis: int, overfitter: Overfitter, inputs: Tensor, targets: Tensor, generator: torch.Generator
+) -> Form:
+    """The form of that name, fitted to training samples where it needs fitting; see ``OCDSettings.form`` for ``auto``.
+
+    Up to 256 samples are overfitted: principal directions come from three quarters of them, and the choice is made by the rest.
+
+    Raises:
+        UsageError: if a form asked for by name cannot be used with the layer.
+    """
+    layer = overfitter.layer
+    shape = layer.shape
+    if name == "full":
+        return FullForm(shape).to(overfitter.device)
+    first = overfitter.change(inputs[:1], targets[:1], generator)[0]
+    trace = layer.trace(first.to(overfitter.device))
+    if name == "rank-one" or (name == "auto" and trace.single):
+        return _usable(RankOneForm(shape), trace).to(overfitter.device)
+    if name == "input-basis":
+        return _usable(InputBasisForm(shape, min(basis, shape[1])), trace).to(overfitter.device)
+    limit = max(2, min(256, BUDGET // (shape[0] * shape[1])))
+    chosen = torch.randperm(len(inputs), generator=generator)[:limit]
+    x, y = overfitter.change(inputs[chosen], targets[chosen], generator)
+    pieces = list(overfitter.deltas(x, y))
+    if name == "basis":
+        fitted = concatenate([delta for _, _, delta in pieces])
+        return BasisForm.fit(fitted, min(basis, len(fitted), shape[0] * shape[1])).to(overfitter.device)
+    trace, y, delta = pieces[0]
+    held = max(1, len(trace) // 4)
+    fitted = concatenate([delta.take(slice(held, None)), *(other for _, _, other in pieces[1:])])
+    trace = layer.trace(trace.inputs[:held])
+    candidates = _candidates(trace, fitted, shape)
+    return choose_form(layer, trace, y[:held], overfitter.loss, delta.take(slice(held)), candidates, tolerance=0.1).form
+
+
+def _candidates(trace: Trace, fitted: Delta, shape: tuple[int, int]) -> list[Form]:
+    """Forms to choose from: their codes short enough to predict, their bases cheap enough to find."""
+    most = min(len(fitted), shape[0] * shape[1])
+    forms: list[Form] = (
+        [BasisForm.fit(fitted, size) for size in sorted({min(size, most) for size in (8, 32, 128)})] if most else []
+    )
+    side = min(trace.positions.shape[1:])
+    if side <= 256:
+        forms += [InputBasisForm(shape, rank) for rank in (1, 2, 4) if rank <= side and shape[0] * rank <= 2048]
+    if shape[0] * shape[1] <= 16_384 or not forms:
+        forms.append(FullForm(shape))
+    return [form.to(trace.output.device) for form in forms]
+
+
+def _usable(form: Form, trace: Trace) -> Form:
+    if reason := form.refusal(trace):
+        raise UsageError(f"form {form.describe()}: {reason}")
+    return form

@@ -1,0 +1,98 @@
+"""The training loop of every network this package fits: AdamW, clipped gradients, averaged weights, best validation kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ocd_bench.engine.ema import EMA
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """See :class:`ocd_bench.engine.settings.OCDSettings` for the fields."""
+
+    steps: int
+    lr: float
+    weight_decay: float = 0.0
+    lr_schedule: str = "cosine"
+    ema: float = 0.999
+    evaluations: int = 10
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation: after ``step`` steps, the mean training loss since the last one, and the validation loss."""
+
+    step: int
+    train: float
+    val: float
+
+
+def rate(step: int, how: Training) -> float:
+    """Learning rate factor of a step: a linear warm-up (at most 100 steps or a tenth), then a half cosine or one."""
+    warm = max(1, min(100, how.steps // 10))
+    if step < warm:
+        return (step + 1) / warm
+    if how.lr_schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, how.steps - warm)))
+
+
+def train(
+    network: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    validate: Callable[[nn.Module], float],
+    how: Training,
+    progress: Progress = lambda done, total: None,
+) -> tuple[nn.Module, list[Record]]:
+    """Minimise ``loss``, and return a frozen copy of the network with the averaged weights of least validation loss.
+
+    Args:
+        network: trained in place, in train mode.
+        loss: the loss of the next batch, a scalar.
+        validate: validation loss of a network in eval mode; called without gradients.
+
+    With ``how.evaluations == 1`` the last weights are returned whatever their validation loss.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, how))
+    average = EMA(network, how.ema)
+    evaluate_at = {round(how.steps * (k + 1) / how.evaluations) for k in range(how.evaluations)}
+    best: nn.Module | None = None
+    best_loss, total, count = math.inf, 0.0, 0
+    history: list[Record] = []
+    network.train()
+    for step in range(1, how.steps + 1):
+        value = loss(network)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update(network)
+        total, count = total + float(value.detach()), count + 1
+        if step in evaluate_at:
+            with torch.no_grad():
+                found = validate(average.module)
+            history.append(Record(step, total / count, found))
+            total, count = 0.0, 0
+            if best is None or found < best_loss:
+                best, best_loss = copy.deepcopy(average.module), found
+        progress(step, how.steps)
+    return best if best is not None else average.module, history
+
+
+def shuffled(samples: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Index batches without end: permutations, cut into batches of equal size; what is left over waits for the next one."""
+    batch_size = min(batch_size, samples)
+    while True:
+        yield from torch.randperm(samples, generator=generator)[: samples // batch_size * batch_size].split(batch_size)

@@ -1,0 +1,37 @@
+"""``bn-adapt``: batch norm statistics of the test batch in place of the training set's (Nado et al. 2020, arXiv 2006.10963;
+Schneider et al. 2020, arXiv 2006.16971). Nothing is learnt."""
+
+from __future__ import annotations
+
+import torch
+
+from ocd_bench.method import Context, Method, Predictor
+from ocd_bench.methods.common import BATCH_NORMS, BatchModel, find_layers, use_batch_statistics
+
+
+class _Predictor(Predictor):
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = BatchModel(model)
+
+    def reset(self) -> None:
+        self._model.reset()
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self._model(inputs)
+
+
+class BnAdapt(Method):
+    """Every batch norm layer uses the mean and variance of the test batch alone; all else as in ``base``."""
+
+    name = "bn-adapt"
+    description = "batch norm statistics of the test batch, no learning"
+
+    def fit(self, context: Context) -> Predictor:
+        model = context.fresh_base()
+        find_layers(model, BATCH_NORMS, affine=False)  # refuses a model without any
+        use_batch_statistics(model)
+        return _Predictor(model)
+
+
+METHODS = [BnAdapt()]

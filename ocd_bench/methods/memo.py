@@ -1,0 +1,110 @@
+"""``memo``: marginal entropy minimisation with one test point (Zhang, Levine, Finn, NeurIPS 2022, arXiv 2110.09506)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch.func import functional_call, grad, vmap
+
+from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.method import Context, Method, Predictor
+from ocd_bench.methods.common import class_count, probe
+from ocd_bench.task import Task
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class MemoSettings:
+    """SGD at ``lr`` for ``steps`` on ``copies`` augmentations of each sample (paper: CIFAR-10, 32 copies, one step of 5e-3).
+
+    ``chunk``: samples adapted at once; each has its own copy of all weights.
+    """
+
+    lr: float = 5e-3
+    steps: int = 1
+    copies: int = 32
+    chunk: int = 16
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"copies": 8}}
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "copies", "chunk"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"memo.{name}={getattr(self, name)}: must be at least 1")
+
+
+class MemoPredictor(Predictor):
+    """Each sample from the base's own weights: SGD on the entropy of the mean prediction over its copies, then predict."""
+
+    def __init__(self, context: Context, settings: MemoSettings) -> None:
+        self.task, self.settings, self.context = context.task, settings, context
+        self._model = context.fresh_base()
+        self._weights: Weights = {name: p.detach() for name, p in self._model.named_parameters()}
+        self._target = torch.zeros_like(context.train.targets[:1])  # labels stay unknown: augment is given zeros
+        self._run = self._vectorised(probe(context, 2))
+        self.reset()
+
+    def reset(self) -> None:
+        self._generator = self.context.generator("memo", "augment")
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([self._run(self._copies(part), part) for part in inputs.split(self.settings.chunk)])
+
+    def _copies(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Augmented copies ``(N, copies, ...)``, drawn on the CPU so that every device sees the same."""
+        n, copies = len(inputs), self.settings.copies
+        repeated = inputs.cpu().repeat_interleave(copies, 0)
+        targets = self._target.repeat(n * copies, *[1] * (self._target.ndim - 1))
+        augmented, _ = self.task.augment(repeated, targets, self._generator)
+        return augmented.to(inputs.device).unflatten(0, (n, copies))
+
+    def _loss(self, weights: Weights, copies: torch.Tensor) -> torch.Tensor:
+        """Entropy of the mean class probabilities over ``copies`` (paper, equation 2)."""
+        logits = self.task.logits(functional_call(self._model, weights, (copies,)))
+        log_mean = logits.log_softmax(-1).logsumexp(0) - math.log(len(copies))  # type: ignore[union-attr]
+        return -(log_mean.exp() * log_mean).sum()
+
+    def _one(self, copies: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """The output for one sample ``(...)``, from its copies ``(copies, ...)``."""
+        weights = self._weights
+        for _ in range(self.settings.steps):
+            slopes = grad(self._loss)(weights, copies)
+            weights = {name: value - self.settings.lr * slopes[name] for name, value in weights.items()}
+        return functional_call(self._model, weights, (sample.unsqueeze(0),)).squeeze(0)
+
+    def _vectorised(self, inputs: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """``_one`` over a batch; sample by sample where the model has an operation that vmap refuses (a recurrent layer)."""
+
+        def one_by_one(copies: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+            return torch.stack([self._one(c, x) for c, x in zip(copies, samples, strict=True)])
+
+        together = vmap(self._one)
+        try:
+            together(inputs.unsqueeze(1), inputs)
+        except (RuntimeError, NotImplementedError, ValueError):
+            return one_by_one
+        return together
+
+
+class Memo(Method):
+    """All weights, adapted to one sample at a time and then reset; the model stays in eval mode."""
+
+    name = "memo"
+    description = "all weights, per sample, by the entropy of the mean prediction over augmentations"
+    section = "memo"
+    Settings = MemoSettings
+
+    def fit(self, context: Context) -> MemoPredictor:
+        class_count(context)
+        if type(context.task).augment is Task.augment:
+            raise NotApplicable(f"no augmentation: task {context.task.name!r} does not define augment")
+        return MemoPredictor(context, context.settings("memo"))
+
+
+METHODS = [Memo()]

@@ -1,0 +1,117 @@
+"""``sar``: sharpness-aware and reliable entropy minimisation (Niu et al., ICLR 2023, arXiv 2302.12400)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ocd_bench.errors import UsageError
+from ocd_bench.method import Context, Method
+from ocd_bench.methods.common import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
+
+MOMENTUM = 0.9
+"""Of the moving average of the loss that decides on recovery."""
+
+
+@dataclass(frozen=True)
+class SarSettings:
+    """The paper's numbers for convolutional nets.
+
+    ``margin``: E0 in units of ln K; ``rho``: radius of the sharpness-aware step; ``recover``: the model is restored when the
+    moving average of the entropy falls below it (nats); ``share``: of the norm layers, counted from the input, that are
+    adapted. The paper leaves out the top blocks by name, about a quarter of the layers in its nets.
+    """
+
+    lr: float = 2.5e-4
+    momentum: float = 0.9
+    margin: float = 0.4
+    rho: float = 0.05
+    recover: float = 0.2
+    share: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UsageError(f"sar.share={self.share}: must be above 0 and at most 1")
+
+
+class SarPredictor(Online):
+    """Per batch: the gradient at the worst point within ``rho`` (first order), from reliable samples; the output is the first
+    forward's."""
+
+    def __init__(
+        self, context: Context, model: nn.Module, weights: list[nn.Parameter], optimizer: Optimizer, settings: SarSettings
+    ) -> None:
+        self.settings = settings
+        self._e0 = settings.margin * math.log(class_count(context))
+        super().__init__(context, "sar", model, weights, optimizer)
+
+    def reset(self) -> None:
+        super().reset()
+        self._average: float | None = None
+        self.detail["recoveries"] = 0
+
+    def adapt(self, inputs: torch.Tensor) -> torch.Tensor:
+        output = self.model(inputs)
+        entropies = self.entropy(output)
+        reliable = entropies.detach() < self._e0
+        if reliable.any():
+            slopes = self.slopes(entropies[reliable].mean())
+            self._sharpness_aware(inputs, reliable, slopes)
+        return output
+
+    def _sharpness_aware(self, inputs: torch.Tensor, reliable: torch.Tensor, slopes: tuple[torch.Tensor, ...]) -> None:
+        norm = torch.stack([slope.norm() for slope in slopes]).norm()
+        before = [weight.detach().clone() for weight in self.weights]
+        with torch.no_grad():
+            for weight, slope in zip(self.weights, slopes, strict=True):
+                weight.add_(slope / (norm + 1e-12), alpha=self.settings.rho)
+        entropies = self.entropy(self.model(inputs))[reliable]
+        kept = entropies[entropies.detach() < self._e0]
+        slopes = self.slopes(kept.mean()) if len(kept) else ()
+        with torch.no_grad():
+            for weight, value in zip(self.weights, before, strict=True):
+                weight.copy_(value)
+        if not slopes:
+            return
+        for weight, slope in zip(self.weights, slopes, strict=True):
+            weight.grad = slope
+        self.optimizer.step()
+        self._recover(float(kept.detach().mean()))
+
+    def _recover(self, loss: float) -> None:
+        """Restore the base where entropies have collapsed; the average then starts anew."""
+        self._average = loss if self._average is None else MOMENTUM * self._average + (1 - MOMENTUM) * loss
+        if self._average < self.settings.recover:
+            self.restore()
+            self._average = None
+            self.detail["recoveries"] += 1
+
+
+class Sar(Method):
+    """Scale and shift of BatchNorm2d, layer and group norm, the top ones left out, by SGD, online; train mode as ``tent``."""
+
+    name = "sar"
+    description = "sharpness-aware entropy minimisation on reliable samples, online"
+    section = "sar"
+    Settings = SarSettings
+    default = False
+
+    def fit(self, context: Context) -> SarPredictor:
+        settings: SarSettings = context.settings("sar")
+        class_count(context)
+        model = context.fresh_base()
+        layers = find_layers(model, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm))
+        weights = scale_and_shift(layers[: math.ceil(settings.share * len(layers))])
+        model.train()
+        use_batch_statistics(model, (nn.BatchNorm2d,))
+
+        def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.SGD(parameters, settings.lr, settings.momentum)
+
+        return SarPredictor(context, model, weights, sgd, settings)
+
+
+METHODS = [Sar()]

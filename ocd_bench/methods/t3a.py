@@ -1,0 +1,81 @@
+"""``t3a``: test-time template adjuster (Iwasawa and Matsuo, NeurIPS 2021). No gradient, no new weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import normalize, one_hot
+
+from ocd_bench.errors import UsageError
+from ocd_bench.method import Context, Method, Predictor
+from ocd_bench.methods.common import Classifier, entropy
+
+
+@dataclass(frozen=True)
+class T3aSettings:
+    """``filter``: features kept per class, those of lowest entropy (the paper's M); 0 keeps all."""
+
+    filter: int = 100
+
+    def __post_init__(self) -> None:
+        if self.filter < 0:
+            raise UsageError(f"t3a.filter={self.filter}: must be 0 (keep all) or more")
+
+
+class T3aPredictor(Predictor):
+    """Supports of each class, at first its own weight vector; the features of each batch join them before it is classified."""
+
+    def __init__(self, classifier: Classifier, filter: int) -> None:
+        self._classifier, self._filter = classifier, filter
+        self.reset()
+
+    def reset(self) -> None:
+        layer = self._classifier.layer
+        with torch.no_grad():
+            weight = layer.weight.detach()
+            self._supports = normalize(weight, dim=1)
+            self._labels = torch.arange(len(weight), device=weight.device)
+            self._entropies = entropy(layer.forward(weight))
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        features, logits = self._classifier(inputs)
+        self._supports = torch.cat([self._supports, normalize(features, dim=1)])
+        self._labels = torch.cat([self._labels, logits.argmax(1)])
+        self._entropies = torch.cat([self._entropies, entropy(logits)])
+        classes = self._classifier.layer.out_features
+        if self._filter:
+            self._keep(lowest_per_class(self._entropies, self._labels, classes, self._filter))
+        members = one_hot(self._labels, classes).to(self._supports.dtype)
+        return features @ normalize(members.T @ self._supports, dim=1).T
+
+    def _keep(self, indices: torch.Tensor) -> None:
+        self._supports, self._labels = self._supports[indices], self._labels[indices]
+        self._entropies = self._entropies[indices]
+
+
+def lowest_per_class(entropies: torch.Tensor, labels: torch.Tensor, classes: int, count: int) -> torch.Tensor:
+    """Indices of the ``count`` lowest entropies of each class, ties by age."""
+    order = entropies.argsort(stable=True)
+    members = one_hot(labels[order], classes)
+    rank = (members.cumsum(0) * members).sum(1)  # 1 for the lowest of its class
+    return order[rank <= count].sort().values
+
+
+class T3a(Method):
+    """The last linear layer is replaced by class prototypes, the mean direction of low-entropy test features, online.
+
+    Scores are feature times unit prototype, as in the authors' code (the classifier's bias and scale play no part, so
+    cross-entropy is not what it is good at).
+    """
+
+    name = "t3a"
+    description = "class prototypes from confident test features in place of the last layer, online"
+    section = "t3a"
+    Settings = T3aSettings
+
+    def fit(self, context: Context) -> T3aPredictor:
+        return T3aPredictor(Classifier(context), context.settings("t3a").filter)
+
+
+METHODS = [T3a()]

@@ -1,0 +1,173 @@
+"""Tent (Wang et al., ICLR 2021, arXiv 2006.10726) to the letter, and three named variants that reach further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.method import Context, Method
+from ocd_bench.methods.common import (
+    BATCH_NORMS,
+    Online,
+    Optimizer,
+    class_count,
+    entropy,
+    find_layers,
+    probe,
+    scale_and_shift,
+    use_batch_statistics,
+)
+
+Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""A scalar loss of outputs and inputs."""
+NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class TentSettings:
+    """Adam's numbers as in the reference's example configuration.
+
+    ``steps`` of ``tent``, ``tent-norm`` and ``tent-layer`` per batch; ``episodic_steps`` of ``tent-episodic``, at least 2,
+    as one step returns the output of ``bn-adapt``; ``layer_lr`` is the rate of ``tent-layer``, whose weight is of another
+    scale than a norm layer's.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, ...] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    steps: int = 1
+    episodic_steps: int = 2
+    layer_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError(f"tent.steps={self.steps}: must be at least 1")
+        if self.episodic_steps < 2:
+            raise UsageError(f"tent.episodic_steps={self.episodic_steps}: must be at least 2; one step would be bn-adapt")
+        if len(self.betas) != 2:
+            raise UsageError(f"tent.betas={self.betas}: expected two numbers")
+
+
+class TentPredictor(Online):
+    """Per batch, ``steps`` times: forward, then one update. Returned is the output of the last forward, made before the last
+    update.
+
+    Args:
+        episodic: restore model and optimizer before each batch. The update after the last forward, which nobody would see,
+            is then left out.
+    """
+
+    def __init__(
+        self, context: Context, name: str, model: nn.Module, weights: list[nn.Parameter], optimizer: Optimizer,
+        objective: Objective, steps: int, episodic: bool,
+    ) -> None:  # fmt: skip
+        self.objective, self.steps, self.episodic = objective, steps, episodic
+        super().__init__(context, name, model, weights, optimizer)
+
+    def adapt(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.episodic:
+            self.restore()
+        for _ in range(self.steps - 1):
+            self.update(self.objective(self.model(inputs), inputs))
+        output = self.model(inputs)
+        if not self.episodic:
+            self.update(self.objective(output, inputs))
+        return output
+
+
+class Tent(Method):
+    """Scale and shift of BatchNorm2d layers, by Adam on the mean entropy of each test batch, online.
+
+    The whole model is in train mode (dropout is active) and BatchNorm2d uses the batch's statistics.
+    """
+
+    name = "tent"
+    description = "BatchNorm2d scale and shift by entropy minimisation, online"
+    section = "tent"
+    Settings = TentSettings
+    episodic = False
+
+    def fit(self, context: Context) -> TentPredictor:
+        settings: TentSettings = context.settings("tent")
+        objective = self._objective(context)
+        model = context.fresh_base()
+        weights = self._configure(model, context)
+        lr, (beta1, beta2) = self._lr(settings), settings.betas
+
+        def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.Adam(parameters, lr, (beta1, beta2), weight_decay=settings.weight_decay)
+
+        steps = settings.episodic_steps if self.episodic else settings.steps
+        return TentPredictor(context, self.name, model, weights, adam, objective, steps, self.episodic)
+
+    def _objective(self, context: Context) -> Objective:
+        class_count(context)
+        task = context.task
+        return lambda output, inputs: entropy(task.logits(output)).mean()  # type: ignore[arg-type]
+
+    def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
+        """Put the model into its mode; what is adapted."""
+        layers = find_layers(model, (nn.BatchNorm2d,))
+        model.train()
+        use_batch_statistics(model, (nn.BatchNorm2d,))
+        return scale_and_shift(layers)
+
+    def _lr(self, settings: TentSettings) -> float:
+        return settings.lr
+
+
+class TentEpisodic(Tent):
+    """Tent that forgets: model and optimizer are restored before each test batch.
+
+    It takes at least two forwards, so that the output has seen an update; with one it would be ``bn-adapt``.
+    """
+
+    name = "tent-episodic"
+    description = "tent restored before each test batch, output after at least one update"
+    episodic = True
+
+
+class TentNorm(Tent):
+    """Tent on scale and shift of every norm layer (batch, layer, group), with dropout off."""
+
+    name = "tent-norm"
+    description = "tent on batch, layer and group norm, dropout off"
+
+    def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
+        layers = find_layers(model, NORMS)
+        use_batch_statistics(model)
+        return scale_and_shift(layers)
+
+
+class TentLayer(Tent):
+    """Tent on the weight of the very layer OCD edits; the model is otherwise as in ``base`` (eval mode, its own statistics).
+
+    Where there is no class posterior it takes the task's ``test_time_loss``.
+    """
+
+    name = "tent-layer"
+    description = "the layer OCD edits, by entropy or the task's test-time loss, online"
+
+    def _objective(self, context: Context) -> Objective:
+        try:
+            return super()._objective(context)
+        except NotApplicable as reason:
+            task, inputs = context.task, probe(context)
+            with torch.no_grad():
+                loss = task.test_time_loss(context.base(inputs), inputs)
+            if loss is None:
+                raise NotApplicable(f"{reason}, and no test_time_loss") from None
+            return lambda output, inputs: task.test_time_loss(output, inputs).mean()  # type: ignore[union-attr]
+
+    def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
+        return [model.get_submodule(context.layer).weight]  # type: ignore[list-item]
+
+    def _lr(self, settings: TentSettings) -> float:
+        return settings.layer_lr
+
+
+METHODS = [Tent(), TentEpisodic(), TentNorm(), TentLayer()]

@@ -1,0 +1,67 @@
+"""What a user sees on stderr while a run works: a live line on a terminal, one line per cell elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+def describe(cell: Mapping[str, Any], reused: bool) -> str:
+    """One line about a finished cell."""
+    name = f"{cell['task']} {cell['dataset']} {cell['method']} seed {cell['seed']}"
+    if cell["status"] != "ok":
+        return f"{name}: {cell['status']}: {cell['reason']}"
+    primary = next(f"{key} {m['value']:.4g}" for key, m in cell["metrics"].items() if m["primary"])
+    cost = cell["cost"]
+    tail = "kept from before" if reused else f"fit {cost['fit_s']:.1f} s, test {cost['adapt_s']:.1f} s"
+    return f"{name}: {primary} ({tail})"
+
+
+class ConsoleReporter:
+    """Progress and finished cells on stderr; nothing at all when ``quiet``."""
+
+    def __init__(self, total: int, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Progress | None = None
+        if not quiet and sys.stderr.isatty():
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._cells = self._live.add_task("cells", total=total)
+            self._step = self._live.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> ConsoleReporter:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Step ``done`` of ``total`` of the work named ``what``."""
+        if self._live:
+            self._live.update(self._step, description=escape(what), completed=done, total=total, visible=done < total)
+
+    def cell(self, cell: Mapping[str, Any], reused: bool) -> None:
+        """A finished cell."""
+        if self._live:
+            self._live.advance(self._cells)
+        if not self.quiet:
+            self.console.print(escape(describe(cell, reused)))
+
+    def note(self, text: str) -> None:
+        """A line that is neither progress nor a result; shown even when quiet, since it says what is missing."""
+        self.console.print(escape(text))

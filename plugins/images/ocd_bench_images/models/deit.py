@@ -1,0 +1,64 @@
+"""DeiT-B/16 distilled (Touvron et al. 2021), the paper's network for Tiny ImageNet, through transformers' own loading code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from ocd_bench import Unavailable, UsageError
+
+MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's channels, as DeiT was trained with."""
+
+
+class DeiT(nn.Module):
+    """``(N, 1 or 3, H, W) -> (N, classes)`` logits, the mean of the two heads; pictures are resized to the network's size inside.
+
+    Where the stored heads are for another number of classes they start afresh, and only they are trained: the rest has no
+    gradients. The adapted layer is the head of the class token.
+
+    Args:
+        source: a folder as transformers saves it, or the name of a model.
+        classes: number of classes.
+        download: whether transformers may fetch ``source``; otherwise only its local cache is read.
+
+    Raises:
+        Unavailable: without transformers, or if the weights are not at hand.
+        UsageError: if they are not those of a DeiT.
+    """
+
+    adapted_layer = "net.cls_classifier"
+
+    def __init__(self, source: str, classes: int, download: bool = False) -> None:
+        super().__init__()
+        try:
+            from transformers import AutoConfig, DeiTForImageClassificationWithTeacher
+        except ImportError as error:
+            raise Unavailable(f"model 'deit' needs transformers ({error}): pip install 'ocd-bench-images[deit]'") from error
+        folder = Path(source).expanduser()
+        place = str(folder) if folder.is_dir() else source
+        local = folder.is_dir() or not download
+        try:
+            config = AutoConfig.from_pretrained(place, local_files_only=local)
+            if config.model_type != "deit":
+                raise UsageError(f"setting images.pretrained={source!r}: a {config.model_type} model, expected deit")
+            config.num_labels, stored = classes, config.num_labels
+            self.net = DeiTForImageClassificationWithTeacher.from_pretrained(
+                place, config=config, local_files_only=local, ignore_mismatched_sizes=True
+            )
+        except (OSError, ValueError) as error:
+            cure = "give a folder with --set images.pretrained=FOLDER, or allow the download with --set images.download=true"
+            raise Unavailable(f"model 'deit': no weights of {source!r} at hand; {cure}") from error
+        if stored != classes:
+            self.net.deit.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("sd", torch.tensor(SD).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        side = self.net.config.image_size
+        if x.shape[-2:] != (side, side):
+            x = interpolate(x, size=(side, side), mode="bicubic", antialias=True)
+        return self.net(pixel_values=(x - self.mean) / self.sd).logits

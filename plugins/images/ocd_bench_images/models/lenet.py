@@ -1,0 +1,48 @@
+"""LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: names and shapes as in the checkpoint of the paper's authors."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.functional import max_pool2d, relu
+
+from ocd_bench import UsageError
+
+
+class LeNet5(nn.Module):
+    """``(N, C, H, W) -> (N, classes)`` logits; 61,706 parameters at 1 x 28 x 28 and ten classes.
+
+    ``conv3`` covers what is left of the picture (5 x 5 at 28 pixels). Below 20 pixels a side ``conv1`` and ``conv2`` are 3 x 3 and
+    keep the size, so that scikit-learn's 8 x 8 digits pass through layers of the same names and widths.
+
+    Args:
+        norm: BatchNorm2d after ``conv1`` and ``conv2``, for the methods that adapt it. None after ``conv3``, whose output is
+            1 x 1: batch statistics of a single sample do not exist there.
+
+    Raises:
+        UsageError: for pictures under 4 pixels a side.
+    """
+
+    adapted_layer = "fc1"
+
+    def __init__(self, channels: int = 1, height: int = 28, width: int = 28, classes: int = 10, norm: bool = False) -> None:
+        super().__init__()
+        if min(height, width) < 4:
+            raise UsageError(
+                f"model 'lenet5': pictures of {height} x {width} are too small; give --set images.image_size=8 or more"
+            )
+        kernel, lost = (5, 4) if min(height, width) >= 20 else (3, 0)
+        self.conv1 = nn.Conv2d(channels, 6, kernel, padding=kernel // 2)
+        self.conv2 = nn.Conv2d(6, 16, kernel, padding=0 if lost else 1)
+        left = [(side // 2 - lost) // 2 for side in (height, width)]
+        self.conv3 = nn.Conv2d(16, 120, (left[0], left[1]))
+        self.fc1 = nn.Linear(120, 84)
+        self.fc2 = nn.Linear(84, classes)
+        self.norm1 = nn.BatchNorm2d(6) if norm else nn.Identity()
+        self.norm2 = nn.BatchNorm2d(16) if norm else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = max_pool2d(relu(self.norm1(self.conv1(x))), 2)
+        x = max_pool2d(relu(self.norm2(self.conv2(x))), 2)
+        x = relu(self.conv3(x)).flatten(1)
+        return self.fc2(relu(self.fc1(x)))

@@ -1,0 +1,155 @@
+"""The task object: what the runner asks, answered by the modules of this package when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocd_bench import Dataset, Metric, Request, Splits, Task
+from ocd_bench_images.corruptions import KINDS
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ImagesSettings:
+    """Section ``images``.
+
+    Attributes:
+        model: ``auto`` or a name of :data:`ocd_bench_images.models.NAMES`. ``auto``: lenet5 for grey pictures up to 40 pixels;
+            for others resnet18, under the quick preset resnet18-slim, under the paper preset googlenet up to 40 pixels.
+        checkpoint: state dict for the model; base training is then skipped. Looked for as given, then in the data directories.
+        pretrained: for ``deit``: a folder as transformers saves it, or a name in its local cache.
+        download: for ``deit``: let transformers download that name (never with ``--offline``).
+        train_samples, test_samples: size of a random subset; 0 takes all. The test subset is the same for every seed.
+        image_size: resize to this many pixels square; 0 keeps the stored size.
+    """
+
+    model: str = "auto"
+    checkpoint: str = ""
+    pretrained: str = "facebook/deit-base-distilled-patch16-224"
+    download: bool = False
+    train_samples: int = 0
+    test_samples: int = 0
+    image_size: int = 0
+
+
+class Images(Task):
+    """Image classification: cross entropy, accuracy."""
+
+    name = "images"
+    primary_metric = "accuracy"
+    description = "image classification (digits, MNIST, CIFAR-10, Tiny ImageNet, any folder of classes)"
+    requires = ("numpy", "sklearn", "PIL")
+    metric_info = {"brier": Metric("", higher_is_better=False)}
+    Settings = ImagesSettings
+    corruptions = KINDS
+    presets = {
+        "quick": {"images.train_samples": 6000, "images.test_samples": 2000, "base.epochs": 10},
+        "default": {"base.augment": True},
+        "paper": {"base.augment": True},
+    }
+
+    def datasets(self) -> Sequence[Dataset]:
+        """The named ones; any other folder or zip of the same formats works under its own name."""
+        return (
+            Dataset("digits", "scikit-learn's 8 x 8 digits: 1,438 + 359", embedded=True),
+            Dataset("mnist", "IDX files, 28 x 28 grey: 60,000 + 10,000"),
+            Dataset("fashion-mnist", "IDX files, 28 x 28 grey: 60,000 + 10,000"),
+            Dataset("cifar10", "32 x 32 colour, binary version or class folders: 50,000 + 10,000"),
+            Dataset("tiny-imagenet", "64 x 64 colour, 200 classes: 100,000 + 10,000 (its validation set)"),
+        )
+
+    # -- data and model -----------------------------------------------------------------------------------------------
+    def load_data(self, request: Request) -> Splits:
+        """Pictures as float32 ``(N, C, H, W)`` in [0, 1], targets int64 ``(N,)``; see :mod:`ocd_bench_images.splits`.
+
+        Raises:
+            DataMissing: if the dataset is nowhere.
+            UsageError: if it is damaged or of an unknown format.
+        """
+        from ocd_bench_images.splits import load_splits
+
+        return load_splits(request, settings_of(request))
+
+    def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
+        from ocd_bench_images.models import build
+
+        return build(splits, request, settings_of(request))
+
+    def train_base(
+        self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
+    ) -> torch.nn.Module | None:
+        """The model with the weights of ``images.checkpoint``; None, and so training by the runner, without one."""
+        checkpoint = settings_of(request).checkpoint
+        if not checkpoint:
+            return None
+        from ocd_bench_images.checkpoint import find_checkpoint, load_checkpoint
+
+        return load_checkpoint(model, find_checkpoint(checkpoint, request.data_dirs)).eval()
+
+    def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
+        """The paper's choice for its own architectures (``model.adapted_layer``); None for any other model."""
+        return getattr(model, "adapted_layer", None)
+
+    # -- loss and scores ----------------------------------------------------------------------------------------------
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Cross entropy in nats, ``(N, K), (N,) -> (N,)``."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(output, target, reduction="none")
+
+    def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """``accuracy`` (0 or 1), ``cross_entropy`` (nats) and ``brier`` (squared error of the probabilities, 0 to 2)."""
+        from torch.nn.functional import one_hot
+
+        error = output.softmax(-1) - one_hot(target, output.shape[-1])
+        return {
+            "accuracy": (output.argmax(-1) == target).to(output.dtype),
+            "cross_entropy": self.loss(output, target),
+            "brier": error.square().sum(-1),
+        }
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        return output
+
+    # -- the hypernetwork's side --------------------------------------------------------------------------------------
+    def augment(
+        self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Grey pictures: a small random affine map; colour: a random mirror image and shift."""
+        from ocd_bench_images.augment import random_affine, random_flip_shift
+
+        change = random_affine if inputs.shape[1] == 1 else random_flip_shift
+        return change(inputs, generator), targets
+
+    def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module:
+        """A convolutional encoder ``(N, C, H, W) -> (N, 256)``; half as wide under the quick preset."""
+        from ocd_bench_images.models.encoder import Encoder
+
+        return Encoder(splits.train.inputs.shape[1], width=16 if request.preset == "quick" else 32)
+
+    def encode_output(self, output: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities ``(N, K)``: the logits without the constant that means nothing."""
+        return output.log_softmax(-1)
+
+    # -- test conditions and pictures ---------------------------------------------------------------------------------
+    def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
+        """See :func:`ocd_bench_images.corruptions.corrupt`."""
+        from ocd_bench_images.corruptions import corrupt
+
+        return corrupt(inputs, kind, severity, generator)
+
+    def figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor], request: Request, folder: Path) -> Sequence[Path]:
+        """``changed-ocd.png``: test pictures whose answer differs between base and OCD; nothing if there are none."""
+        from ocd_bench_images.figures import draw_changes
+
+        return draw_changes(splits, outputs, folder)
+
+
+def settings_of(request: Request) -> ImagesSettings:
+    """The request's settings, or the defaults where a caller gave none."""
+    return request.settings if request.settings is not None else ImagesSettings()

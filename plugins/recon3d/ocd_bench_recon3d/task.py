@@ -1,0 +1,241 @@
+"""The ``recon3d`` task: a sample is a view, its rays the input, its picture the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ocd_bench
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+RAYS = 4096
+"""Rays of a view in overfitting (paper section 4)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Section ``recon3d``.
+
+    ``mesh``: a mesh file to render in place of a dataset. ``size``: pixels a side of rendered or scaled views.
+    ``train_views``, ``val_views``, ``test_views``: of rendered scenes; a set with its own parts gives ``val_views`` of its
+    training part where it has no validation part; 0 test views means all. ``checkpoint``: a TinyNeRF state dict to begin
+    from; ``base_steps``: Adam steps of ``base_rays`` rays from there (0: take it as it is).
+    """
+
+    mesh: str = ""
+    size: int = 100
+    train_views: int = 100
+    val_views: int = 10
+    test_views: int = 25
+    samples: int = 32
+    near: float = 2.0
+    far: float = 6.0
+    checkpoint: str = ""
+    base_steps: int = 6000
+    base_rays: int = 4096
+    base_lr: float = 5e-3
+
+
+class Recon3D(ocd_bench.Task):
+    """Novel-view synthesis with TinyNeRF (paper section 4, table 3)."""
+
+    name = "recon3d"
+    description = "novel-view synthesis: TinyNeRF on posed views (MSE, PSNR, SSIM, Chamfer distance)"
+    primary_metric = "mse"
+    requires = ("trimesh", "scipy", "PIL", "torchmetrics")
+    Settings = Settings
+    presets = {
+        "quick": {
+            "recon3d.size": 40, "recon3d.train_views": 24, "recon3d.val_views": 4, "recon3d.test_views": 8,
+            "recon3d.samples": 24, "recon3d.base_steps": 300, "recon3d.base_rays": 1024, "run.batch_size": 4,
+            "select.samples": 2, "select.draws": 10,
+        },
+        "default": {"run.batch_size": 1, "select.samples": 2, "select.draws": 20},
+        "paper": {"run.batch_size": 1, "select.samples": 4, "select.draws": 200},
+    }  # fmt: skip
+    corruptions = ("pose_noise",)
+
+    def datasets(self) -> Sequence[ocd_bench.Dataset]:
+        return (
+            ocd_bench.Dataset("primitives", "coloured solids of trimesh, rendered by ray casting", embedded=True),
+            ocd_bench.Dataset("lego", "tiny_nerf_data.npz: the Lego scene of NeRF-synthetic, 106 views of 100 x 100"),
+            ocd_bench.Dataset("spot", "Spot the cow (or any NAME.obj in meshes/), rendered by ray casting"),
+        )
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+    def load_data(self, request: ocd_bench.Request) -> ocd_bench.Splits:
+        import numpy as np
+        import torch
+
+        from ocd_bench_recon3d.datasets import read_views
+        from ocd_bench_recon3d.rays import camera_rays
+
+        settings: Settings = request.settings
+        views, parts, note = read_views(request)
+        train, val, test = parts if parts else (np.arange(len(views.images)), np.arange(0), np.arange(0))
+        # Which views are held out belongs to the dataset, not to the run: the same for every seed.
+        shuffled = np.random.default_rng(0).permutation(train)
+        if parts is None:
+            test, shuffled = shuffled[: settings.test_views], shuffled[settings.test_views :]
+        if len(val) == 0:
+            val, shuffled = shuffled[: settings.val_views], shuffled[settings.val_views :]
+        train = np.sort(shuffled)[: settings.train_views]
+        if settings.test_views:
+            test = test[: settings.test_views]
+        if min(len(train), len(val), len(test)) == 0:
+            raise ocd_bench.UsageError(
+                f"dataset {request.dataset!r}: {len(views.images)} views are too few for {settings.train_views} training, "
+                f"{settings.val_views} validation and {settings.test_views} test views; lower recon3d.val_views"
+            )
+        _, height, width, _ = views.images.shape
+        rays = camera_rays(views.poses, height, width, views.focal)
+        targets = views.images.astype(np.float32)
+        if views.surface is not None and views.mask is not None:
+            targets = np.concatenate([targets, views.surface, views.mask[..., None]], -1).astype(np.float32)
+        inputs, pictures = torch.from_numpy(rays), torch.from_numpy(targets)
+        note = "; ".join(
+            filter(None, [note, f"{len(train)} training, {len(val)} validation, {len(test)} test views of {width} x {height}"])
+        )
+        split = [(inputs[list(part)], pictures[list(part)]) for part in (train, val, test)]
+        return ocd_bench.Splits(*split, note=note)
+
+    # -- base model ---------------------------------------------------------------------------------------------------
+    def base_model(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
+        from ocd_bench_recon3d.model import TinyNeRF
+
+        settings: Settings = request.settings
+        return TinyNeRF(settings.near, settings.far, settings.samples)
+
+    def train_base(
+        self,
+        model: torch.nn.Module,
+        splits: ocd_bench.Splits,
+        request: ocd_bench.Request,
+        progress: Callable[[int, int], None],
+    ) -> torch.nn.Module:
+        """Adam on random rays of all training views, cosine schedule (as tiny_nerf trains, whose sample is a ray)."""
+        import torch
+
+        settings: Settings = request.settings
+        if settings.checkpoint:
+            load_checkpoint(model, Path(settings.checkpoint))
+        device = next(model.parameters()).device
+        rays, colours = splits.train.inputs.reshape(-1, 6), splits.train.targets[..., :3].reshape(-1, 3)
+        draw = request.generator("base-rays")
+        optimizer = torch.optim.Adam(model.parameters(), settings.base_lr * (0.2 if settings.checkpoint else 1.0))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.base_steps))
+        for step in range(settings.base_steps):
+            chosen = torch.randint(len(rays), (settings.base_rays,), generator=draw)
+            rendered = model(rays[chosen].to(device)[None, None])[0, 0, :, :3]
+            loss = (rendered - colours[chosen].to(device)).square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress(step + 1, settings.base_steps)
+        return model
+
+    def select_layer(self, model: torch.nn.Module, request: ocd_bench.Request) -> str | None:
+        """The first layer, as in the paper."""
+        return "layer1" if hasattr(model, "layer1") else None
+
+    # -- scores -------------------------------------------------------------------------------------------------------
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error of the colours, ``(N,)``."""
+        return (output[..., :3] - target[..., :3]).square().flatten(1).mean(1)
+
+    def metrics(self, output: Tensor, target: Tensor) -> Mapping[str, Tensor]:
+        """MSE, PSNR (dB), SSIM and, where the surface is known, the Chamfer distance in scene units."""
+        from ocd_bench_recon3d.scores import chamfer, psnr, ssim
+
+        mse = self.loss(output, target)
+        scores = {"mse": mse, "psnr": psnr(mse), "ssim": ssim(output[..., :3].clamp(0, 1), target[..., :3])}
+        if target.shape[-1] == 7:
+            scores["chamfer"] = chamfer(
+                output[..., 3:6].flatten(1, 2), output[..., 6].flatten(1), target[..., 3:6].flatten(1, 2),
+                target[..., 6].flatten(1), nothing=2.0,
+            )  # fmt: skip
+        return scores
+
+    def test_time_loss(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """Entropy of the ray weights, mean over rays, in nats: the field's counterpart of Tent's entropy. A ray that is sure of
+        where it meets a surface has a low one, as a classifier that is sure of its class."""
+        return output[..., 7].flatten(1).mean(1)
+
+    # -- conditions ---------------------------------------------------------------------------------------------------
+    def subsample(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """4,096 rays of each view (the paper's number) as a smaller picture: random rows and columns, in order."""
+        import torch
+
+        height, width = inputs.shape[1:3]
+        if height * width <= RAYS:
+            return inputs, targets
+        rows = max(1, min(height, round((RAYS * height / width) ** 0.5)))
+        columns = max(1, min(width, RAYS // rows))
+        down = torch.randperm(height, generator=generator)[:rows].sort().values
+        across = torch.randperm(width, generator=generator)[:columns].sort().values
+        return inputs[:, down][:, :, across], targets[:, down][:, :, across]
+
+    def encode_input(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
+        """The camera's pose, from the rays: the condition that counts most here."""
+        from ocd_bench_recon3d.model import PoseEncoder
+
+        return PoseEncoder()
+
+    def encode_output(self, output: Tensor) -> Tensor:
+        """A thumbnail of 8 x 8 pixels of colour and opacity, ``(N, 256)``."""
+        import torch
+
+        picture = torch.cat([output[..., :3], output[..., 6:7]], -1).movedim(-1, 1)
+        return torch.nn.functional.adaptive_avg_pool2d(picture, 8).flatten(1)
+
+    def corrupt(self, inputs: Tensor, kind: str, severity: int, generator: torch.Generator) -> Tensor:
+        """``pose_noise``: cameras that believe they stand elsewhere, by severity x 0.01 scene units (SD per axis)."""
+        import torch
+
+        moved = inputs.clone()
+        step = 0.01 * severity * torch.randn(len(inputs), 1, 1, 3, generator=generator)
+        moved[..., :3] += step.to(inputs)
+        return moved
+
+    # -- report -------------------------------------------------------------------------------------------------------
+    def figures(
+        self, splits: ocd_bench.Splits, outputs: Mapping[str, Tensor], request: ocd_bench.Request, folder: Path
+    ) -> Sequence[Path]:
+        """Three test views as base | OCD | oracle | truth, one PNG each."""
+        from ocd_bench_recon3d.figures import side_by_side
+
+        shown = [name for name in ("base", "ocd", "ocd-x5", "oracle") if name in outputs]
+        written = []
+        for number in range(min(3, len(splits.test))):
+            pictures = [outputs[name][number, ..., :3] for name in shown] + [splits.test.targets[number, ..., :3]]
+            written.append(side_by_side(pictures, [*shown, "truth"], folder / f"view-{number}.png"))
+        return written
+
+
+def load_checkpoint(model: Any, path: Path) -> None:
+    """A TinyNeRF state dict into ``model``.
+
+    Raises:
+        UsageError: if the file cannot be read, or its tensors are not those of the model.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or foreign file raises pickle, zip, runtime or OS errors
+        raise ocd_bench.UsageError(
+            f"recon3d.checkpoint={path}: not a readable state dict ({str(error).splitlines()[0]})"
+        ) from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in wanted.items():
+        found = tuple(state[name].shape) if name in state else None
+        if found != shape:
+            raise ocd_bench.UsageError(f"recon3d.checkpoint={path}: {name} is {found or 'missing'}, TinyNeRF needs {shape}")
+    model.load_state_dict({name: state[name] for name in wanted})

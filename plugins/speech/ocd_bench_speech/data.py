@@ -1,0 +1,77 @@
+"""From a request to splits: the speech of a dataset, and the fixed mixtures drawn from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocd_bench import Request, Samples, Splits
+from ocd_bench.seeds import generator
+from ocd_bench_speech.audio import RATE
+from ocd_bench_speech.mixing import Pool
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ocd_bench_speech.corpus import Corpus
+
+VOICES = {"train": range(0, 28), "val": range(28, 34), "test": range(34, 44)}
+VOICE_SECONDS = 6.0
+
+
+def load(request: Request) -> Splits:
+    """Splits of ``request.dataset``. The draws depend on the dataset, not on the seed: every seed has the same test set."""
+    settings = request.settings
+    length = round(settings.seconds * RATE)
+
+    def draws(purpose: str) -> torch.Generator:
+        return generator(request.task, request.dataset, "", 0, purpose)
+
+    if request.dataset == "librimix":
+        from ocd_bench_speech.librimix import read_librimix
+
+        counts = {name: getattr(settings, f"{name}_mixtures") for name in ("train", "val", "test")}
+        folder = request.folder("librimix")
+        subset, mode = settings.librimix_train, settings.librimix_mode
+        mixtures = read_librimix(folder, settings.speakers, length, subset, mode, counts, draws("librimix"))
+        speech, note = mixtures.train, mixtures.note
+        fixed = {"val": mixtures.val, "test": mixtures.test}
+    else:
+        corpus = voices() if request.dataset == "voices" else folder_corpus(request, draws("split"))
+        speech, note = corpus.train, corpus.note
+        fixed = {}
+        for name in ("val", "test"):
+            pool = Pool(getattr(corpus, name), length)
+            count = getattr(settings, f"{name}_mixtures")
+            fixed[name] = pool.draw(count, settings.speakers, settings.level_db, draws(f"{name} mixtures"))
+    pool = Pool(speech, length, settings.speeds)
+    train = pool.draw(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
+    heading = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz"
+    return Splits(samples(train), samples(fixed["val"]), samples(fixed["test"]), f"{heading}; {note}", {"pool": pool})
+
+
+def samples(sources: Tensor) -> Samples:
+    """Mixtures (sums) and sources."""
+    return Samples(sources.sum(1), sources)
+
+
+def voices() -> Corpus:
+    """The embedded synthetic voices, six seconds of each speaker."""
+    import torch
+
+    from ocd_bench_speech.corpus import Corpus
+    from ocd_bench_speech.voices import speak
+
+    speech = {
+        name: {f"voice{number}": [torch.from_numpy(speak(number, VOICE_SECONDS))] for number in numbers}
+        for name, numbers in VOICES.items()
+    }
+    counts = " / ".join(str(len(numbers)) for numbers in VOICES.values())
+    return Corpus(**speech, note=f"synthetic voices of {counts} speakers (train / val / test)")
+
+
+def folder_corpus(request: Request, draws: torch.Generator) -> Corpus:
+    """The speech of any folder of utterances."""
+    from ocd_bench_speech.corpus import read_folder
+
+    return read_folder(request.folder(), request.settings.speakers, request.settings.minutes, draws)

@@ -1,0 +1,68 @@
+"""What the hypernetwork is told of mixtures and estimates, and the unsupervised loss for test-time adaptation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+FFT, HOP = 1024, 256
+EPS = 1e-8
+
+
+def power(waves: Tensor) -> Tensor:
+    """Power spectrogram ``(..., 513, frames)`` of ``waves (..., T)``: 1024-bin FFT, Hann window, hop 256."""
+    window = torch.hann_window(FFT, dtype=waves.dtype, device=waves.device)
+    flat = waves.reshape(-1, waves.shape[-1])
+    spectrum = torch.stft(flat, FFT, HOP, window=window, pad_mode="constant", return_complex=True)
+    return (spectrum.real.square() + spectrum.imag.square()).unflatten(0, waves.shape[:-1])
+
+
+def spectral_summary(estimates: Tensor) -> Tensor:
+    """Mean and standard deviation over time of each estimate's log power spectrogram, ``(N, C, T) -> (N, C * 1026)``.
+
+    Speakers stay in the order of the output, which is part of what a weight change acts on.
+    """
+    log = torch.log10(power(estimates) + 1e-4)
+    return torch.cat([log.mean(-1), log.std(-1)], -1).flatten(1)
+
+
+def assignment_entropy(estimates: Tensor, mixture: Tensor) -> Tensor:
+    """Entropy of who owns each time-frequency bin, plus what the estimates leave of the mixture, ``(N,)``.
+
+    Estimates ``(N, C, T)`` are first scaled by the gains with which their sum comes nearest to ``mixture (N, T)``: a
+    separator trained on SI-SDR says nothing about levels.
+    """
+    gram = estimates @ estimates.mT
+    ridge = 1e-4 * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] + EPS
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    gains = torch.linalg.solve(gram + ridge * identity, (estimates @ mixture[..., None])[..., 0])
+    scaled = gains[..., None] * estimates
+    residual = (mixture - scaled.sum(1)).square().mean(-1) / (mixture.square().mean(-1) + EPS)
+    energies = power(scaled) + EPS
+    shares = energies / energies.sum(1, keepdim=True)
+    entropy = -(shares * shares.log()).sum(1) / math.log(estimates.shape[1])
+    weight = power(mixture)
+    return (entropy * weight).sum((-1, -2)) / (weight.sum((-1, -2)) + EPS) + residual
+
+
+class MixtureEncoder(nn.Module):
+    """Log-mel spectrogram of a mixture → three strided convolutions → mean and deviation over time → ``(N, size)``."""
+
+    def __init__(self, size: int = 128, mels: int = 40) -> None:
+        super().__init__()
+        from torchaudio.transforms import MelSpectrogram
+
+        self.mel = MelSpectrogram(8000, n_fft=256, hop_length=128, n_mels=mels, pad_mode="constant")
+        widths = (mels, 64, 96, 128)
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv1d(before, after, 5, stride=2, padding=2), nn.GroupNorm(1, after), nn.GELU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * widths[-1], size)
+
+    def forward(self, mixtures: Tensor) -> Tensor:
+        """``(N, T) -> (N, size)``."""
+        features = self.convolutions(torch.log(self.mel(mixtures) + 1e-3))
+        return self.head(torch.cat([features.mean(-1), features.std(-1, unbiased=False)], -1))

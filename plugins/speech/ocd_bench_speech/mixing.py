@@ -1,0 +1,111 @@
+"""Mixtures of speakers, drawn by plan: which speech, from where, how loud. The same generator gives the same mixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocd_bench import UsageError
+
+TRIES = 8
+AUDIBLE = 0.2
+"""A segment must hold this fraction of its speaker's mean power: nobody is asked to separate silence."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """N mixtures of C sources: start of each segment in the pool's audio and its level in dB, ``(N, C)`` each."""
+
+    starts: Tensor
+    levels: Tensor
+
+
+class Pool:
+    """Speech of S speakers to draw segments of ``length`` samples from.
+
+    Each speaker's utterances are joined in the order given, and the joined stream is taken as a loop, so that a segment may
+    begin anywhere and short utterances fill it one after the other.
+
+    Args:
+        speech: utterances ``(T,)`` of each speaker.
+        length: T of the segments.
+        speeds: every speaker is also offered played faster or slower (1.1: ten per cent faster), pitch and formants with it.
+
+    Raises:
+        UsageError: if a speaker has no sound at all.
+    """
+
+    def __init__(self, speech: Mapping[str, Sequence[Tensor]], length: int, speeds: Sequence[float] = (1.0,)) -> None:
+        self.length, self.speakers, self.variants = length, list(speech), len(speeds)
+        pieces, starts, lengths = [], [], []
+        position = 0
+        for speaker, utterances in speech.items():
+            joined = torch.cat([utterance for utterance in utterances])
+            if not len(joined) or not joined.any():
+                raise UsageError(f"speaker {speaker!r} has no sound in any file")
+            for speed in speeds:
+                stream = at_speed(joined, speed)
+                loop = stream.repeat(-(-length // len(stream)))[:length]
+                pieces += [stream, loop]
+                starts.append(position)
+                lengths.append(len(stream))
+                position += len(stream) + length
+        self.audio = torch.cat(pieces)
+        self._starts, self._lengths = torch.tensor(starts), torch.tensor(lengths)
+        self._energy = torch.cat([torch.zeros(1, dtype=torch.float64), self.audio.double().square().cumsum(0)])
+
+    @property
+    def seconds_of_speech(self) -> float:
+        """Length of the streams as recorded, in samples of 8 kHz over 8000."""
+        return float(self._lengths.sum()) / self.variants / 8000
+
+    def plan(self, count: int, speakers: int, level_db: float, generator: torch.Generator) -> Plan:
+        """``count`` mixtures of different speakers, levels uniform in ± ``level_db``.
+
+        Raises:
+            UsageError: if the pool has fewer speakers than a mixture needs.
+        """
+        if len(self.speakers) < speakers:
+            raise UsageError(f"mixtures of {speakers} need as many speakers; there are {len(self.speakers)}")
+        chosen = torch.rand(count, len(self.speakers), generator=generator).argsort(1)[:, :speakers]
+        streams = chosen * self.variants + torch.randint(self.variants, chosen.shape, generator=generator)
+        offsets = torch.rand(*streams.shape, TRIES, generator=generator, dtype=torch.float64) * self._lengths[streams][..., None]
+        starts = self._starts[streams][..., None] + offsets.long()
+        power = (self._energy[starts + self.length] - self._energy[starts]) / self.length
+        ends = self._starts + self._lengths
+        mean_power = ((self._energy[ends] - self._energy[self._starts]) / self._lengths)[streams]
+        enough = power >= AUDIBLE * mean_power[..., None]
+        pick = torch.where(enough.any(-1), enough.int().argmax(-1), power.argmax(-1))  # else the loudest
+        starts = starts.gather(-1, pick[..., None])[..., 0]
+        levels = (torch.rand(starts.shape, generator=generator) * 2 - 1) * level_db
+        return Plan(starts, levels)
+
+    def render(self, plan: Plan) -> Tensor:
+        """Sources ``(N, C, T)`` of a plan; their sum, the mixture, has root mean square 1."""
+        segments = torch.stack([self.audio[start : start + self.length] for start in plan.starts.flatten().tolist()])
+        segments = segments - segments.mean(-1, keepdim=True)
+        segments = segments / segments.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-8)
+        sources = segments.view(*plan.starts.shape, self.length) * 10 ** (plan.levels[..., None] / 20)
+        return normalised(sources)
+
+    def draw(self, count: int, speakers: int, level_db: float, generator: torch.Generator) -> Tensor:
+        """Sources ``(count, C, T)`` of new mixtures."""
+        return self.render(self.plan(count, speakers, level_db, generator))
+
+
+def normalised(sources: Tensor) -> Tensor:
+    """Sources ``(N, C, T)`` scaled in common so that their sum has root mean square 1."""
+    level = sources.sum(1, keepdim=True).square().mean(-1, keepdim=True).sqrt()
+    return sources / level.clamp_min(1e-8)
+
+
+def at_speed(wave: Tensor, speed: float) -> Tensor:
+    """``wave (T,)`` played ``speed`` times as fast: ``(T / speed,)``, band-limited."""
+    if speed == 1.0:
+        return wave
+    import torchaudio.functional
+
+    return torchaudio.functional.resample(wave, round(100 * speed), 100)

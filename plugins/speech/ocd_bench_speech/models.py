@@ -1,0 +1,53 @@
+"""The base models: the Gated-LSTM separator, and torchaudio's Conv-TasNet as a second."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from ocd_bench import UsageError
+from ocd_bench_speech.mulcat import GatedLSTM
+
+if TYPE_CHECKING:
+    from ocd_bench_speech.task import SpeechSettings
+
+
+class ConvTasNet(nn.Module):
+    """torchaudio's Conv-TasNet (Luo and Mesgarani 2019, not causal) on mixtures ``(N, T) -> (N, C, T)``, at their own level."""
+
+    def __init__(self, speakers: int, channels: int, hidden: int, blocks: int, kernel: int, depth: int = 6) -> None:
+        super().__init__()
+        from torchaudio.models import ConvTasNet as Network
+
+        self.network = Network(
+            num_sources=speakers, enc_kernel_size=kernel, enc_num_feats=2 * channels, msk_num_feats=channels,
+            msk_num_hidden_feats=hidden, msk_num_layers=depth, msk_num_stacks=blocks, msk_activate="relu",
+        )  # fmt: skip
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        level = mixture.square().mean(-1, keepdim=True).add(1e-8).sqrt()[:, None]
+        return self.network(mixture[:, None] / level) * level
+
+
+def build(settings: SpeechSettings) -> nn.Module:
+    """The untrained base model of the settings.
+
+    Raises:
+        UsageError: for an unknown ``model``.
+    """
+    sizes = (settings.speakers, settings.channels, settings.hidden, settings.blocks, settings.kernel)
+    if settings.model == "gated_lstm":
+        return GatedLSTM(*sizes)
+    if settings.model == "conv_tasnet":
+        return ConvTasNet(*sizes)
+    raise UsageError(f"setting speech.model={settings.model!r}: expected gated_lstm or conv_tasnet")
+
+
+def last_projection(model: nn.Module) -> str | None:
+    """The layer to adapt: the last projection before the estimates as in the OCD paper; None for a foreign model."""
+    if isinstance(model, GatedLSTM):
+        return f"blocks.{len(model.blocks) - 1}.across.projection"
+    if isinstance(model, ConvTasNet):
+        return "network.mask_generator.output_conv"
+    return None

@@ -1,0 +1,129 @@
+"""The Gated-LSTM separator of Nachmani, Adi and Wolf 2020 (arXiv 2003.01531), written from the paper's description.
+
+Encoder (1-D convolution, ReLU) → chunks of half overlap → R double blocks, each one MULCAT block along the chunk and one across
+the chunks → PReLU and 1 × 1 convolution to C times the channels → overlap-add → decoder. No masks: speakers are separated
+in the features. As in the paper every double block's result is decoded in training (multi-scale loss), with one shared head.
+Left out: the paper's speaker-identity loss, which needs a pretrained speaker network. Added: see :class:`MulCat`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+
+class BiLSTM(nn.LSTM):
+    """A bidirectional LSTM over sequences ``(M, S, I)`` that returns its outputs ``(M, S, 2 * hidden)`` only."""
+
+    def __init__(self, size: int, hidden: int) -> None:
+        super().__init__(size, hidden, batch_first=True, bidirectional=True)
+
+    def forward(self, sequences: Tensor) -> Tensor:  # type: ignore[override]
+        # cuDNN has no backward pass through an LSTM in eval mode, and test-time adaptation needs one.
+        native = sequences.is_cuda and not self.training and torch.is_grad_enabled()
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled and not native):
+            return super().forward(sequences)[0]
+
+
+class MulCat(nn.Module):
+    """Multiply and concatenate: ``projection([lstm(v) * gate(v), v])`` (paper section 3.1).
+
+    The gate is a second LSTM. Deviation: a layer norm and a residual sum around the block, without which few training steps
+    lead nowhere; the concatenation of v stays as published.
+
+    Shape: ``(M, S, N) -> (M, S, N)``.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.lstm = BiLSTM(channels, hidden)
+        self.gate = BiLSTM(channels, hidden)
+        self.projection = nn.Linear(2 * hidden + channels, channels)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, v: Tensor) -> Tensor:
+        return v + self.norm(self.projection(torch.cat([self.lstm(v) * self.gate(v), v], -1)))
+
+
+class DoubleBlock(nn.Module):
+    """A MULCAT block along each chunk, then one across the chunks. Shape: ``(N, S, K, F)``, S chunks of K frames."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.along = MulCat(channels, hidden)
+        self.across = MulCat(channels, hidden)
+
+    def forward(self, v: Tensor) -> Tensor:
+        n, chunks, length, channels = v.shape
+        v = self.along(v.reshape(n * chunks, length, channels)).view_as(v)
+        v = v.transpose(1, 2).reshape(n * length, chunks, channels)
+        return self.across(v).view(n, length, chunks, channels).transpose(1, 2)
+
+
+class GatedLSTM(nn.Module):
+    """Mixture to sources, ``(N, T) -> (N, C, T)``, at the mixture's level whatever that is.
+
+    Args:
+        speakers: C.
+        channels: N of the paper, features of the encoder and of every block.
+        hidden: H, units of each LSTM direction.
+        blocks: R, number of double blocks.
+        kernel: L, samples of the encoder's window; its hop is half of it.
+        chunk: frames of a chunk; 0 chooses about sqrt(2 * frames) from the first mixture's length at each call, which
+            makes both sequence lengths equal.
+    """
+
+    def __init__(self, speakers: int, channels: int = 128, hidden: int = 128, blocks: int = 6, kernel: int = 8, chunk: int = 0):
+        super().__init__()
+        self.speakers, self.kernel, self.chunk = speakers, kernel, chunk
+        self.encoder = nn.Conv1d(1, channels, kernel, stride=kernel // 2, bias=False)
+        self.blocks = nn.ModuleList(DoubleBlock(channels, hidden) for _ in range(blocks))
+        self.activation = nn.PReLU()
+        self.output = nn.Linear(channels, speakers * channels)
+        self.decoder = nn.ConvTranspose1d(channels, 1, kernel, stride=kernel // 2, bias=False)
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        v, level = self._encode(mixture)
+        for block in self.blocks:
+            v = block(v)
+        return self._decode(v, level, mixture.shape[-1])
+
+    def all_scales(self, mixture: Tensor) -> list[Tensor]:
+        """The estimates after each double block, ``R x (N, C, T)``, for the multi-scale loss; the last is the output."""
+        v, level = self._encode(mixture)
+        estimates = []
+        for block in self.blocks:
+            v = block(v)
+            estimates.append(self._decode(v, level, mixture.shape[-1]))
+        return estimates
+
+    def _encode(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
+        """Chunks of encoder frames ``(N, S, K, F)`` and the mixture's root mean square ``(N, 1, 1)``."""
+        level = mixture.square().mean(-1, keepdim=True).add(1e-8).sqrt()[..., None]
+        hop = self.kernel // 2
+        samples = mixture.shape[-1]
+        right = math.ceil(samples / hop) * hop - samples + hop
+        frames = self.encoder(pad(mixture[:, None] / level, (hop, right))).relu().transpose(1, 2)
+        half = self._half_chunk(frames.shape[1])
+        count = math.ceil(frames.shape[1] / half) + 1
+        padded = pad(frames, (0, 0, half, count * half - frames.shape[1]))
+        return padded.unfold(1, 2 * half, half).transpose(2, 3), level
+
+    def _half_chunk(self, frames: int) -> int:
+        return (self.chunk or max(2, round(math.sqrt(2 * frames)))) // 2
+
+    def _decode(self, v: Tensor, level: Tensor, samples: int) -> Tensor:
+        """Chunks ``(N, S, K, F)`` to waveforms ``(N, C, T)``."""
+        n, chunks, length, channels = v.shape
+        separated = self.output(self.activation(v))
+        half, hop = length // 2, self.kernel // 2
+        # Overlap-add of chunks: both halves of every chunk meet their neighbours' on the grid of half chunks.
+        halves = separated.view(n, chunks, 2, half, -1)
+        frames = (halves[:, 1:, 0] + halves[:, :-1, 1]).flatten(1, 2) / 2
+        count = math.ceil(samples / hop) + 1
+        frames = frames[:, :count].view(n, count, self.speakers, channels).permute(0, 2, 3, 1)
+        waves = self.decoder(frames.reshape(n * self.speakers, channels, count))
+        return waves.view(n, self.speakers, -1)[..., hop : hop + samples] * level

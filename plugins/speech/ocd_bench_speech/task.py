@@ -1,0 +1,206 @@
+"""The ``speech`` task. Light to import: torch and torchaudio are loaded inside the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ocd_bench import Dataset, Request, Splits, Task, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class SpeechSettings:
+    """Mixtures, the base model and its training.
+
+    ``speakers``: 2 to 5. ``seconds``: length of every mixture. ``level_db``: each speaker is up to this much louder or softer.
+    ``minutes``: at most this much speech per split is held in memory. ``speeds``: training speakers are also heard at these
+    speeds. ``model``: ``gated_lstm`` or ``conv_tasnet``, with ``channels`` (N), ``hidden`` (H), ``blocks`` (R) and ``kernel`` (L).
+    ``base_*``: training of the base in steps of ``base_batch`` new mixtures; the section ``base`` is not used, but for ``cache``.
+    """
+
+    speakers: int = 2
+    seconds: float = 2.0
+    train_mixtures: int = 1000
+    val_mixtures: int = 100
+    test_mixtures: int = 300
+    level_db: float = 2.5
+    minutes: float = 180.0
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    librimix_train: str = "train-100"
+    librimix_mode: str = "min"
+    model: str = "gated_lstm"
+    channels: int = 64
+    hidden: int = 64
+    blocks: int = 3
+    kernel: int = 32
+    base_steps: int = 8000
+    base_batch: int = 8
+    base_lr: float = 1e-3
+    base_clip: float = 5.0
+    base_checks: int = 20
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {
+            "seconds": 1.0, "train_mixtures": 200, "val_mixtures": 40, "test_mixtures": 60, "speeds": (1.0,),
+            "channels": 32, "hidden": 32, "blocks": 1, "kernel": 64, "base_steps": 120, "base_lr": 3e-3, "base_checks": 4,
+        },
+        "paper": {
+            "speakers": 5, "seconds": 4.0, "train_mixtures": 10_000, "val_mixtures": 500, "test_mixtures": 3000,
+            "channels": 128, "hidden": 128, "blocks": 6, "kernel": 8, "base_steps": 400_000, "base_batch": 4, "base_lr": 5e-4,
+            "base_checks": 100, "minutes": 600.0,
+        },
+    }  # fmt: skip
+
+
+class SpeechTask(Task):
+    """Inputs ``(N, T)`` mixtures, targets ``(N, C, T)`` sources; a mixture is the sum of its sources, free of noise.
+
+    Mixtures have root mean square 1. All losses and scores are under the best assignment of estimates to speakers.
+    """
+
+    name = "speech"
+    primary_metric = "si_sdri"
+    requires = ("torchaudio", "soundfile")
+    Settings = SpeechSettings
+    description = "separation of 2 to 5 speakers from one microphone"
+    corruptions = ("gaussian_noise", "babble", "reverb", "clipping", "lowpass")
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"run.batch_size": 20},
+        "default": {"run.batch_size": 20},
+        "paper": {"run.batch_size": 8},
+    }
+
+    def datasets(self) -> Sequence[Dataset]:
+        return (
+            Dataset("voices", "synthetic voices of 44 speakers (formant synthesis)", embedded=True),
+            Dataset("librispeech_8k", "read speech by speaker, any folder of LibriSpeech's layout or with a manifest.csv"),
+            Dataset("fsdd", "spoken digits of 6 speakers"),
+            Dataset("librimix", "folder of LibriMix mixtures (Libri2Mix to Libri5Mix)"),
+        )
+
+    def load_data(self, request: Request) -> Splits:
+        """Splits of ``voices``, ``librimix``, or any folder of utterances by speaker. They are the same for every seed.
+
+        Raises:
+            DataMissing: if the folder, or any sound file in it, is not there.
+            UsageError: for settings out of range, a damaged file, or fewer speakers than a mixture needs.
+        """
+        from ocd_bench_speech.data import load
+
+        check(request.settings)
+        return load(request)
+
+    def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
+        from ocd_bench_speech.models import build
+
+        return build(request.settings)
+
+    def train_base(
+        self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
+    ) -> torch.nn.Module:
+        """Adam on ever new mixtures of the training speech; see :mod:`ocd_bench_speech.training`."""
+        from ocd_bench_speech.training import make_mixer, train
+
+        mixer = make_mixer(splits.extras, splits.train, request.settings, request.generator("base mixtures"))
+        return train(model, mixer, splits.val, request.settings, progress)
+
+    def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
+        """The last projection, as in the paper; None (entropy criterion) for a model that is not ours."""
+        from ocd_bench_speech.models import last_projection
+
+        return last_projection(model)
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """-SI-SDR in dB under the best assignment, mean over speakers, ``(N,)``."""
+        from ocd_bench_speech.separation import pit_si_sdr
+
+        return -pit_si_sdr(output, target)
+
+    def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """SI-SDR and its improvement over the clean mixture (the sum of ``target``) as estimate of everybody, in dB.
+
+        Under a corruption the reference is still the clean mixture: the numbers then compare methods, not corruptions.
+        """
+        from ocd_bench_speech.separation import pit_si_sdr, si_sdr_of_mixture
+
+        value = pit_si_sdr(output, target)
+        return {"si_sdri": value - si_sdr_of_mixture(target), "si_sdr": value}
+
+    def ensemble(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Mean waveform of K draws ``(K, N, C, T)``, each draw's speakers first put into the order of the first draw's."""
+        from ocd_bench_speech.separation import average_draws
+
+        return average_draws(outputs)
+
+    def encode_output(self, output: torch.Tensor) -> torch.Tensor:
+        """Spectrogram of the estimates (1024-bin FFT, as in the paper), mean and deviation over time, ``(N, C * 1026)``."""
+        from ocd_bench_speech.features import spectral_summary
+
+        return spectral_summary(output)
+
+    def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module:
+        """A small convolutional encoder of the mixture's log-mel spectrogram, ``(N, T) -> (N, 128)``."""
+        from ocd_bench_speech.features import MixtureEncoder
+
+        return MixtureEncoder()
+
+    def test_time_loss(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Entropy of who owns each time-frequency bin, plus the share of the mixture the estimates leave out, ``(N,)``.
+
+        Tent minimises the entropy of the class posterior. Here the analogue of a posterior is the ratio mask: for each bin of
+        the spectrogram, the estimates' shares of its energy, a distribution over speakers; speech is sparse, so that right
+        masks are nearly binary. Bins count by the mixture's energy, and entropy is in units of log C. Alone it would be
+        content with silence, so the share of the mixture's energy that the estimates, at their best gains, do not explain is
+        added (both terms lie between 0 and 1, equally weighted). What remains is Tent's own weakness: giving everything to
+        one speaker is also certain.
+        """
+        from ocd_bench_speech.features import assignment_entropy
+
+        return assignment_entropy(output, inputs)
+
+    def augment(
+        self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same voices mixed again: each source at either polarity and up to 2.5 dB louder or softer."""
+        from ocd_bench_speech.training import relevelled
+
+        sources = relevelled(targets, SpeechSettings.level_db, generator)
+        return sources.sum(1), sources
+
+    def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
+        from ocd_bench_speech.corruption import KINDS
+
+        return KINDS[kind](inputs, severity - 1, generator)
+
+    def figures(
+        self, splits: Splits, outputs: Mapping[str, torch.Tensor], request: Request, folder: Path
+    ) -> Sequence[Path]:
+        """WAV files of three test mixtures: the mixture, the truth, and every method's estimates in the truth's order."""
+        from ocd_bench_speech.figures import write_sounds
+
+        return write_sounds(splits.test, outputs, folder)
+
+
+def check(settings: SpeechSettings) -> None:
+    """Refuse settings out of range.
+
+    Raises:
+        UsageError: naming the setting and its range.
+    """
+    ranges = (
+        ("speakers", 2, 5), ("seconds", 0.25, 60), ("train_mixtures", 1, 10**7), ("val_mixtures", 1, 10**6),
+        ("test_mixtures", 1, 10**6), ("level_db", 0, 30), ("channels", 1, 4096), ("hidden", 1, 4096), ("blocks", 1, 64),
+        ("kernel", 2, 512), ("base_steps", 0, 10**9), ("base_batch", 1, 10**5), ("base_checks", 1, 10**6),
+    )  # fmt: skip
+    for name, low, high in ranges:
+        if not low <= getattr(settings, name) <= high:
+            raise UsageError(f"setting speech.{name}={getattr(settings, name)}: expected {low} to {high}")
+    if settings.kernel % 2:
+        raise UsageError(f"setting speech.kernel={settings.kernel}: expected an even number (its hop is half of it)")
+    if not settings.speeds or not all(0.5 <= speed <= 2 for speed in settings.speeds):
+        raise UsageError(f"setting speech.speeds={settings.speeds}: expected speeds of 0.5 to 2, for example 0.9,1.0,1.1")
