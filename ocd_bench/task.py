@@ -16,18 +16,45 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """One dataset of a task, as ``ocd-bench list datasets`` shows it.
+class Source:
+    """One file of a dataset at its official place.
 
     Args:
-        name: what ``--dataset`` takes, and the sub-folder it is looked for in.
+        url: where it is downloaded from.
+        sha256: of the file, in hexadecimal; a file of any other content is never used.
+        size: in bytes.
+        path: where it goes inside the dataset's folder.
+        unpack: whether it is a zip or tar archive to be extracted there too.
+    """
+
+    url: str
+    sha256: str
+    size: int
+    path: str
+    unpack: bool = False
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset of a task, as ``ocd-bench list datasets`` and ``ocd-bench data`` show it.
+
+    Args:
+        name: what ``--dataset`` takes.
         description: one line.
         embedded: whether it comes with an installed package and needs neither folder nor download.
+        folder: the sub-folder of a data directory it lies in; empty for its name.
+        sources: official files, for ``ocd-bench data fetch``; empty where a licence or a form must be accepted first.
+        licence, citation, homepage: of the data.
     """
 
     name: str
     description: str = ""
     embedded: bool = False
+    folder: str = ""
+    sources: Sequence[Source] = ()
+    licence: str = ""
+    citation: str = ""
+    homepage: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,9 +92,7 @@ class Request:
             if (directory / name).exists():
                 return directory / name
         looked = ", ".join(str(directory / name) for directory in self.data_dirs) or "no data directory"
-        raise DataMissing(
-            f"dataset {name!r} of task {self.task!r} not found: looked in {looked}; give --data-dir"
-        )
+        raise DataMissing(f"dataset {name!r} of task {self.task!r} not found: looked in {looked}; give --data-dir")
 
 
 class Task:

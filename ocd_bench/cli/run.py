@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -38,27 +37,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-def data_directories(given: Path | None) -> tuple[Path, ...]:
-    """``--data-dir``, then ``$OCD_BENCH_DATA``, then the user's cache folder.
-
-    Raises:
-        UsageError: if a folder given by name is not there.
-    """
-    from ocd_bench.errors import UsageError
-    from ocd_bench.runner.base import cache_folder
-
-    if given is not None and not given.is_dir():
-        raise UsageError(f"--data-dir {given}: no such folder")
-    named = [given] if given else []
-    if os.environ.get("OCD_BENCH_DATA"):
-        named.append(Path(os.environ["OCD_BENCH_DATA"]))
-    return (*named, cache_folder() / "data")
-
-
 def run(args: argparse.Namespace) -> int:
     """Run, print, and return the exit code."""
     from ocd_bench.config import PRESETS, nearest, parse_assignment, read_toml
     from ocd_bench.errors import UsageError
+    from ocd_bench.folders import data_directories
     from ocd_bench.plugin.manager import load_plugins
     from ocd_bench.runner.cells import parse_seeds, parse_shard
 

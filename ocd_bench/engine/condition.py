@@ -1,7 +1,8 @@
 """I(x), what the hypernetwork is told of a sample, and the condition vector e made of it (paper section 3.1).
 
-I(x) = (i_L, a_L, f(x)): the layer's input, the layer's activation and the model's output; e = E_i(i_L) + E_a(a_L) + E_o(f(x)) with
-one linear layer each. Beyond the paper, an encoder of x itself may add a fourth term: what I(x) has lost no hypernetwork can restore.
+I(x) = (i_L, a_L, f(x)): the layer's input, the layer's activation and the model's output; e = E_i(i_L) + E_a(a_L) + E_o(f(x))
+with one linear layer each. Beyond the paper, an encoder of x itself may add a fourth term: what I(x) has lost, no hypernetwork
+can restore.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Standardise(nn.Module):
     """Features in units of the training samples' mean and standard deviation, held in buffers.
 
     A feature that hardly varied in training (a dead unit) tells nothing, and dividing by its deviation would let it shout
-    once it does vary under shift: deviations count as at least a tenth of the features' typical one, and results end at +-limit.
+    once it does vary under shift: a deviation counts as a tenth of the typical one at least, and results end at +-limit.
     """
 
     mean: Tensor

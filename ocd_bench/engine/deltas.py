@@ -40,7 +40,7 @@ class Delta(ABC):
         """ΔW times a scale per sample, ``(N,)`` (or one number for all)."""
         scale = torch.as_tensor(scale, dtype=self._parts()[0].dtype, device=self.device)
         first, *rest = self._parts()
-        return type(self)(first * scale.reshape(-1, *(1,) * (first.ndim - 1)), *rest)
+        return self._with(first * scale.reshape(-1, *(1,) * (first.ndim - 1)), *rest)
 
     def take(self, indices: Any) -> Self:
         """The samples at ``indices`` (a slice, a list or an index tensor)."""
@@ -65,7 +65,11 @@ class Delta(ABC):
         return [getattr(self, field.name) for field in fields(self)]
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        return type(self)(*map(function, self._parts()))
+        return self._with(*map(function, self._parts()))
+
+    def _with(self, *parts: Tensor) -> Self:
+        kind: Callable[..., Self] = type(self)
+        return kind(*parts)
 
     def _expect(self, *dimensions: int) -> None:
         """Refuse factors of the wrong rank or of different lengths, which broadcasting would hide."""

@@ -1,7 +1,7 @@
 """The fast hypernetwork: a residual multilayer perceptron over codes, steered by the condition at every block.
 
-Its blocks are adaLN-Zero blocks (Peebles and Xie 2023): normalise, scale and shift as the condition says, two linear layers, and
-a gate that begins at zero.
+Its blocks are adaLN-Zero blocks (Peebles and Xie 2023): normalise, scale and shift as the condition says, two linear layers,
+and a gate that begins at zero.
 """
 
 from __future__ import annotations

@@ -23,13 +23,15 @@ class EMA:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
+        self._parameters = list(self.module.parameters())
+        self._buffers = list(self.module.buffers())
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move towards ``module``; buffers (batch-norm statistics) are copied as they are."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours, theirs = list(self.module.parameters()), [parameter.detach() for parameter in module.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-        for own, other in zip(self.module.buffers(), module.buffers(), strict=True):
+        for own, other in zip(self._parameters, module.parameters(), strict=True):
+            own.lerp_(other.detach(), 1 - decay)
+        for own, other in zip(self._buffers, module.buffers(), strict=True):
             own.copy_(other)

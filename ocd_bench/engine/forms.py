@@ -1,6 +1,6 @@
 """Codes of ΔW: the K numbers per sample that a network predicts, and the way back to a weight change.
 
-Every form is a linear, orthogonal projection of ΔW, so a scaled ΔW has the scaled code, and what a form loses is what it does not
+Every form is a linear, orthogonal projection of ΔW: a scaled ΔW has the scaled code, and what is lost is what the form does not
 span. Forms are modules: what they learn from training ΔW's is in their ``state_dict``, and they follow ``.to(device)``.
 """
 
@@ -87,8 +87,8 @@ class RankOneForm(Form):
         super().__init__(shape, shape[0])
 
     def refusal(self, trace: Trace) -> str | None:
-        positions = trace.positions.shape[1]
-        return None if positions == 1 else f"the layer sees {positions} positions per sample, and one is needed"
+        positions = trace.response.shape[1]
+        return None if trace.single else f"the layer sees {positions} positions per sample, and one is needed"
 
     def encode(self, delta: Delta, trace: Trace) -> Tensor:
         a = _usable(self, trace).positions
@@ -206,7 +206,7 @@ def choose_form(
 ) -> FormChoice:
     """The form of the shortest code that keeps the oracle's gain.
 
-    ``delta`` are overfitted ΔW's of the trace's samples. Each candidate rounds them; it passes if the mean loss rises by at most
+    Each candidate rounds ``delta``, the overfitted ΔW's of the trace's samples. It passes if the mean loss rises by at most
     ``tolerance`` times what overfitting gained over the base. If none passes, the one of least loss is taken.
 
     Raises:
@@ -215,12 +215,12 @@ def choose_form(
     base = float(losses(layer, trace, targets, loss).mean())
     oracle = float(losses(layer, trace, targets, loss, delta).mean())
     scores = [_score(form, layer, trace, targets, loss, delta, base, oracle) for form in candidates]
-    usable = [score for score in scores if score.loss is not None]
+    usable = [(score.loss, score.form) for score in scores if score.loss is not None]
     if not usable:
         raise ValueError("; ".join(f"{score.form.describe()}: {score.reason}" for score in scores) or "no form to choose from")
-    passing = [score for score in usable if score.loss <= oracle + tolerance * abs(base - oracle)]
-    best = min(passing, key=lambda score: score.form.size) if passing else min(usable, key=lambda score: score.loss)
-    return FormChoice(best.form, base, oracle, scores)
+    passing = [form for value, form in usable if value <= oracle + tolerance * abs(base - oracle)]
+    best = min(passing, key=lambda form: form.size) if passing else min(usable, key=lambda pair: pair[0])[1]
+    return FormChoice(best, base, oracle, scores)
 
 
 def _score(

@@ -1,9 +1,8 @@
 """g(I(x)) = rho(I(x)) g_u(I(x)): the scale network, and the network that gives a direction (paper section 3.2).
 
-A code c of an overfitted dW is split into its length ``|c|``, which the scale network learns, and its direction
-``c sqrt(K) / |c|``, which the diffusion model learns: the paper's division by the norm, times a constant that gives each of the K
-numbers unit variance, as the unit normal noise has. For orthonormal forms (full, basis) the length is the norm of dW, for
-rank one, dW = u a', it is |u|.
+A code c of an overfitted ΔW is split into its length ‖c‖, which the scale network learns, and its direction c √K / ‖c‖, which
+the diffusion model learns: the paper's division by the norm, times a constant that gives each of the K numbers unit variance,
+as the noise has. For orthonormal forms (full, basis) the length is the norm of ΔW; for rank one, ΔW = u aᵀ, it is ‖u‖.
 """
 
 from __future__ import annotations
@@ -99,7 +98,8 @@ class HyperNetwork(nn.Module):
             return total
         lengths = self._lengths(targets.code)
         if self.scale_loss == "db":
-            return total + scale_loss_db(self.scale(e), lengths).mean()
+            # Its gradient grows without bound near the answer and would drown the direction's in what they share.
+            return total + scale_loss_db(self.scale(e.detach()), lengths).mean()
         # In units of the lengths' own spread, so that it weighs the same whatever the task.
         return total + scale_loss_log(self.scale(e), lengths).mean() / self.scale.std**2
 

@@ -1,27 +1,27 @@
 """The layer whose weights differ from sample to sample: what it sees, and the model with every sample's own ΔW in it.
 
-A sample's ΔW changes what follows the layer, never what lies below it. So the base runs once per batch (:meth:`TargetLayer.trace`),
-and each later run (:meth:`TargetLayer.forward`) replays the outputs recorded below the layer, adds ``positions @ ΔW_sᵀ`` to the
-layer's own output and computes the rest, for all samples at once.
+A sample's ΔW changes what follows the layer, never what lies below it. So the base runs once (:meth:`TargetLayer.trace`), and
+each later run (:meth:`TargetLayer.forward`) replays what the modules below the layer gave, adds ``positions @ ΔW_sᵀ`` to the
+layer's own output and computes the rest, for all samples at once. Only modules are replayed, not the functions called between
+them (``F.relu``, ``torch.cat``): a model written in modules adapts faster.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ocd_bench.engine.deltas import Delta
+from ocd_bench.engine.replay import Recording, record, rerun
 from ocd_bench.errors import UsageError
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Adaptable = nn.Linear | Convolution
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -41,12 +41,10 @@ class Trace:
 
     inputs: Tensor
     output: Tensor
-    layer: nn.Module
+    layer: Adaptable
     layer_input: Tensor
     layer_output: Tensor
-    records: list[tuple[nn.Module, Any]] = field(repr=False)
-    copy: bool = False
-    """The model writes into its activations in place: hand out copies of what was recorded."""
+    recording: Recording = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -95,7 +93,8 @@ class TargetLayer:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
             kind = f"a {type(modules[name]).__name__}, not a Linear or Conv layer" if name in modules else "not in the model"
             raise LayerRefused(f"layer {name!r} is {kind}; nearest: {', '.join(near) or 'none (the model has no such layer)'}")
-        self.model, self.name, self.layer = model, name, modules[name]
+        self.model, self.name = model, name
+        self.layer: Adaptable = modules[name]  # type: ignore[assignment]
         if reason := _static_refusal(model, self.layer):
             raise LayerRefused(f"layer {name!r} {reason}")
 
@@ -120,9 +119,14 @@ class TargetLayer:
         if inputs.is_inference():
             with torch.inference_mode(False):
                 inputs = inputs.clone()
-        trace, clean = self._record(inputs, copy=False)
-        # An activation overwritten in place is no longer what was recorded: run again and keep copies.
-        return trace if clean else self._record(inputs, copy=True)[0]
+        recording = record(self.model, self.layer, inputs)
+        if (times := len(recording.entries)) != 1:
+            called = f"is called {times} times" if times else "is not called"
+            raise LayerRefused(f"layer {self.name!r} {called} in one forward pass of the model, not once")
+        layer_input, layer_output = recording.entries[0]
+        if reason := _layout_refusal(self.layer, layer_input, len(inputs)):
+            raise LayerRefused(f"layer {self.name!r} {reason}")
+        return Trace(inputs, recording.output, self.layer, layer_input, layer_output, recording)
 
     def forward(self, trace: Trace, delta: Delta) -> Tensor:
         """Output of the base with W + ΔW_s for every sample s of the trace, ``(N, ...)``, differentiable in ``delta``.
@@ -137,69 +141,18 @@ class TargetLayer:
 
     def replay(self, trace: Trace, shift: Tensor) -> Tensor:
         """Output of the base with ``shift`` ``(N, P, O)`` added to the layer's response; differentiable in ``shift``."""
-        gradients = torch.is_grad_enabled()
 
-        def respond(input: Tensor) -> Tensor:
-            torch.set_grad_enabled(gradients)  # from here on; no_grad below restores the caller's mode when the run ends
+        def respond() -> Tensor:
             return trace.layer_output + trace.in_layout(shift).to(trace.layer_output.dtype)
 
-        handed: dict[nn.Module, list[Any]] = {}
-        for module, value in trace.records:
-            handed.setdefault(module, []).append(value)
-        patches = {module: _recall(module, values, trace.copy) for module, values in handed.items()}
-        with quiet(self.model), _patched({**patches, self.layer: respond}), torch.no_grad():
-            return self.model(_cloned(trace.inputs) if trace.copy else trace.inputs)
-
-    def _record(self, inputs: Tensor, copy: bool) -> tuple[Trace, bool]:
-        """The trace, and whether nothing in it has been written to since it was recorded."""
-        records: list[tuple[nn.Module, Any]] = []
-        seen: list[tuple[Tensor, Tensor]] = []
-        versions: list[tuple[Tensor, int]] = []
-
-        def keep(value: Any) -> Any:
-            versions.extend((leaf, leaf._version) for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
-            return _cloned(value) if copy else value
-
-        def watch(module: nn.Module) -> Callable[..., Any]:
-            original = module.forward
-
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                mark = len(records)
-                value = original(*args, **kwargs)
-                if not seen:  # finished below the layer: this call stands for all calls made inside it
-                    del records[mark:]
-                    records.append((module, keep(value)))
-                return value
-
-            return forward
-
-        original = self.layer.forward
-
-        def observe(input: Tensor) -> Tensor:
-            kept = keep(input)
-            value = original(input)
-            seen.append((kept, keep(value)))
-            return value
-
-        patches = {module: watch(module) for module in self.model.modules() if not isinstance(module, torch.jit.ScriptModule)}
-        with torch.inference_mode(False), torch.no_grad(), quiet(self.model), _patched({**patches, self.layer: observe}):
-            keep(inputs)
-            output = self.model(_cloned(inputs) if copy else inputs)
-        if len(seen) != 1:
-            times = f"is called {len(seen)} times" if seen else "is not called"
-            raise LayerRefused(f"layer {self.name!r} {times} in one forward pass of the model, not once")
-        layer_input, layer_output = seen[0]
-        if reason := _layout_refusal(self.layer, layer_input, len(inputs)):
-            raise LayerRefused(f"layer {self.name!r} {reason}")
-        trace = Trace(inputs, output, self.layer, layer_input, layer_output, records, copy)
-        return trace, all(leaf._version == version for leaf, version in versions)
+        return rerun(self.model, self.layer, trace.inputs, trace.recording, respond)
 
 
 def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
     """Why the layer cannot be adapted per sample on such inputs, or None if it can.
 
-    Beyond what :class:`TargetLayer` and :meth:`TargetLayer.trace` refuse, this tries it out on the first three samples: rows that
-    mix samples, or an output that does not follow the layer, are found here and nowhere else. One sample cannot show mixing.
+    Beyond what :class:`TargetLayer` and :meth:`TargetLayer.trace` refuse, this tries it out on the first three samples: rows
+    that mix samples, or an output that does not follow the layer, are found here only. Give three samples or more.
     """
     batch = inputs[:3]
     others = [len(batch) - 1, 0]
@@ -210,13 +163,12 @@ def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
         return str(error)
     if len(trace.output) != len(batch):
         return f"layer {name!r}: the model's output has {len(trace.output)} rows for {len(batch)} samples"
-    if len(batch) > 1:
-        for what, rows, again in (
-            (f"layer {name!r} sees rows", trace.positions, other.positions),
-            ("the model's output has rows", trace.output, other.output),
-        ):
-            if rows[others].shape != again.shape or not close(rows[others], again):
-                return f"{what} that do not belong to one sample each (samples are mixed, or the layout is not sample-major)"
+    for what, rows, again in (
+        (f"layer {name!r} sees rows", trace.positions, other.positions),
+        ("the model's output has rows", trace.output, other.output),
+    ):
+        if rows[others].shape != again.shape or not close(rows[others], again):
+            return f"{what} that do not belong to one sample each (samples are mixed, or the layout is not sample-major)"
     with torch.inference_mode(False), torch.enable_grad():
         if not target.replay(trace, torch.zeros_like(trace.response).requires_grad_()).requires_grad:
             return f"no gradient reaches layer {name!r} from the model's output"
@@ -232,22 +184,26 @@ def candidates(model: nn.Module, inputs: Tensor) -> list[str]:
     return [name for name in names if refusal(model, name, inputs) is None]
 
 
-def unfold(layer: nn.Module, inputs: Tensor) -> Tensor:
+def unfold(layer: Convolution, inputs: Tensor) -> Tensor:
     """Patches of a convolution's input, ``(N, C, *size) -> (N, *grid, C*prod(kernel))``: ``patches @ weight.flatten(1).T`` is
     the convolution without bias. Any stride, padding, padding mode and dilation, in one to three dimensions."""
-    kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
-    if layer.padding == "same":
-        margins = [(total // 2, total - total // 2) for total in (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))]
-    else:
-        margins = [(0, 0) if layer.padding == "valid" else (side, side) for side in layer.padding][: len(kernel)]
-    if any(margins := [side for pair in reversed(margins) for side in pair]):
-        inputs = F.pad(inputs, margins, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
-    for axis, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
-        inputs = inputs.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap]
-    return inputs.movedim(1, 1 + len(kernel)).flatten(1 + len(kernel))
+    sides: list[int] = []
+    for axis, (size, gap) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
+        if layer.padding == "same":
+            before = gap * (size - 1) // 2
+            sides = [before, gap * (size - 1) - before, *sides]  # F.pad wants the last dimension first
+        elif layer.padding != "valid":
+            sides = [int(layer.padding[axis])] * 2 + sides
+    if any(sides):
+        inputs = F.pad(inputs, sides, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+    dimensions = len(layer.kernel_size)
+    for axis in range(dimensions):
+        gap = layer.dilation[axis]
+        inputs = inputs.unfold(2 + axis, gap * (layer.kernel_size[axis] - 1) + 1, layer.stride[axis])[..., ::gap]
+    return inputs.movedim(1, 1 + dimensions).flatten(1 + dimensions)
 
 
-def _static_refusal(model: nn.Module, layer: nn.Module) -> str | None:
+def _static_refusal(model: nn.Module, layer: Adaptable) -> str | None:
     if type(layer).forward not in {kind.forward for kind in ADAPTABLE}:
         return f"is a {type(layer).__name__} with a forward of its own: its output need not be weight times input"
     if getattr(layer, "groups", 1) > 1:
@@ -259,7 +215,7 @@ def _static_refusal(model: nn.Module, layer: nn.Module) -> str | None:
     return None
 
 
-def _layout_refusal(layer: nn.Module, layer_input: Tensor, samples: int) -> str | None:
+def _layout_refusal(layer: Adaptable, layer_input: Tensor, samples: int) -> str | None:
     shape = tuple(layer_input.shape)
     if layer_input.ndim < 2 or (not isinstance(layer, nn.Linear) and layer_input.ndim != layer.weight.ndim):
         return f"is given one input of shape {shape}, not a batch"
@@ -270,53 +226,4 @@ def _layout_refusal(layer: nn.Module, layer_input: Tensor, samples: int) -> str 
 
 def close(first: Tensor, second: Tensor) -> bool:
     """Equal but for the rounding that another batch size brings."""
-    return torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max()))
-
-
-def _cloned(value: Any) -> Any:
-    return tree_map_only(Tensor, Tensor.clone, value)
-
-
-def _recall(module: nn.Module, values: list[Any], copy: bool) -> Callable[..., Any]:
-    """A forward that returns ``values`` in turn and computes again once they are used up (a module reused above the layer)."""
-    left, original = iter(values), module.forward
-    used_up = object()
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        value = next(left, used_up)
-        if value is used_up:
-            return original(*args, **kwargs)
-        return _cloned(value) if copy else value
-
-    return forward
-
-
-@contextmanager
-def _patched(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Modules with other forwards; hooks stay as they are, and whatever was there before comes back."""
-    before = {module: module.__dict__.get("forward") for module in forwards}
-    try:
-        for module, forward in forwards.items():
-            module.forward = forward  # type: ignore[method-assign]
-        yield
-    finally:
-        for module, forward in before.items():
-            if forward is not None:
-                module.forward = forward
-            else:
-                module.__dict__.pop("forward", None)
-
-
-@contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; attention without its fused path, which would pass its Linear layers by."""
-    modes = [(module, module.training) for module in model.modules()]
-    fused = torch.backends.mha.get_fastpath_enabled()
-    try:
-        model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        for module, training in modes:
-            module.training = training
+    return torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max()), equal_nan=True)

@@ -14,86 +14,20 @@ from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
 from ocd_bench.engine.forms import Form
 from ocd_bench.engine.gain import Gain, choose_gain
 from ocd_bench.engine.hypernetwork import HyperNetwork
-from ocd_bench.engine.layer import TargetLayer, Trace
-from ocd_bench.engine.overfit import Loss, Overfit
+from ocd_bench.engine.layer import Trace
+from ocd_bench.engine.overfit import Overfit
+from ocd_bench.engine.problem import NoiseStream, Problem
 from ocd_bench.engine.scale import ScaleNetwork
 from ocd_bench.engine.schedule import NoiseSchedule
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
-from ocd_bench.engine.targets import Change, Overfitter, Targets, pick_form
+from ocd_bench.engine.targets import Overfitter, Targets, pick_form
 from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.engine.unet import UNet
 from ocd_bench.errors import NotApplicable
 from ocd_bench.seeds import derive
 
-Data = tuple[Tensor, Tensor]
-"""Inputs and targets of N samples, on the CPU."""
-Combine = Callable[[Tensor], Tensor]
-"""Outputs of D draws ``(D, N, ...)`` to one ``(N, ...)``."""
-
 BANK_LIMIT = 2**28
 """Numbers of targets that may be kept, when they are kept without having been asked for."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What the engine needs to know of a task: callables only.
-
-    Args:
-        layer: the layer to change.
-        train, val: inputs and targets on the CPU; ``val`` must hold no training sample.
-        loss: per-sample losses ``(N,)``.
-        device: of the base and of what is trained.
-        augment, subsample: changes of samples on the CPU; None for neither.
-        output_features: the output as features ``(N, D)``.
-        encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. One without parameters is a fixed feature.
-        combine: how the outputs of several draws become one.
-        seed: of every random number drawn here.
-        progress: told what is done, how far and out of how much.
-    """
-
-    layer: TargetLayer
-    train: Data
-    val: Data
-    loss: Loss
-    device: torch.device = torch.device("cpu")
-    augment: Change | None = None
-    subsample: Change | None = None
-    output_features: Callable[[Tensor], Tensor] = flat
-    encoder: Callable[[], nn.Module | None] = lambda: None
-    combine: Combine = lambda outputs: outputs.mean(0)
-    seed: int = 0
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator of its own for each purpose."""
-        return torch.Generator().manual_seed(derive(self.seed, purpose))
-
-    def validation(self, limit: int) -> Data:
-        """At most ``limit`` validation samples, subsampled: always the same."""
-        generator = self.generator("validation")
-        chosen = torch.randperm(len(self.val[0]), generator=generator)[:limit].sort().values
-        inputs, targets = self.val[0][chosen], self.val[1][chosen]
-        return (inputs, targets) if self.subsample is None else self.subsample(inputs, targets, generator)
-
-
-class NoiseStream:
-    """Standard normal numbers for draw d of sample i, the same however the samples are batched and whatever ran before."""
-
-    BLOCK = 64
-
-    def __init__(self, seed: int, size: int) -> None:
-        self.seed, self.size = seed, size
-
-    def __call__(self, start: int, count: int, draw: int) -> Tensor:
-        """``(count, size)`` for the samples from ``start`` on."""
-        blocks = range(start // self.BLOCK, -(-(start + count) // self.BLOCK))
-        rows = torch.cat([self._block(block, draw) for block in blocks])
-        offset = start - blocks[0] * self.BLOCK
-        return rows[offset : offset + count]
-
-    def _block(self, block: int, draw: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive(self.seed, block, draw))
-        return torch.randn(self.BLOCK, self.size, generator=generator)
 
 
 @dataclass

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ocd_bench.engine.deltas import Delta, Full, RankOne
-from ocd_bench.engine.layer import TargetLayer, Trace, close, quiet
+from ocd_bench.engine.layer import TargetLayer, Trace, close
+from ocd_bench.engine.replay import quiet
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Function of outputs and targets ``(N, ...)`` giving per-sample losses ``(N,)``."""

@@ -1,8 +1,8 @@
 """The noise schedule of a diffusion process, and what its three kinds of prediction mean.
 
-With ``alphas_bar[t]`` = prod over s <= t of (1 - beta_s), a noisy sample is ``x_t = a x_0 + s noise``, ``a = sqrt(alphas_bar[t])``,
-``s = sqrt(1 - alphas_bar[t])``. A denoiser predicts the noise (``"epsilon"``, Ho et al. 2020), ``v = a noise - s x_0`` (``"v"``,
-Salimans and Ho 2022), or ``x_0`` itself (``"x0"``).
+With ``alphas_bar[t]`` = prod over s <= t of (1 - beta_s), a noisy sample is ``x_t = a x_0 + s noise`` where
+``a = sqrt(alphas_bar[t])`` and ``s = sqrt(1 - alphas_bar[t])``. A denoiser predicts the noise (``"epsilon"``, Ho et al. 2020),
+``v = a noise - s x_0`` (``"v"``, Salimans and Ho 2022), or ``x_0`` itself (``"x0"``).
 """
 
 from __future__ import annotations

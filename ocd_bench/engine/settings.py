@@ -15,7 +15,7 @@ class OCDSettings:
 
     Attributes:
         overfit_optimizer, overfit_lr, overfit_steps: how each sample is overfitted (``sgd`` or ``adam``).
-        form: what of dW is predicted: ``full``, ``rank-one``, ``basis``, ``input-basis``, or ``auto``: rank one where the layer
+        form: what of ΔW is predicted: ``full``, ``rank-one``, ``basis``, ``input-basis``, or ``auto``: rank one where the layer
             sees one position per sample, else the shortest code that keeps the oracle's gain.
         basis: components of ``basis``, or rank of ``input-basis``, where such a form is asked for by name.
         steps, batch_size, lr, weight_decay, lr_schedule, ema: training by AdamW (``cosine`` or ``constant`` after a warm-up)
@@ -23,13 +23,14 @@ class OCDSettings:
         evaluations: how often in training the validation loss is taken; the best weights are kept. 1: the last are.
         passes: overfit every training sample so many times beforehand, each time with other augmentation and subsample, and
             train on these; 0: anew for every batch. Where nothing is random one pass is made whenever that is cheaper.
-        schedule, prediction, sampling_steps: diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``; DDIM steps.
+        schedule, prediction, sampling_steps: of the diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``;
+            DDIM steps.
         noise_draws: noise levels per sample and training step; they share the encoding of the sample.
         width, depth: of the hypernetwork.
         input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
         augment: whether training samples are augmented (``Task.augment``).
         scale_loss: ``log``, squared error of log rho, or ``db``, the published one.
-        gains: factors of dW to choose from on validation samples; 0 is the base. A single one is taken unseen.
+        gains: factors of ΔW to choose from on validation samples; 0 is the base. A single one is taken unseen.
         val_samples: at most so many validation samples are looked at.
     """
 

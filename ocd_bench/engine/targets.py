@@ -28,7 +28,7 @@ class Targets:
 
     Attributes:
         features: I(x), each ``(N, D)``.
-        code: of the overfitted dW, ``(N, K)``.
+        code: of the overfitted ΔW, ``(N, K)``.
         inputs: the samples themselves ``(N, ...)`` where an encoder is trained on them, else None.
     """
 
@@ -124,7 +124,7 @@ class Overfitter:
         return inputs, targets
 
     def deltas(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Trace, Tensor, Delta]]:
-        """Trace, targets and overfitted dW, chunk by chunk, on the device.
+        """Trace, targets and overfitted ΔW, chunk by chunk, on the device.
 
         Raises:
             UsageError: if overfitting diverges.

@@ -37,7 +37,7 @@ class EataSettings:
     def __post_init__(self) -> None:
         for name in ("fisher_samples", "fisher_batch"):
             if getattr(self, name) < 1:
-                raise UsageError(f"eata.{name}={getattr(self, name)}: must be at least 1")
+                raise UsageError(f"setting eata.{name}={getattr(self, name)}: expected 1 or more")
 
 
 class EataPredictor(Online):

@@ -3,6 +3,7 @@ arXiv 2201.05718). It changes the batch's predictions, not the model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class LameSettings:
     def __post_init__(self) -> None:
         for name in ("neighbours", "iterations"):
             if getattr(self, name) < 1:
-                raise UsageError(f"lame.{name}={getattr(self, name)}: must be at least 1")
+                raise UsageError(f"setting lame.{name}={getattr(self, name)}: expected 1 or more")
 
 
 def affinity(features: torch.Tensor, neighbours: int) -> torch.Tensor:
@@ -67,7 +68,7 @@ class Lame(Method):
     Settings = LameSettings
     default = False
 
-    def fit(self, context: Context):  # type: ignore[no-untyped-def]
+    def fit(self, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
         settings: LameSettings = context.settings("lame")
         classifier = Classifier(context)
 

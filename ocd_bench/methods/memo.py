@@ -35,7 +35,7 @@ class MemoSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "copies", "chunk"):
             if getattr(self, name) < 1:
-                raise UsageError(f"memo.{name}={getattr(self, name)}: must be at least 1")
+                raise UsageError(f"setting memo.{name}={getattr(self, name)}: expected 1 or more")
 
 
 class MemoPredictor(Predictor):

@@ -34,7 +34,7 @@ class SarSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise UsageError(f"sar.share={self.share}: must be above 0 and at most 1")
+            raise UsageError(f"setting sar.share={self.share}: expected more than 0 and at most 1")
 
 
 class SarPredictor(Online):

@@ -20,7 +20,7 @@ class T3aSettings:
 
     def __post_init__(self) -> None:
         if self.filter < 0:
-            raise UsageError(f"t3a.filter={self.filter}: must be 0 (keep all) or more")
+            raise UsageError(f"setting t3a.filter={self.filter}: expected 0 (keep all) or more")
 
 
 class T3aPredictor(Predictor):

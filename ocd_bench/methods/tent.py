@@ -45,11 +45,11 @@ class TentSettings:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise UsageError(f"tent.steps={self.steps}: must be at least 1")
+            raise UsageError(f"setting tent.steps={self.steps}: expected 1 or more")
         if self.episodic_steps < 2:
-            raise UsageError(f"tent.episodic_steps={self.episodic_steps}: must be at least 2; one step would be bn-adapt")
+            raise UsageError(f"setting tent.episodic_steps={self.episodic_steps}: expected 2 or more (1 would be bn-adapt)")
         if len(self.betas) != 2:
-            raise UsageError(f"tent.betas={self.betas}: expected two numbers")
+            raise UsageError(f"setting tent.betas={self.betas}: expected two numbers")
 
 
 class TentPredictor(Online):

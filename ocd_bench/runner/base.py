@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from ocd_bench import __version__
 from ocd_bench.config import BaseSettings, Config, fingerprint
 from ocd_bench.errors import UsageError
+from ocd_bench.folders import cache_folder
 from ocd_bench.results import write_atomic
 from ocd_bench.seeds import derive
 
@@ -34,15 +34,6 @@ class BaseModel:
     sha256: str
     fit_s: float
     cached: bool
-
-
-def cache_folder() -> Path:
-    """``$OCD_BENCH_CACHE``, or the user's cache folder."""
-    if os.environ.get("OCD_BENCH_CACHE"):
-        return Path(os.environ["OCD_BENCH_CACHE"])
-    from platformdirs import user_cache_path
-
-    return user_cache_path("ocd-bench")
 
 
 def tensor_sha256(*tensors: torch.Tensor) -> str:

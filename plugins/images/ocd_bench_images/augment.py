@@ -26,8 +26,8 @@ def random_affine(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def random_flip_shift(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture ``(N, C, H, W)`` mirrored with probability one half and shifted by whole pixels, up to an eighth of the side;
-    black outside (random crops of the padded picture, as customary on CIFAR)."""
+    """Each picture ``(N, C, H, W)`` mirrored with probability one half and shifted by whole pixels, at most an eighth of the
+    side; black outside (random crops of the padded picture, as customary on CIFAR)."""
     count, _, height, width = pictures.shape
     flip = uniform(0, 1, count, generator) < 0.5
     down = torch.randint(0, 2 * (height // 8) + 1, (count,), generator=generator)

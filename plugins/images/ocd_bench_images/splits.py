@@ -1,10 +1,10 @@
 """From a source to the three splits of a run.
 
-Validation is held out of training by a random permutation of the run's seed: a tenth of it, at most 5,000 (MNIST: 55,000 + 5,000
-+ 10,000), unless the dataset brings a part of its own. ``train_samples`` then takes a random subset of what is left, and cuts
-validation to a quarter of that size; ``test_samples`` takes a random subset of test that is the same for every seed. Subsets keep
-the stored order, but where that order runs through the classes test is shuffled once, the same way for every seed: batches of
-one class would ruin the methods that read batch statistics.
+Validation is held out of training by a random permutation of the run's seed: a tenth of it, at most 5,000 (MNIST: 55,000 +
+5,000 + 10,000), unless the dataset brings a part of its own. ``train_samples`` then takes a random subset of what is left, and
+cuts validation to a quarter of that size; ``test_samples`` takes a random subset of test that is the same for every seed.
+Subsets keep the stored order, but where that order runs through the classes test is shuffled once, the same way for every seed:
+batches of one class would ruin the methods that read batch statistics.
 """
 
 from __future__ import annotations
@@ -48,16 +48,12 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
         tensors = {part: tensor[:, :1].contiguous() for part, tensor in tensors.items()}
     samples = {part: Samples(tensors[part], torch.from_numpy(pools[part].labels[chosen[part]])) for part in pools}
     available = len(source.train) - (0 if source.val else _validation_size(len(source.train)))
-    notes = [
-        source.note,
-        _part_note(len(train), available, "training"),
-        _part_note(len(chosen["test"]), len(source.test), "test"),
-    ]
+    subsets = [_part_note(len(train), available, "training"), _part_note(len(chosen["test"]), len(source.test), "test")]
     return Splits(
         samples["train"],
         samples["val"],
         samples["test"],
-        note=", ".join(filter(None, notes)),
+        note=", ".join(filter(None, [source.note, *subsets])),
         extras={"classes": tuple(source.classes)},
     )
 
@@ -89,7 +85,7 @@ def _choose_test(test: Pool, request: Request, wanted: int) -> np.ndarray:
 
 def _decode(pool: Pool, indices: np.ndarray, image_size: int, dataset: str) -> torch.Tensor:
     if image_size:
-        check_memory(len(indices), 1, image_size, image_size, f"dataset {dataset!r}")
+        check_memory((len(indices), 1, image_size, image_size), f"dataset {dataset!r}")
     return to_tensor(pool.read(indices), image_size)
 
 

@@ -76,20 +76,20 @@ class Images(Task):
         return load_splits(request, settings_of(request))
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
+        """See :func:`ocd_bench_images.models.build`. The weights of a checkpoint are read here already, so that whoever
+        identifies a base by its initial weights sees the file's content, not only its name."""
         from ocd_bench_images.models import build
 
-        return build(splits, request, settings_of(request))
+        return _with_checkpoint(build(splits, request, settings_of(request)), request)
 
     def train_base(
         self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
     ) -> torch.nn.Module | None:
-        """The model with the weights of ``images.checkpoint``; None, and so training by the runner, without one."""
-        checkpoint = settings_of(request).checkpoint
-        if not checkpoint:
-            return None
-        from ocd_bench_images.checkpoint import find_checkpoint, load_checkpoint
-
-        return load_checkpoint(model, find_checkpoint(checkpoint, request.data_dirs)).eval()
+        """The model with the weights of ``images.checkpoint`` (also one that a plugin swapped in), or a DeiT that was trained
+        for as many classes; None, and so training by the runner, for any other."""
+        if settings_of(request).checkpoint:
+            return _with_checkpoint(model, request)
+        return model if getattr(model, "trained", False) else None
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The paper's choice for its own architectures (``model.adapted_layer``); None for any other model."""
@@ -148,6 +148,15 @@ class Images(Task):
         from ocd_bench_images.figures import draw_changes
 
         return draw_changes(splits, outputs, folder)
+
+
+def _with_checkpoint(model: torch.nn.Module, request: Request) -> torch.nn.Module:
+    checkpoint = settings_of(request).checkpoint
+    if not checkpoint:
+        return model
+    from ocd_bench_images.checkpoint import find_checkpoint, load_checkpoint
+
+    return load_checkpoint(model, find_checkpoint(checkpoint, request.data_dirs))
 
 
 def settings_of(request: Request) -> ImagesSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,12 +28,13 @@ DIGIT_TAKES = 50
 
 @dataclass(frozen=True)
 class Corpus:
-    """Speech of each split by speaker, and one line on how it was split."""
+    """Speech of each split by speaker, one line on how it was split, and speakers that are never mixed (same group)."""
 
     train: Speech
     val: Speech
     test: Speech
     note: str = ""
+    groups: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from ocd_bench_speech.corpus import Corpus
 
-VOICES = {"train": range(0, 28), "val": range(28, 34), "test": range(34, 44)}
-VOICE_SECONDS = 6.0
+VOICES = {"train": 14, "val": 3, "test": 5}
+"""Speakers of each register."""
+VOICE_SECONDS = 5.0
 
 
 def load(request: Request) -> Splits:
@@ -34,17 +35,17 @@ def load(request: Request) -> Splits:
         folder = request.folder("librimix")
         subset, mode = settings.librimix_train, settings.librimix_mode
         mixtures = read_librimix(folder, settings.speakers, length, subset, mode, counts, draws("librimix"))
-        speech, note = mixtures.train, mixtures.note
+        speech, note, groups = mixtures.train, mixtures.note, None
         fixed = {"val": mixtures.val, "test": mixtures.test}
     else:
-        corpus = voices() if request.dataset == "voices" else folder_corpus(request, draws("split"))
-        speech, note = corpus.train, corpus.note
+        corpus = voices(settings.speakers) if request.dataset == "voices" else folder_corpus(request, draws("split"))
+        speech, note, groups = corpus.train, corpus.note, corpus.groups
         fixed = {}
         for name in ("val", "test"):
-            pool = Pool(getattr(corpus, name), length)
+            pool = Pool(getattr(corpus, name), length, groups=groups)
             count = getattr(settings, f"{name}_mixtures")
             fixed[name] = pool.draw(count, settings.speakers, settings.level_db, draws(f"{name} mixtures"))
-    pool = Pool(speech, length, settings.speeds)
+    pool = Pool(speech, length, settings.speeds, groups)
     train = pool.draw(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
     heading = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz"
     return Splits(samples(train), samples(fixed["val"]), samples(fixed["test"]), f"{heading}; {note}", {"pool": pool})
@@ -55,19 +56,21 @@ def samples(sources: Tensor) -> Samples:
     return Samples(sources.sum(1), sources)
 
 
-def voices() -> Corpus:
-    """The embedded synthetic voices, six seconds of each speaker."""
+def voices(speakers: int) -> Corpus:
+    """The embedded synthetic voices, a few seconds each; mixtures of C hold one voice of each of C registers."""
     import torch
 
     from ocd_bench_speech.corpus import Corpus
     from ocd_bench_speech.voices import speak
 
-    speech = {
-        name: {f"voice{number}": [torch.from_numpy(speak(number, VOICE_SECONDS))] for number in numbers}
-        for name, numbers in VOICES.items()
-    }
-    counts = " / ".join(str(len(numbers)) for numbers in VOICES.values())
-    return Corpus(**speech, note=f"synthetic voices of {counts} speakers (train / val / test)")
+    speech, groups, count = {}, {}, 0
+    for name, size in VOICES.items():
+        numbers = range(count, count + size * speakers)
+        speech[name] = {f"voice{n}": [torch.from_numpy(speak(n, VOICE_SECONDS, speakers))] for n in numbers}
+        groups.update({f"voice{n}": n % speakers for n in numbers})
+        count += len(numbers)
+    counts = " / ".join(str(len(heard)) for heard in speech.values())
+    return Corpus(**speech, note=f"synthetic voices of {counts} speakers (train / val / test)", groups=groups)
 
 
 def folder_corpus(request: Request, draws: torch.Generator) -> Corpus:

@@ -32,13 +32,20 @@ class Pool:
     Args:
         speech: utterances ``(T,)`` of each speaker.
         length: T of the segments.
+        groups: speakers of a mixture are of different groups; default: each is one of its own.
         speeds: every speaker is also offered played faster or slower (1.1: ten per cent faster), pitch and formants with it.
 
     Raises:
         UsageError: if a speaker has no sound at all.
     """
 
-    def __init__(self, speech: Mapping[str, Sequence[Tensor]], length: int, speeds: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self,
+        speech: Mapping[str, Sequence[Tensor]],
+        length: int,
+        speeds: Sequence[float] = (1.0,),
+        groups: Mapping[str, int] | None = None,
+    ) -> None:
         self.length, self.speakers, self.variants = length, list(speech), len(speeds)
         pieces, starts, lengths = [], [], []
         position = 0
@@ -54,6 +61,8 @@ class Pool:
                 lengths.append(len(stream))
                 position += len(stream) + length
         self.audio = torch.cat(pieces)
+        names = [speaker if groups is None else groups[speaker] for speaker in self.speakers]
+        self._groups = torch.tensor([sorted(set(names), key=names.index).index(name) for name in names])
         self._starts, self._lengths = torch.tensor(starts), torch.tensor(lengths)
         self._energy = torch.cat([torch.zeros(1, dtype=torch.float64), self.audio.double().square().cumsum(0)])
 
@@ -68,9 +77,12 @@ class Pool:
         Raises:
             UsageError: if the pool has fewer speakers than a mixture needs.
         """
-        if len(self.speakers) < speakers:
-            raise UsageError(f"mixtures of {speakers} need as many speakers; there are {len(self.speakers)}")
-        chosen = torch.rand(count, len(self.speakers), generator=generator).argsort(1)[:, :speakers]
+        kinds = int(self._groups.max()) + 1
+        if kinds < speakers:
+            raise UsageError(f"mixtures of {speakers} need as many different speakers; there are {kinds}")
+        groups = torch.rand(count, kinds, generator=generator).argsort(1)[:, :speakers]
+        lots = torch.rand(count, 1, len(self.speakers), generator=generator)
+        chosen = torch.where(self._groups == groups[..., None], lots, 2.0).argmin(-1)
         streams = chosen * self.variants + torch.randint(self.variants, chosen.shape, generator=generator)
         offsets = torch.rand(*streams.shape, TRIES, generator=generator, dtype=torch.float64) * self._lengths[streams][..., None]
         starts = self._starts[streams][..., None] + offsets.long()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray as Array
-from scipy.signal import butter, sosfilt
 
 from ocd_bench.seeds import derive
 
@@ -41,15 +40,15 @@ class Voice:
     tempo: float
 
 
-def voice(number: int) -> Voice:
-    """Speaker ``number``; even numbers are low voices, odd ones high."""
+def voice(number: int, registers: int = 2) -> Voice:
+    """Speaker ``number``, one of register ``number % registers``; 0 is the lowest voice, the last the highest."""
     random = np.random.default_rng(derive("speech", "voices", "speaker", number))
-    high = number % 2
+    height = (number % registers) / max(1, registers - 1)
     return Voice(
-        pitch=float(random.uniform(165, 250) if high else random.uniform(85, 140)),
-        melody=float(random.uniform(1.5, 4.0)),
-        formant_scale=float(random.uniform(1.08, 1.25) if high else random.uniform(0.88, 1.04)),
-        tilt=float(random.uniform(-11, -5)),
+        pitch=float(88 * 3.1**height * 2 ** random.uniform(-0.15, 0.15)),
+        melody=float(random.uniform(1.0, 3.0)),
+        formant_scale=float(0.85 + 0.42 * height + random.uniform(-0.04, 0.04)),
+        tilt=float(-12 + 8 * height + random.uniform(-1.5, 1.5)),
         vibrato_hz=float(random.uniform(4, 7)),
         vibrato_depth=float(random.uniform(0.003, 0.02)),
         breath=float(random.uniform(0.005, 0.05)),
@@ -57,19 +56,21 @@ def voice(number: int) -> Voice:
     )
 
 
-def speak(number: int, seconds: float) -> Array:
-    """What speaker ``number`` says in ``seconds``, float32 at 8 kHz, root mean square 0.1; always the same."""
-    who = voice(number)
+def speak(number: int, seconds: float, registers: int = 2) -> Array:
+    """What speaker ``number`` of a choir of ``registers`` says in ``seconds``, float32 at 8 kHz, root mean square 0.1; always the same."""
+    who = voice(number, registers)
     random = np.random.default_rng(derive("speech", "voices", "utterance", number))
     samples = round(seconds * RATE)
     frames = int(np.ceil(seconds * FRAMES_PER_S)) + 1
     loudness, formants, pitch, noise = _score(who, frames, random)
     sound = _harmonics(who, loudness, formants, pitch, samples)
-    white = random.standard_normal(samples)
+    white = np.fft.rfft(random.standard_normal(samples))
+    frequency = np.fft.rfftfreq(samples, 1 / RATE)
     times, grid = np.arange(samples) / RATE, np.arange(frames) / FRAMES_PER_S
-    for band, gain in zip(BANDS, noise.T, strict=True):
-        filtered = sosfilt(butter(2, band, "bandpass", fs=RATE, output="sos"), white)
-        sound += np.interp(times, grid, gain) * filtered / filtered.std()
+    for (low, high), gain in zip(BANDS, noise.T, strict=True):
+        shape = np.exp(-0.5 * ((frequency - (low + high) / 2) / ((high - low) / 2)) ** 2)
+        hiss = np.fft.irfft(white * shape, samples)
+        sound += np.interp(times, grid, gain) * hiss / hiss.std()
     return (0.1 * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
 
 

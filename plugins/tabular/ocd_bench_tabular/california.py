@@ -27,7 +27,13 @@ RAW = (
     "median_house_value",
 )
 FEATURES = ("MedInc", "HouseAge", "AveRooms", "AveBedrms", "Population", "AveOccup", "Latitude", "Longitude")
-FILES = ("california_housing.npz", "cal_housing.data", "cal_housing.data.gz", "CaliforniaHousing/cal_housing.data", "cal_housing.tgz")
+FILES = (
+    "california_housing.npz",
+    "cal_housing.data",
+    "cal_housing.data.gz",
+    "CaliforniaHousing/cal_housing.data",
+    "cal_housing.tgz",
+)
 BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError)
 
 
@@ -95,5 +101,5 @@ def _read_statlib(path: Path) -> NDArray:
 
 def _derive(raw: NDArray) -> tuple[NDArray, NDArray]:
     longitude, latitude, age, rooms, bedrooms, population, households, income, value = raw.T
-    features = [income, age, rooms / households, bedrooms / households, population, population / households, latitude, longitude]
-    return np.stack(features, axis=1), value / 100_000.0
+    per_household = [rooms / households, bedrooms / households, population, population / households]
+    return np.stack([income, age, *per_household, latitude, longitude], axis=1), value / 100_000.0

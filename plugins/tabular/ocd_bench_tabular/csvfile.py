@@ -34,13 +34,14 @@ def read_csv_folder(folder: Path, settings: TabularSettings) -> Table:
     files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file())
     if not files:
         raise DataMissing(f"{folder}: no CSV or TSV file is there")
-    named = {path.name.lower().partition(".")[0]: path for path in files}
-    if "train" in named and "test" in named:
-        return read_csv_files({name: path for name, path in named.items() if name in PARTS}, settings)
+    named = [(path.name.lower().partition(".")[0], path) for path in files]
+    parts = {name: path for name, path in sorted(named, key=lambda item: PARTS.get(item[0], TEST)) if name in PARTS}
+    if "train" in parts and "test" in parts and len(parts) == sum(name in PARTS for name, _ in named):
+        return read_csv_files(parts, settings)
     if len(files) > 1:
         raise UsageError(
             f"{folder}: {len(files)} files ({', '.join(path.name for path in files[:5])}); "
-            "expected one, or train.csv and test.csv; tabular.csv names one"
+            "expected one, or train.csv and test.csv once each; tabular.csv names one"
         )
     return read_csv_files({"all": files[0]}, settings)
 
@@ -110,16 +111,14 @@ def _target_name(sheet: Sheet, settings: TabularSettings) -> str:
     named = [name for name in sheet.header if name.lower() == "target"]
     if len(named) == 1:
         return named[0]
-    raise UsageError(
-        f"{sheet.path}: say which column to predict with --set tabular.target=COLUMN; columns: {sheet.listing()}"
-    )
+    raise UsageError(f"{sheet.path}: say which column to predict with --set tabular.target=COLUMN; columns: {sheet.listing()}")
 
 
 def _target(cells: Sequence[Cell], kind: str) -> tuple[NDArray, tuple[str, ...], str]:
     """Values (float64) or class codes (int64), class names, and a word on what they are.
 
-    With ``kind`` auto a column of text, of two distinct numbers, or of the integers 0..K-1 or 1..K (K at most 10) holds classes;
-    any other column of numbers is regressed on.
+    With ``kind`` auto a column of text, of two distinct numbers, or of the integers 0..K-1 or 1..K (K at most 10) holds
+    classes; any other column of numbers is regressed on.
     """
     numeric = _numeric(cells)
     for cell in cells:

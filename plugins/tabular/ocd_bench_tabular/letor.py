@@ -31,7 +31,7 @@ def read_letor(folder: Path, fold: int) -> Table:
         DataMissing: if its files are not there.
         UsageError: if one is damaged, naming the line, or a query is in two splits.
     """
-    pieces = _from_fold(folder, fold) or _from_parts(folder, fold) or _from_npz(folder, fold)
+    pieces = _from_fold(folder, fold) or _from_npz(folder, fold) or _from_parts(folder, fold)
     if pieces is None:
         raise DataMissing(f"{folder}: neither Fold{fold}/train.txt, vali.txt, test.txt nor S1.txt .. S5.txt (or .gz) is there")
     width = max(rows[0].shape[1] for rows in pieces)
@@ -71,12 +71,12 @@ def read_svmlight(path: Path) -> Rows:
 
 def _explain(path: Path, problem: object) -> UsageError:
     """The error for a damaged file: scikit-learn's fast reader does not say in which line."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
     try:
-        with opened as lines:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if not _well_formed(line.partition("#")[0].split()):
-                    return UsageError(f"{path}, line {number}: expected 'relevance qid:Q 1:v 2:v ..'; found {line.strip()[:80]!r}")
+                    shown = line.strip()[:80]
+                    return UsageError(f"{path}, line {number}: expected 'relevance qid:Q 1:v 2:v ..'; found {shown!r}")
     except BROKEN as error:
         return UsageError(f"{path}: cannot be read: {error}")
     return UsageError(f"{path}: cannot be read: {problem}")

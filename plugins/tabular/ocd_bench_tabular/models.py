@@ -64,10 +64,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "resnet": ResNet}
 
 
 class PiecewiseLinear(nn.Module):
-    """``(N, D) -> (N, D, bins)``: how far a feature's value has filled each bin (Gorishniy et al. 2022, arXiv 2203.05556, eq. 1).
+    """``(N, D) -> (N, D, bins)``: how far a feature's value has filled each bin (Gorishniy et al. 2022, arXiv 2203.05556).
 
-    The bins are quantiles of ``train`` ``(N, D)``. Unlike in that paper the first and last bin saturate too: a value beyond all
-    training values looks like the largest of them, so that what conditions on it stays calm under shift.
+    Equation 1 there; the bins are quantiles of ``train`` ``(N, D)``. Unlike there, the first and last bin saturate too: a value
+    beyond all training values looks like the largest of them, so that what conditions on it stays calm under shift.
     """
 
     edges: Tensor

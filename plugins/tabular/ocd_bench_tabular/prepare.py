@@ -57,13 +57,13 @@ def _move(parts: NDArray, table: Table, order: NDArray, part: int, share: float)
     parts[rows[np.argsort(depth, kind="stable")[:count]]] = part
 
 
-def encode(table: Table, train: NDArray, features: str = "standard", max_categories: int = 64) -> tuple[NDArray, tuple[str, ...]]:
+def encode(table: Table, train: NDArray, features: str, max_categories: int) -> tuple[NDArray, tuple[str, ...]]:
     """All rows as float32 ``(N, D)``, and the D columns' names.
 
     Every statistic is that of the rows ``train``. A number: empty cells get the median, and a 0/1 column that says so if
     training rows have any; then standardised (``features="quantile"``: mapped to the quantiles of a normal distribution
     first). A category: a 0/1 column for each of the ``max_categories`` most frequent values, "empty" being one of them; a
-    value never seen in training is none of them. 0/1 columns are centred and divided by 0.5. So 0 is a column's mean throughout.
+    value never seen in training is none of them. 0/1 columns are centred and divided by 0.5. So 0 is every column's mean.
     """
     blocks: list[NDArray] = []
     names: list[str] = []

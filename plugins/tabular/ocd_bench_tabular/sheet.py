@@ -56,7 +56,7 @@ class Cell:
 class Sheet:
     """The cells of one file: ``rows[i][j]`` under ``header[j]``; ``lines[i]`` is row i's first line in ``path``.
 
-    ``decimal_comma``: cells are separated by semicolons, so that ``1,5`` is a number, as spreadsheets of half of Europe write it.
+    ``decimal_comma``: cells are separated by semicolons, so that ``1,5`` is a number, as such spreadsheets write it.
     """
 
     path: Path
@@ -73,9 +73,8 @@ class Sheet:
     def require(self, name: str, setting: str) -> None:
         """Refuse a column name that the header lacks, with the nearest one it has."""
         if name not in self.header:
-            raise UsageError(
-                f"setting {setting}={name!r}: {self.path} has no such column{nearest(name, self.header)}; columns: {self.listing()}"
-            )
+            hint = nearest(name, self.header)
+            raise UsageError(f"setting {setting}={name!r}: {self.path} has no such column{hint}; columns: {self.listing()}")
 
     def listing(self) -> str:
         """The first dozen column names, for messages."""

@@ -1,8 +1,8 @@
-"""Common corruptions of small pictures, five severities each: after Hendrycks & Dietterich (2019) and MNIST-C (Mu & Gilmer 2019).
+"""Common corruptions of small pictures, five severities each, after Hendrycks & Dietterich (2019) and Mu & Gilmer (2019).
 
-Written from the papers' descriptions and computed here, so the numbers are comparable with each other, not with those on the
-published CIFAR-10-C files. Lengths are pixels of a picture 32 pixels wide and scale with its side. Not included: frost, snow and
-spatter, which need photographs or have no meaning on digits.
+Written from the papers' descriptions and computed here: the numbers compare with each other, not with those on the published
+CIFAR-10-C or MNIST-C files. Lengths are pixels of a picture 32 pixels wide and scale with its side. Not included: frost, snow
+and spatter, which need photographs or have no meaning on digits.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LEVELS: dict[str, tuple[Any, Any]] = {
     "speckle_noise": ((0.15, 0.25, 0.35, 0.5, 0.7), (0.06, 0.1, 0.12, 0.16, 0.2)),
     # standard deviation; radius; (standard deviation, reach, rounds); standard deviation along the path; largest factor
     "gaussian_blur": ((1.0, 1.4, 1.8, 2.2, 2.6), (0.4, 0.6, 0.7, 0.8, 1.0)),
-    "defocus_blur": ((1.5, 2.0, 2.5, 3.0, 4.0), (0.7, 0.9, 1.1, 1.3, 1.7)),
+    "defocus_blur": ((1.7, 2.2, 2.8, 3.4, 4.0), (0.7, 0.9, 1.1, 1.3, 1.7)),
     "glass_blur": (
-        ((0.5, 1, 1), (0.5, 1, 2), (0.7, 1, 3), (0.7, 2, 2), (0.7, 2, 3)),
-        ((0.1, 1, 1), (0.3, 1, 1), (0.4, 1, 1), (0.3, 1, 2), (0.4, 1, 2)),
+        ((0.5, 1.6, 1), (0.6, 1.6, 2), (0.6, 2.0, 2), (0.7, 2.0, 3), (0.7, 2.5, 3)),
+        ((0.5, 1.0, 1), (0.5, 1.6, 1), (0.6, 1.6, 2), (0.6, 2.0, 2), (0.7, 2.5, 3)),
     ),
     "motion_blur": ((1.5, 2.0, 2.5, 3.0, 4.0), (0.8, 1.1, 1.4, 1.8, 2.3)),
     "zoom_blur": ((1.15, 1.25, 1.35, 1.45, 1.6), (1.06, 1.11, 1.16, 1.21, 1.26)),
@@ -38,11 +38,11 @@ LEVELS: dict[str, tuple[Any, Any]] = {
     # pixels of displacement; degrees; pixels; pixels per pixel; logarithm of the factor
     "elastic_transform": ((1.0, 1.5, 2.0, 2.5, 3.0), (0.5, 0.8, 1.1, 1.5, 2.0)),
     "rotate": ((8.0, 15.0, 25.0, 40.0, 60.0),) * 2,
-    "translate": ((1.5, 3.0, 4.5, 6.0, 8.0),) * 2,
+    "translate": ((1.0, 2.0, 3.0, 4.0, 5.0),) * 2,
     "shear": ((0.1, 0.2, 0.35, 0.5, 0.7),) * 2,
     "scale": ((0.1, 0.2, 0.3, 0.45, 0.6),) * 2,
     # share of the side kept; quality; share of the side hidden
-    "pixelate": ((0.6, 0.5, 0.4, 0.33, 0.25), (0.95, 0.85, 0.75, 0.65, 0.5)),
+    "pixelate": ((0.6, 0.45, 0.36, 0.28, 0.2), (0.7, 0.6, 0.45, 0.36, 0.28)),
     "jpeg_compression": ((40, 25, 15, 8, 4), (80, 65, 50, 30, 15)),
     "occlusion": ((0.2, 0.3, 0.4, 0.5, 0.6),) * 2,
 }

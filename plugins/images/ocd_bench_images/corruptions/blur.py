@@ -71,8 +71,8 @@ def zoom_blur(pictures: Tensor, largest: float, generator: torch.Generator) -> T
 
 
 def _unit(pictures: Tensor) -> float:
-    """Pixels of these pictures per pixel of one 32 pixels wide. Not below 12 / 32: less than a third of a pixel blurs nothing."""
-    return max(12, *pictures.shape[-2:]) / 32
+    """Pixels of these pictures per pixel of one 32 wide. Not below 12 / 32: a third of a pixel blurs nothing."""
+    return max(12, min(pictures.shape[-2:])) / 32
 
 
 def _filter(pictures: Tensor, kernel: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def invert(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor
 
 
 def _cloud(pictures: Tensor, roughness: float, generator: torch.Generator) -> Tensor:
-    """``(N, 1, H, W)`` in [0, 1]: noise on grids of 2, 4, 8, ... points a side, each ``roughness`` times weaker than the last."""
+    """``(N, 1, H, W)`` in [0, 1]: noise on grids of 2, 4, 8, ... points a side, each ``roughness`` times weaker."""
     count, _, height, width = pictures.shape
     total, side, weight = torch.zeros(count, 1, height, width), 2, 1.0
     while side <= max(height, width):

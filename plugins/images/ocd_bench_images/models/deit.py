@@ -15,10 +15,11 @@ MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class DeiT(nn.Module):
-    """``(N, 1 or 3, H, W) -> (N, classes)`` logits, the mean of the two heads; pictures are resized to the network's size inside.
+    """``(N, 1 or 3, H, W) -> (N, classes)`` logits, the mean of the two heads. Pictures are resized to the network's
+    size inside.
 
-    Where the stored heads are for another number of classes they start afresh, and only they are trained: the rest has no
-    gradients. The adapted layer is the head of the class token.
+    ``trained`` says whether the stored heads are for as many classes. Where they are not they start afresh, and only they are
+    to be trained: the rest has no gradients. The adapted layer is the head of the class token.
 
     Args:
         source: a folder as transformers saves it, or the name of a model.
@@ -31,6 +32,8 @@ class DeiT(nn.Module):
     """
 
     adapted_layer = "net.cls_classifier"
+    mean: torch.Tensor
+    sd: torch.Tensor
 
     def __init__(self, source: str, classes: int, download: bool = False) -> None:
         super().__init__()
@@ -52,13 +55,14 @@ class DeiT(nn.Module):
         except (OSError, ValueError) as error:
             cure = "give a folder with --set images.pretrained=FOLDER, or allow the download with --set images.download=true"
             raise Unavailable(f"model 'deit': no weights of {source!r} at hand; {cure}") from error
-        if stored != classes:
+        self.trained = stored == classes
+        if not self.trained:
             self.net.deit.requires_grad_(False)
+        self.side = int(config.image_size)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("sd", torch.tensor(SD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        side = self.net.config.image_size
-        if x.shape[-2:] != (side, side):
-            x = interpolate(x, size=(side, side), mode="bicubic", antialias=True)
+        if x.shape[-2:] != (self.side, self.side):
+            x = interpolate(x, size=(self.side, self.side), mode="bicubic", antialias=True)
         return self.net(pixel_values=(x - self.mean) / self.sd).logits

@@ -12,8 +12,8 @@ from ocd_bench import UsageError
 class LeNet5(nn.Module):
     """``(N, C, H, W) -> (N, classes)`` logits; 61,706 parameters at 1 x 28 x 28 and ten classes.
 
-    ``conv3`` covers what is left of the picture (5 x 5 at 28 pixels). Below 20 pixels a side ``conv1`` and ``conv2`` are 3 x 3 and
-    keep the size, so that scikit-learn's 8 x 8 digits pass through layers of the same names and widths.
+    ``conv3`` covers what is left of the picture (5 x 5 at 28 pixels). Below 20 pixels a side ``conv1`` and ``conv2`` are 3 x 3
+    and keep the size, so that scikit-learn's 8 x 8 digits pass through layers of the same names and widths.
 
     Args:
         norm: BatchNorm2d after ``conv1`` and ``conv2``, for the methods that adapt it. None after ``conv3``, whose output is
@@ -28,9 +28,7 @@ class LeNet5(nn.Module):
     def __init__(self, channels: int = 1, height: int = 28, width: int = 28, classes: int = 10, norm: bool = False) -> None:
         super().__init__()
         if min(height, width) < 4:
-            raise UsageError(
-                f"model 'lenet5': pictures of {height} x {width} are too small; give --set images.image_size=8 or more"
-            )
+            raise UsageError(f"model 'lenet5': {height} x {width} pixels are too few; give --set images.image_size=8 or more")
         kernel, lost = (5, 4) if min(height, width) >= 20 else (3, 0)
         self.conv1 = nn.Conv2d(channels, 6, kernel, padding=kernel // 2)
         self.conv2 = nn.Conv2d(6, 16, kernel, padding=0 if lost else 1)

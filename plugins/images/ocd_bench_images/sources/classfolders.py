@@ -3,6 +3,7 @@ as ``train*.zip`` and ``test*.zip`` of ``CLASS/NAME.png``. Tiny ImageNet is one 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -92,10 +93,10 @@ def _part_of_zip(stem: str) -> str | None:
     return PARTS.get(stem.rstrip("0123456789").rstrip("-_"))
 
 
-def _without(name: str, tops: object) -> str:
+def _without(name: str, tops: Container[str]) -> str:
     """``name`` without its first folder, where that is one of ``tops``."""
     top, sign, rest = name.partition("/")
-    return rest if sign and top in tops else name  # type: ignore[operator]
+    return rest if sign and top in tops else name
 
 
 def _add(found: dict[str, list[Entry]], part: str, tree: Tree, names: dict[str, str]) -> None:
@@ -134,8 +135,9 @@ def _pool(entries: list[Entry], numbers: np.ndarray, image_size: int) -> Pool:
             where = entry.tree.where(entry.name)
             picture = decode(entry.tree.read(entry.name), where, image_size)
             if pictures is None:
-                check_memory(len(indices), *picture.shape, where)
-                pictures = np.empty((len(indices), *picture.shape), np.uint8)
+                shape = (len(indices), *picture.shape)
+                check_memory(shape, where)
+                pictures = np.empty(shape, np.uint8)
             if picture.shape != pictures.shape[1:]:
                 first = entries[int(indices[0])]
                 raise UsageError(

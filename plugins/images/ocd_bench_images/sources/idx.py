@@ -1,6 +1,7 @@
 """IDX files, the format of MNIST and Fashion-MNIST, plain or gzipped.
 
-Layout: big-endian header (two zero bytes, element type 8 = uint8, number of dimensions; then each dimension as int32), raw bytes.
+Layout: big-endian header (two zero bytes, element type 8 = uint8, number of dimensions; then each dimension as int32), then
+raw bytes.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ def open_idx(folder: Path) -> Source | None:
     train, train_labels = _pair(*paths[:2])
     test, test_labels = _pair(*paths[2:])
     if train.shape[1:] != test.shape[1:]:
-        raise UsageError(
-            f"{paths[2]}: pictures of {test.shape[1]} x {test.shape[2]}, but {paths[0].name} has {train.shape[1]} x {train.shape[2]}"
-        )
+        sizes = [" x ".join(map(str, pictures.shape[1:])) for pictures in (test, train)]
+        raise UsageError(f"{paths[2]}: pictures of {sizes[0]}, but {paths[0].name} has {sizes[1]}; {_CURE}")
     classes, (train_numbers, test_numbers) = number_classes(train_labels, [test_labels], str(folder))
     return Source(array_pool(train[:, None], train_numbers), array_pool(test[:, None], test_numbers), classes)
 
@@ -61,8 +61,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
             if 0 in shape:
                 raise UsageError(f"{path}: the header says {' x '.join(map(str, shape))}: nothing in it; {_CURE}")
-            count, height, width = (*shape, 1, 1)[:3]
-            check_memory(count, 1, height, width, str(path))
+            check_memory(shape, str(path))
             expected = math.prod(shape)
             # One byte more than promised tells a longer file; a gzip bomb is not unpacked beyond that.
             body = file.read(expected + 1)

@@ -49,17 +49,17 @@ class Source:
     all_colour: bool = True
 
 
-def check_memory(count: int, channels: int, height: int, width: int, where: str) -> None:
-    """Refuse what would not fit, before it is tried.
+def check_memory(shape: tuple[int, ...], where: str) -> None:
+    """Refuse ``(N, C, H, W)`` pictures that would not fit, before it is tried.
 
     Raises:
         UsageError: beyond :data:`MEMORY_LIMIT`.
     """
-    size = 4 * count * channels * height * width
+    size = 4 * math.prod(shape)
     if size > MEMORY_LIMIT:
         raise UsageError(
-            f"{where}: {count:,} pictures of {channels} x {height} x {width} take {math.ceil(size / 2**30)} GiB; take fewer with "
-            f"--set images.train_samples=N and images.test_samples=N, or smaller ones with images.image_size=N"
+            f"{where}: {shape[0]:,} pictures of {' x '.join(map(str, shape[1:]))} take {math.ceil(size / 2**30)} GiB; take "
+            f"fewer with --set images.train_samples=N and images.test_samples=N, or smaller ones with images.image_size=N"
         )
 
 

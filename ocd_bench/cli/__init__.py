@@ -1,0 +1,125 @@
+"""The command line. Each module of this package is a subcommand: ``add_parser(subparsers)`` and ``run(args) -> exit code``.
+
+``--help`` must answer at once, so these modules import nothing heavy at their top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NoReturn
+
+from ocd_bench import __version__
+from ocd_bench.config import nearest
+from ocd_bench.errors import OCDBenchError, UsageError
+
+COMMANDS = ("run", "list", "data", "report", "compare", "merge", "plugin")
+
+EPILOG = """\
+exit codes: 0 fine, 1 regression, 2 wrong usage or bad input, 3 some cell failed, 4 nothing was measured, 130 interrupted,
+70 a defect in OCD-Bench itself (a traceback is printed)
+"""
+DEFECT = 70
+"""Neither 1, which would look like a regression, nor another code with a meaning of its own (``EX_SOFTWARE`` of sysexits.h)."""
+
+BROKEN_PIPE = 141
+"""What a shell reports for a program that was stopped by SIGPIPE."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument errors as one line with the nearest right word; no abbreviated options, which would break when one is added."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but left-over arguments are an error here, where the parser knows its own options."""
+        namespace, rest = super().parse_known_args(args, namespace)
+        if rest:
+            word = rest[0].partition("=")[0]
+            options = re.findall(r"--[a-z][a-z-]*", self.format_usage())
+            what = "option" if word.startswith("-") else "argument"
+            self.error(f"unknown {what} {word!r}{nearest(word, options)}")
+        return namespace, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error that ``main`` prints.
+
+        Raises:
+            UsageError: always.
+        """
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            choices = re.findall(r"[\w-]+", wrong[2])
+            message = message.partition("invalid choice")[0]
+            message += f"unknown {wrong[1]!r}{nearest(wrong[1], choices)}; choose from {', '.join(choices)}"
+        name = self.prog.partition(" ")[2]
+        raise UsageError(f"{name + ': ' if name else ''}{message} (see {self.prog} --help)")
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """``--plugin``, for every subcommand that loads plugins."""
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="a plugin that is not installed; repeatable"
+    )
+
+
+def build_parser() -> tuple[Parser, dict[str, ModuleType]]:
+    """The parser of the whole command line, and the modules that run its subcommands."""
+    parser = Parser(
+        prog="ocd-bench",
+        description="Does it help to give every test sample its own weights? Benchmarks with task plugins.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ocd-bench {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    modules = {name: import_module(f"{__name__}.{name}") for name in COMMANDS}
+    for module in modules.values():
+        module.add_parser(subparsers)
+    return parser, modules
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the words after the program's name; default: those of this process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a sign gets a question mark, not a traceback
+    try:
+        parser, modules = build_parser()
+        args = parser.parse_args(argv)
+        code = modules[args.command].run(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # --help and --version
+        return stop.code if isinstance(stop.code, int) else 0
+    except OCDBenchError as error:
+        print(f"ocd-bench: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ocd-bench: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _drop_stdout()
+        return BROKEN_PIPE
+    except Exception:
+        traceback.print_exc()
+        return DEFECT
+
+
+def _drop_stdout() -> None:
+    """Point stdout nowhere: what is still buffered would raise again when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

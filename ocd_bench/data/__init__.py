@@ -1,0 +1,1 @@
+"""Datasets on disk: which there are, fetching them from their official places, verifying what lies there."""

@@ -1,0 +1,274 @@
+"""The guarded loader: what is sound is registered, what is not is named in one line and left out, and the rest works."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+from ocd_bench.config import nearest
+from ocd_bench.errors import UsageError
+from ocd_bench.plugin import PROJECT, hookimpl, spec
+from ocd_bench.plugin.requires import missing
+from ocd_bench.plugin.sources import Source, core, disabled, given, installed, project_file
+from ocd_bench.plugin.validate import hook_problem, method_problem, task_problem, unmarked_hooks
+
+if TYPE_CHECKING:
+    import torch
+
+    from ocd_bench.method import Method
+    from ocd_bench.samples import Splits
+    from ocd_bench.task import Request, Task
+
+T = TypeVar("T")
+Warn = Callable[[str], None]
+
+NO_TASKS = "no tasks are installed: pip install -r requirements.txt in a checkout of OCD-Bench, or give --plugin FILE.py"
+
+
+def load_plugins(extra: Sequence[str] = (), *, only: Iterable[str] | None = None, warn: Warn | None = None) -> Manager:
+    """Load the core's methods, then installed plugins by name, then ``ocdfile.py``, then those of ``--plugin``.
+
+    ``$OCD_BENCH_DISABLE_PLUGINS`` turns off what is found by itself, never what is named in ``extra``.
+
+    Args:
+        extra: files (``wine.py``) or modules, as given to ``--plugin``.
+        only: names of the installed plugins to load, in place of all of them and of ``ocdfile.py``; their faults are errors.
+        warn: takes one line about each thing left out; default: stderr.
+
+    Raises:
+        UsageError: if a plugin of ``extra`` or ``only`` is not there or has a fault.
+    """
+    manager = Manager(warn or _to_stderr)
+    manager.add(core())
+    found = list(installed())
+    if only is None:
+        found += filter(None, [project_file(extra)])
+        off, warning = disabled(found)
+        if warning:
+            manager.warn(warning)
+        chosen = [source for source in found if source.name not in off]
+    else:
+        chosen = [_strict(name, found) for name in only]
+    for source in [*chosen, *map(given, dict.fromkeys(extra))]:
+        manager.add(source)
+    manager.finish()
+    return manager
+
+
+def _strict(name: str, found: Sequence[Source]) -> Source:
+    for source in found:
+        if name in (source.name, source.origin):
+            return Source(source.name, source.origin, source.version, source.load, explicit=True)
+    names = [source.name for source in found]
+    raise UsageError(f"no plugin {name!r}{nearest(name, names)}; installed plugins: {', '.join(names) or 'none'}")
+
+
+class Manager:
+    """Loaded plugins, and the tasks, methods and hooks they bring. Tasks and methods are registered when first asked for."""
+
+    def __init__(self, warn: Warn) -> None:
+        self.warn = warn
+        self._pluggy = pluggy.PluginManager(PROJECT)
+        self._pluggy.add_hookspecs(spec)
+        self._loaded: list[tuple[Source, Any]] = []
+        self._owners: dict[tuple[str, str], str] = {}
+        if tracing():
+            self._pluggy.add_hookcall_monitoring(_before, _after)
+
+    # -- loading ----------------------------------------------------------------------------------------------------------
+    def add(self, source: Source) -> None:
+        """Load and register one plugin, or leave it out."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # a plugin that prints must not spoil --json
+                plugin = source.load()
+        except (Exception, SystemExit) as error:
+            self._fault(source, f"cannot be loaded: {_explain(error)}", "left out")
+            return
+        if self._pluggy.is_registered(plugin):
+            return
+        try:
+            problem = f"{plugin.__name__} is a class: name an instance of it" if isinstance(plugin, type) else None
+            problem = problem or hook_problem(plugin)
+            if problem is None:
+                self._pluggy.register(plugin, self._unique(source))
+        except Exception as error:  # pluggy's own refusals, and a plugin whose attributes cannot even be listed
+            if self._pluggy.is_registered(plugin):
+                self._pluggy.unregister(plugin)
+            problem = _explain(error)
+        if problem is not None:
+            self._fault(source, problem, "plugin left out")
+            return
+        for name in unmarked_hooks(plugin):
+            self.warn(f"{source}: {name}() is never called: mark it with @ocd_bench.hookimpl")
+        self._loaded.append((source, plugin))
+
+    def finish(self) -> None:
+        """Add the tasks' own methods below every plugin's: of pluggy's last ones, the last registered comes last."""
+        self._pluggy.register(_Defaults(), "the task itself")
+
+    def _unique(self, source: Source) -> str:
+        if not self._pluggy.has_plugin(source.name):
+            return source.name
+        return f"{source.name} ({source.origin})"
+
+    def _fault(self, source: Source, text: str, consequence: str) -> None:
+        if source.explicit:
+            raise UsageError(f"{source}: {text}")
+        self.warn(f"{source}: {text}; {consequence}")
+
+    # -- what plugins bring -----------------------------------------------------------------------------------------------
+    @property
+    def hook(self) -> Any:
+        """The hooks, called by keyword: ``manager.hook.ocd_bench_load_data(task=task, request=request)``."""
+        return self._pluggy.hook
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Task]:
+        """Tasks by name, in the order of registration."""
+        return self._collect("task", "ocd_bench_register_tasks", task_problem)
+
+    @cached_property
+    def methods(self) -> Mapping[str, Method]:
+        """Methods by name, in the order of registration: the core's first."""
+        return self._collect("method", "ocd_bench_register_methods", method_problem)
+
+    def task(self, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            UsageError: with the nearest name and the list of all, or how to install some.
+        """
+        if not self.tasks:
+            raise UsageError(NO_TASKS if name == "all" else f"unknown task {name!r}: {NO_TASKS}")
+        return _pick("task", name, self.tasks)
+
+    def method(self, name: str) -> Method:
+        """The method of that name.
+
+        Raises:
+            UsageError: with the nearest name and the list of all.
+        """
+        return _pick("method", name, self.methods)
+
+    def owner(self, item: Task | Method) -> str:
+        """Name of the plugin that registered a task or method; empty if none did."""
+        from ocd_bench.task import Task
+
+        return self._owners.get(("task" if isinstance(item, Task) else "method", item.name), "")
+
+    def availability(self, task: Task) -> str | None:
+        """None if what the task requires can be imported, else ``unavailable: ...`` with the cure."""
+        return missing(task.requires)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Name, version, origin and hooks of every loaded plugin, in the order of loading."""
+        rows = []
+        for source, plugin in self._loaded:
+            version = source.version or str(getattr(plugin, "__version__", ""))
+            name = self._pluggy.get_name(plugin)
+            rows.append({"name": name, "version": version, "origin": source.origin, "hooks": self._hooks(plugin)})
+        return rows
+
+    def _hooks(self, plugin: Any) -> list[str]:
+        return sorted(hook.name for hook in self._pluggy.get_hookcallers(plugin) or ())
+
+    def _collect(self, kind: str, hook: str, problem: Callable[[Any], str | None]) -> dict[str, Any]:
+        """One plugin after the other, in the order of loading (pluggy's own order is the reverse, and stops at an error)."""
+        items: dict[str, Any] = {}
+        for source, plugin in self._loaded:
+            if hook not in self._hooks(plugin):
+                continue
+            offered: list[Any] = []
+
+            def register(item: Any, offered: list[Any] = offered) -> None:
+                offered.append(item)
+
+            others = [other for _, other in self._loaded if other is not plugin]
+            try:
+                with contextlib.redirect_stdout(sys.stderr):
+                    self._pluggy.subset_hook_caller(hook, others)(register=register)
+            except (Exception, SystemExit) as error:
+                self._fault(source, f"{hook}() failed: {_explain(error)}", f"its {kind}s are left out")
+                continue
+            for item in offered:
+                label = getattr(item, "name", None) or type(item).__name__
+                if text := problem(item):
+                    self._fault(source, f"{kind} {label!r}: {text}", f"{kind} left out")
+                elif label in items:
+                    self.warn(f"{source}: {kind} {label!r} is already registered by {self._owners[kind, label]!r}; left out")
+                else:
+                    items[label] = item
+                    self._owners[kind, label] = self._pluggy.get_name(plugin) or source.name
+        return items
+
+
+class _Defaults:
+    """What a firstresult hook answers when no plugin does: the task's own method."""
+
+    @hookimpl(trylast=True)
+    def ocd_bench_load_data(self, task: Task, request: Request) -> Splits:
+        return task.load_data(request)
+
+    @hookimpl(trylast=True)
+    def ocd_bench_base_model(self, task: Task, splits: Splits, request: Request) -> torch.nn.Module:
+        return task.base_model(splits, request)
+
+    @hookimpl(trylast=True)
+    def ocd_bench_select_layer(self, task: Task, model: torch.nn.Module, request: Request) -> str | None:
+        return task.select_layer(model, request)
+
+
+def _pick(kind: str, name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        raise UsageError(f"unknown {kind} {name!r}{nearest(name, known)}; {kind}s: {', '.join(known) or 'none'}")
+    return known[name]
+
+
+# -- what is said ---------------------------------------------------------------------------------------------------------
+def _to_stderr(line: str) -> None:
+    print(f"ocd-bench: warning: {line}", file=sys.stderr)
+
+
+def _explain(error: BaseException) -> str:
+    """Type, message and place in the plugin, in one line; the whole traceback goes to stderr where plugins are traced."""
+    if tracing():
+        traceback.print_exception(error)
+    loaders = (__file__, pluggy.__file__, importlib.__file__)
+    ours = ("<frozen", *(str(Path(file).parent) for file in loaders))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    said = " ".join(str(error).split())
+    place = f" ({'/'.join(Path(frames[-1].filename).parts[-2:])} line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' + said if said else ''}{place}"
+
+
+def tracing() -> bool:
+    """Whether ``$OCD_BENCH_TRACE_PLUGINS`` asks for every hook call on stderr."""
+    return os.environ.get("OCD_BENCH_TRACE_PLUGINS", "") not in ("", "0")
+
+
+def _before(hook: str, implementations: Sequence[Any], arguments: Mapping[str, Any]) -> None:
+    values = ", ".join(f"{name}={_brief(value)}" for name, value in arguments.items())
+    names = ", ".join(implementation.plugin_name for implementation in reversed(implementations)) or "nobody"
+    print(f"ocd-bench: trace: {hook}({values}): {names}", file=sys.stderr)
+
+
+def _after(outcome: Any, hook: str, implementations: Sequence[Any], arguments: Mapping[str, Any]) -> None:
+    error = outcome.exception
+    print(f"ocd-bench: trace: {hook} -> {_brief(outcome.get_result()) if error is None else repr(error)}", file=sys.stderr)
+
+
+def _brief(value: Any) -> str:
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_brief, value))}]"
+    return str(getattr(value, "name", None) or getattr(value, "__name__", None) or type(value).__name__)

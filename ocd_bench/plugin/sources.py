@@ -1,0 +1,136 @@
+"""Where plugins come from: installed distributions, the project's own ``ocdfile.py``, files and modules named by the user."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ocd_bench import __version__
+from ocd_bench.config import nearest
+from ocd_bench.errors import UsageError
+from ocd_bench.plugin import PROJECT
+
+CORE = EntryPoint(name="methods", value="ocd_bench.methods", group=PROJECT)
+"""The built-in methods, as pyproject.toml declares them."""
+
+PROJECT_FILE = "ocdfile.py"
+"""Loaded from the working directory if it is there, as tox does with ``toxfile.py``."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One plugin, not loaded yet.
+
+    Args:
+        name: what ``list plugins`` and ``$OCD_BENCH_DISABLE_PLUGINS`` call it.
+        origin: distribution, file or module it comes from.
+        version: of the distribution; empty where only the module can say.
+        load: imports it and returns the object that carries the hooks.
+        explicit: whether the user asked for this very plugin; its faults are then errors.
+    """
+
+    name: str
+    origin: str
+    version: str
+    load: Callable[[], Any]
+    explicit: bool = False
+
+    def __str__(self) -> str:
+        origin = " ".join(filter(None, (self.origin, self.version)))
+        return f"plugin {self.name!r}" + (f" ({origin})" if origin != self.name else "")
+
+
+def core() -> Source:
+    """The built-in methods: through the entry point of this distribution, or directly where it is not installed."""
+    return Source(CORE.name, "ocd-bench", __version__, CORE.load)
+
+
+def installed() -> Iterator[Source]:
+    """Plugins of installed distributions, by name, without the core's own."""
+    for entry in sorted(entry_points(group=PROJECT), key=lambda entry: (entry.name, entry.value)):
+        if entry.value != CORE.value:
+            dist = entry.dist
+            origin, version = (dist.name, dist.version) if dist else ("", "")
+            yield Source(entry.name, origin or entry.value, version or "", entry.load)
+
+
+def project_file(extra: Sequence[str] = ()) -> Source | None:
+    """``ocdfile.py`` of the working directory, unless ``extra`` names it anyway."""
+    path = Path(PROJECT_FILE).resolve()
+    if not path.is_file() or any(Path(text).resolve() == path for text in extra):
+        return None
+    return Source(PROJECT_FILE, str(path), "", lambda: load_file(path))
+
+
+def is_file(text: str) -> bool:
+    """Whether a ``--plugin`` word means a file: it ends in ``.py`` or has a folder in it."""
+    return text.endswith(".py") or os.sep in text or "/" in text
+
+
+def is_module(text: str) -> bool:
+    """Whether a word names a module that can be found."""
+    try:
+        return importlib.util.find_spec(text) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def given(text: str) -> Source:
+    """What ``--plugin`` names, a file or a module.
+
+    Raises:
+        UsageError: if there is no such file or module.
+    """
+    if is_file(text):
+        path = Path(text)
+        if not path.is_file():
+            kind = "is a folder: give a .py file, or install it" if path.is_dir() else "no such file"
+            raise UsageError(f"--plugin {text}: {kind}")
+        return Source(path.name, text, "", lambda: load_file(path), explicit=True)
+    if not is_module(text):
+        raise UsageError(f"--plugin {text}: no module of that name can be imported; a file must end in .py")
+    return Source(text, text, "", lambda: importlib.import_module(text), explicit=True)
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file anew, under a name of its own; modules beside it can be imported, now and later."""
+    path = path.resolve()
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # last, so that nothing beside the file can hide an installed module
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up here
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def disabled(sources: list[Source]) -> tuple[set[str], str | None]:
+    """Names of ``sources`` that ``$OCD_BENCH_DISABLE_PLUGINS`` turns off, and a warning about names that none has.
+
+    ``1`` or ``all`` turns every one off; else it is a list of names with commas between them.
+    """
+    text = os.environ.get("OCD_BENCH_DISABLE_PLUGINS", "").strip()
+    names = {source.name for source in sources}
+    if text.lower() in ("1", "all", "true", "yes"):
+        return names, None
+    wanted = {name.strip() for name in text.split(",")} - {"", "0"}
+    wanted = {PROJECT_FILE if name == "ocdfile" else name for name in wanted}
+    unknown = sorted(wanted - names - {PROJECT_FILE})
+    warning = f"$OCD_BENCH_DISABLE_PLUGINS: no plugin {unknown[0]!r}{nearest(unknown[0], names)}" if unknown else None
+    return wanted & names, warning

@@ -1,0 +1,279 @@
+"""Reading run folders (schema 1): run.json, cells, per-sample scores; several folders as one; atomic writes.
+
+A run folder is plain JSON and NumPy archives, so this module needs neither torch nor the plugins that made the numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ocd_bench.errors import UsageError
+from ocd_bench.metrics import REDUCTIONS
+
+if TYPE_CHECKING:
+    from numpy import ndarray as Array
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "not-applicable")
+
+
+class Key(NamedTuple):
+    """What names a cell."""
+
+    task: str
+    dataset: str
+    method: str
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """Stem of the cell's files."""
+        return f"{self.task}-{self.dataset}-{self.method}-s{self.seed}".replace("/", "_")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a crash, meets the old content or the new, never a part.
+
+    Raises:
+        OSError: if the folder cannot be written; nothing is left behind.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass
+class Run:
+    """One run folder, or several read as one.
+
+    Attributes:
+        name: the folder as the user gave it, for messages.
+        info: content of ``run.json``.
+        cells: every cell, in the run's order of tasks, datasets, methods and seeds.
+    """
+
+    name: str
+    info: dict[str, Any]
+    cells: dict[Key, dict[str, Any]]
+    sources: dict[Key, Path] = field(default_factory=dict)
+    """The score archive of each cell that has one."""
+    _loaded: dict[Key, dict[str, Array]] = field(default_factory=dict)
+
+    def scores(self, key: Key, metric: str) -> Array | None:
+        """Per-sample scores ``(N,)`` in float64; None where the folder has none (a reference table without scores).
+
+        Raises:
+            UsageError: if the archive is damaged, or does not fit its cell.
+        """
+        if key not in self._loaded:
+            self._loaded[key] = self._load(key)
+        return self._loaded[key].get(metric)
+
+    def _load(self, key: Key) -> dict[str, Array]:
+        import numpy as np
+
+        path = self.sources.get(key)
+        if path is None:
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{path}: cannot read the scores: {error}") from error
+        n_test = self.cells[key]["n_test"]
+        for name, array in arrays.items():
+            if array.shape != (n_test,):
+                raise UsageError(f"{path}: {name!r} has shape {array.shape}, the cell says ({n_test},)")
+            if not np.isfinite(array).all():
+                raise UsageError(f"{path}: {name!r} holds values that are not finite")
+        return arrays
+
+
+def read_run(path: Path | str) -> Run:
+    """Read and check a run folder; scores are loaded when first asked for.
+
+    Raises:
+        UsageError: if it is no run folder, of another schema, or damaged; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such run folder")
+    if not (path / "run.json").exists():
+        raise UsageError(f"{path}: not a run folder (it has no run.json)")
+    info = _read_json(path / "run.json")
+    if not isinstance(info.get("tasks", {}), dict):
+        raise UsageError(f"{path / 'run.json'}: 'tasks' is not a table")
+    cells: dict[Key, dict[str, Any]] = {}
+    sources: dict[Key, Path] = {}
+    for file in sorted((path / "cells").glob("*.json")) if (path / "cells").is_dir() else ():
+        if file.name.startswith("."):
+            continue
+        cell = _read_json(file)
+        key = _check_cell(cell, file)
+        if key in cells:
+            raise UsageError(f"{file}: a second file for cell {key.stem}")
+        cells[key] = cell
+        if (path / "scores" / f"{file.stem}.npz").exists():
+            sources[key] = path / "scores" / f"{file.stem}.npz"
+    order = in_order(cells, info)
+    return Run(str(path), info, {key: cells[key] for key in order}, sources)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: expected an object")
+    if value.get("schema") != SCHEMA:
+        raise UsageError(f"{path}: schema {value.get('schema')!r}, this version reads schema {SCHEMA}")
+    return value
+
+
+def _check_cell(cell: Mapping[str, Any], file: Path) -> Key:
+    """The cell's key, after its shape has been checked."""
+
+    def need(condition: bool, what: str) -> None:
+        if not condition:
+            raise UsageError(f"{file}: not a cell of schema {SCHEMA}: {what}")
+
+    for name in ("task", "dataset", "method"):
+        need(isinstance(cell.get(name), str) and bool(cell[name]), f"{name!r} is missing")
+    need(isinstance(cell.get("seed"), int), "'seed' is not an integer")
+    need(cell.get("status") in STATUSES, f"status {cell.get('status')!r}")
+    for name in ("metrics", "cost", "fingerprint"):
+        need(isinstance(cell.get(name), dict), f"{name!r} is missing")
+    need(isinstance(cell.get("n_test"), int), "'n_test' is not an integer")
+    for name, metric in cell["metrics"].items():
+        need(isinstance(metric, dict), f"metric {name!r}")
+        value = metric.get("value")
+        need(isinstance(value, int | float) and math.isfinite(value), f"metric {name!r} has value {value!r}")
+        need(isinstance(metric.get("unit"), str), f"metric {name!r} has no unit")
+        need(isinstance(metric.get("higher_is_better"), bool), f"metric {name!r} has no direction")
+        need(metric.get("reduce", "mean") in REDUCTIONS, f"metric {name!r} has the unknown reduction {metric.get('reduce')!r}")
+    if cell["status"] == "ok":
+        primaries = [name for name, metric in cell["metrics"].items() if metric.get("primary")]
+        need(len(primaries) == 1, f"{len(primaries)} primary metrics")
+    return Key(cell["task"], cell["dataset"], cell["method"], cell["seed"])
+
+
+def in_order(keys: Iterable[Key], info: Mapping[str, Any]) -> list[Key]:
+    """Keys in the run's own order of tasks, datasets and methods; unlisted ones after them, by name; seeds ascending."""
+    tasks, methods = list(info.get("tasks", {})), list(info.get("methods", []))
+    datasets = {task: list(entry.get("dataset", [])) for task, entry in info.get("tasks", {}).items()}
+
+    def place(names: Sequence[str], name: str) -> tuple[int, str]:
+        return (names.index(name), "") if name in names else (len(names), name)
+
+    return sorted(
+        keys,
+        key=lambda k: (place(tasks, k.task), place(datasets.get(k.task, []), k.dataset), place(methods, k.method), k.seed),
+    )
+
+
+def primary_of(cell: Mapping[str, Any]) -> str:
+    """Name of the primary metric of an ok cell."""
+    return next(name for name, metric in cell["metrics"].items() if metric.get("primary"))
+
+
+# -- several folders as one ---------------------------------------------------------------------------------------------
+
+
+def merge_runs(runs: Sequence[Run]) -> Run:
+    """The union of the runs' cells (shards of one run, or runs of different tasks).
+
+    A cell that is in several runs must be the same in all: status, fingerprints, metric values. What it cost may differ.
+
+    Raises:
+        UsageError: for a cell or a configuration on which two runs disagree; the message names both.
+    """
+    if not runs:
+        raise UsageError("no run folder given")
+    if len(runs) == 1:
+        return runs[0]
+    cells: dict[Key, dict[str, Any]] = {}
+    sources: dict[Key, Path] = {}
+    origin: dict[Key, str] = {}
+    for run in runs:
+        for key, cell in run.cells.items():
+            if key not in cells:
+                cells[key], origin[key] = cell, run.name
+            else:
+                _same_cell(key, cells[key], cell, origin[key], run.name)
+            if key in run.sources:
+                sources.setdefault(key, run.sources[key])
+    info = _merge_info(runs)
+    return Run(", ".join(run.name for run in runs), info, {key: cells[key] for key in in_order(cells, info)}, sources)
+
+
+def _same_cell(key: Key, first: Mapping[str, Any], second: Mapping[str, Any], where: str, there: str) -> None:
+    for what in ("status", "fingerprint", "metrics", "n_test", "layer"):
+        if first.get(what) != second.get(what):
+            raise UsageError(f"cell {key.stem} differs in {what} between {where} and {there}")
+
+
+def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
+    info = copy.deepcopy(runs[0].info)
+    for key in ("tasks", "plugins", "notes"):
+        info.setdefault(key, {})
+    for run in runs[1:]:
+        for what in ("preset", "ocd_bench"):
+            if run.info.get(what) != info.get(what):
+                raise UsageError(
+                    f"{runs[0].name} and {run.name} differ in {what}: {info.get(what)!r} and {run.info.get(what)!r}"
+                )
+        for task, entry in run.info.get("tasks", {}).items():
+            mine = info["tasks"].setdefault(task, {"dataset": [], "config": {}})
+            mine["dataset"] = list(dict.fromkeys([*mine.get("dataset", []), *entry.get("dataset", [])]))
+            for difference in config_differences(mine.get("config", {}), entry.get("config", {}), common=True):
+                raise UsageError(f"{runs[0].name} and {run.name} differ in configuration: {task}: {difference}")
+            mine["config"] = {**entry.get("config", {}), **mine.get("config", {})}
+        for name in ("seeds", "methods"):
+            info[name] = list(dict.fromkeys([*info.get(name, []), *run.info.get(name, [])]))
+        for name in ("plugins", "notes"):
+            info[name] = {**run.info.get(name, {}), **info[name]}
+    info["seeds"] = sorted(info.get("seeds", []))
+    environments = [run.info.get("environment", {}) for run in runs]
+    if any(environment != environments[0] for environment in environments):
+        info["environments"] = {run.name: environment for run, environment in zip(runs, environments, strict=True)}
+    return info
+
+
+def config_differences(
+    first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]], common: bool = False
+) -> list[str]:
+    """``section.key 3 and 5`` for every setting on which two configurations differ.
+
+    Args:
+        common: only sections that both have (shards may run different methods).
+    """
+    differences = []
+    sections = [name for name in first if name in second] if common else list(dict.fromkeys([*first, *second]))
+    for section in sections:
+        one, two = first.get(section, {}), second.get(section, {})
+        differences += [
+            f"{section}.{key} {one.get(key, 'absent')} and {two.get(key, 'absent')}"
+            for key in dict.fromkeys([*one, *two])
+            if key not in one or key not in two or one[key] != two[key]
+        ]
+    return differences

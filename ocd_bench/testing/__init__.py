@@ -1,0 +1,20 @@
+"""The conformance kit for authors of tasks and methods; ``ocd-bench plugin check`` runs the same checks.
+
+As pytest tests, one per check::
+
+    from ocd_bench.testing import TaskConformance
+
+    class TestWine(TaskConformance):
+        task = Wine()
+
+or as functions: :func:`check_task` and :func:`check_method` return results, :func:`assert_conforms` raises. Messages say
+what to change. A task is checked on its default dataset under the preset ``quick``, a method on two small tasks of this
+package.
+"""
+
+from ocd_bench.testing.conformance import MethodConformance, TaskConformance, assert_conforms
+from ocd_bench.testing.method_checks import check_method
+from ocd_bench.testing.result import CheckResult
+from ocd_bench.testing.task_checks import check_task
+
+__all__ = ["CheckResult", "MethodConformance", "TaskConformance", "assert_conforms", "check_method", "check_task"]

@@ -1,0 +1,143 @@
+"""A task on trial: its samples, base model and a small batch, each made once and when first needed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ocd_bench.config import check_keys, known_sections, resolve
+from ocd_bench.plugin.validate import task_problem
+from ocd_bench.samples import Splits
+from ocd_bench.task import Request, Task
+from ocd_bench.testing.result import Blocked, Fault, raised, require
+
+ROWS = 5
+"""Samples of the batch that most checks use."""
+
+
+@dataclass
+class TaskTrial:
+    """What the checks of one task share.
+
+    Args:
+        task: the task.
+        dataset: name of a dataset; default: the task's first.
+        overrides: settings as for ``--set``, ``{"wine.size": 100}``.
+        data_dirs: where datasets are looked for.
+        seed: of the request.
+    """
+
+    task: Task
+    dataset: str | None = None
+    overrides: Mapping[str, Any] | None = None
+    data_dirs: Sequence[Path] = ()
+    seed: int = 0
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def request(self) -> Request:
+        """The request of a run with the preset ``quick``."""
+        problem = task_problem(self.task)
+        if problem:
+            raise Blocked("needs a sound declaration")
+        check_keys(self.overrides or {}, known_sections([self.task], []))
+        settings = resolve(self.task, [], "quick", self.overrides).section(self.task.name)
+        dataset = self.dataset or self.task.datasets()[0].name
+        return Request(self.task.name, dataset, settings, "quick", self.seed, True, tuple(self.data_dirs))
+
+    def load(self, disturbance: int) -> Splits:
+        """Splits, while every global source of random numbers is in a state of its own."""
+        state, numbers = random.getstate(), np.random.get_state()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(disturbance)
+            random.seed(disturbance)
+            np.random.seed(disturbance)
+            try:
+                splits = self.task.load_data(self.request)
+            finally:
+                random.setstate(state)
+                np.random.set_state(numbers)
+        require(
+            isinstance(splits, Splits),
+            f"load_data returned a {type(splits).__name__}: return ocd_bench.Splits(train, val, test)",
+        )
+        return splits
+
+    def build(self, seed: int) -> torch.nn.Module:
+        """The untrained base model under a torch seed."""
+        splits = self.splits
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = self.task.base_model(splits, self.request)
+        require(isinstance(model, torch.nn.Module), f"base_model returned a {type(model).__name__}: return a torch.nn.Module")
+        return model
+
+    # Each of these fails in the check of its own name and blocks the others.
+    @property
+    def splits(self) -> Splits:
+        return self._once("load_data", lambda: self.load(1))
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The untrained base in eval mode."""
+        return self._once("base_model", lambda: self.build(1)).eval()
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """A few validation inputs, a copy."""
+        return self.splits.val.inputs[:ROWS].clone()
+
+    @property
+    def targets(self) -> torch.Tensor:
+        return self.splits.val.targets[:ROWS].clone()
+
+    @property
+    def output(self) -> torch.Tensor:
+        """The base's output for the batch, eval mode, no gradients."""
+
+        def compute() -> torch.Tensor:
+            with torch.no_grad():
+                output = self.model(self.inputs)
+            require(
+                isinstance(output, torch.Tensor),
+                f"the base model returns a {type(output).__name__}: return one tensor (N, ...), and take it apart in loss()",
+            )
+            return output
+
+        return self._once("output", compute)
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            try:
+                self._made[name] = make()
+            except (Exception, SystemExit) as error:
+                self._made[name] = error
+                raise
+        value = self._made[name]
+        if isinstance(value, BaseException):
+            reason = value if isinstance(value, Fault | Blocked) else raised(value)
+            raise Blocked(f"needs {name}: {reason}")
+        return value
+
+
+def same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Equal in shape, dtype and every value."""
+    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
+
+
+def close(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Equal but for the rounding that another batch size brings."""
+    first, second = first.detach().double(), second.detach().double()
+    return first.shape == second.shape and torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max()) + 1e-7)
+
+
+def generator() -> torch.Generator:
+    """The same stream every time."""
+    return torch.Generator().manual_seed(7)

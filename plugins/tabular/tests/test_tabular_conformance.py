@@ -1,0 +1,16 @@
+"""The task passes the kit that third-party authors run."""
+
+from __future__ import annotations
+
+from ocd_bench.testing import TaskConformance
+from ocd_bench_tabular import Tabular
+
+
+class TestRegression(TaskConformance):
+    task = Tabular()
+
+
+class TestClassification(TaskConformance):
+    task = Tabular()
+    dataset = "wine"
+    overrides = {"tabular.model": "resnet", "tabular.encoder": "periodic"}
