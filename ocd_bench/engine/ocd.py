@@ -158,15 +158,13 @@ def make_condition(overfitter: Overfitter, encoder: nn.Module | None, width: int
 
 
 def source(
-    problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form, pilot: Targets
+    problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form
 ) -> tuple[Callable[[], Targets], Targets]:
     """Training batches, and the targets to take statistics from: made beforehand or batch by batch, see ``passes``."""
     inputs, targets = problem.train
     indices = shuffled(len(inputs) * max(1, settings.passes), settings.batch_size, problem.generator("order"))
     changes = problem.generator("augment")
-    visits = settings.steps * settings.batch_size
-    fits = len(inputs) * pilot.numbers() <= BANK_LIMIT
-    if settings.passes or (not overfitter.random and fits and visits >= len(inputs)):
+    if settings.passes or _better_beforehand(problem, settings, overfitter, form):
 
         def told(done: int, total: int) -> None:
             problem.progress("overfit", done, total)
@@ -178,7 +176,19 @@ def source(
         chosen = next(indices)
         return overfitter.make(form, inputs[chosen], targets[chosen], changes)
 
-    return batch, pilot
+    pilot = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
+    return batch, overfitter.bank(form, inputs[pilot], targets[pilot], problem.generator("pilot"))
+
+
+def _better_beforehand(problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form) -> bool:
+    """Whether one pass is cheaper than new targets for every batch: nothing is random, or not even a batch fits into memory."""
+    inputs, targets = problem.train
+    if settings.steps * settings.batch_size < len(inputs):
+        return False
+    if overfitter.random and overfitter.rows(inputs) >= min(settings.batch_size, len(inputs)):
+        return False
+    example = overfitter.make(form, inputs[:1], targets[:1], problem.generator("pilot"))
+    return len(inputs) * example.numbers() <= BANK_LIMIT
 
 
 def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool) -> FittedOCD:
@@ -187,13 +197,11 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     overfitter = make_overfitter(problem, settings, encoder)
     inputs, targets = problem.train
     form = pick_form(settings.form, settings.basis, overfitter, inputs, targets, problem.generator("form"))
-    chosen = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
-    pilot = overfitter.bank(form, inputs[chosen], targets[chosen], problem.generator("pilot changes"))
-    batch, known = source(problem, settings, overfitter, form, pilot)
+    batch, known = source(problem, settings, overfitter, form)
 
     unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
     width = settings.width if unet is None else unet.width
-    condition = make_condition(overfitter, encoder, width, pilot.take(slice(2)).to(problem.device))
+    condition = make_condition(overfitter, encoder, width, known.take(slice(2)).to(problem.device))
     denoiser = FastDenoiser if diffusion else Trunk
     network = HyperNetwork(
         condition,

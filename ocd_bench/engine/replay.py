@@ -6,7 +6,7 @@ functions called between modules are computed again. Modules must keep nothing f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -164,8 +164,12 @@ def _unchanged(versions: list[tuple[Tensor, int]]) -> bool:
 
 
 def _aliased(value: Any, given: list[tuple[Tensor, int]]) -> bool:
-    memory = {leaf.untyped_storage().data_ptr() for leaf, _ in given}
-    return any(leaf.untyped_storage().data_ptr() in memory for leaf in _tensors(value))
+    return not _memory(_tensors(value)).isdisjoint(_memory(leaf for leaf, _ in given))
+
+
+def _memory(tensors: Iterable[Tensor]) -> set[int]:
+    """Addresses of dense tensors' storages; views share theirs."""
+    return {leaf.untyped_storage().data_ptr() for leaf in tensors if leaf.layout == torch.strided}
 
 
 def _copied(value: Any) -> Any:

@@ -22,7 +22,7 @@ class OCDSettings:
             and the decay of the averaged weights, which are the ones used.
         evaluations: how often in training the validation loss is taken; the best weights are kept. 1: the last are.
         passes: overfit every training sample so many times beforehand, each time with other augmentation and subsample, and
-            train on these; 0: anew for every batch. Where nothing is random one pass is made whenever that is cheaper.
+            train on these; 0: anew for every batch, or one pass where nothing is random or a batch exceeds the memory.
         schedule, prediction, sampling_steps: of the diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``;
             DDIM steps.
         noise_draws: noise levels per sample and training step; they share the encoding of the sample.

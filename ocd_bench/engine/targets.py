@@ -194,7 +194,7 @@ def pick_form(
         return _usable(RankOneForm(shape), trace).to(overfitter.device)
     if name == "input-basis":
         return _usable(InputBasisForm(shape, min(basis, shape[1])), trace).to(overfitter.device)
-    limit = max(2, min(256, BUDGET // (shape[0] * shape[1])))
+    limit = max(2, min(256, BUDGET // (shape[0] * shape[1]), max(64, 8 * overfitter.rows(first))))
     chosen = torch.randperm(len(inputs), generator=generator)[:limit]
     x, y = overfitter.change(inputs[chosen], targets[chosen], generator)
     pieces = list(overfitter.deltas(x, y))

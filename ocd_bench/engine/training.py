@@ -63,6 +63,7 @@ def train(
     With ``how.evaluations == 1`` the last weights are returned whatever their validation loss.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parts = [list(child.parameters()) for child in network.children()]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay, fused=fused)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, how))
@@ -76,8 +77,8 @@ def train(
         value = loss(network)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        for part in network.children():  # each on its own: a wild scale loss must not slow the denoiser down
-            nn.utils.clip_grad_norm_(part.parameters(), 1.0)
+        for part in filter(None, parts):  # each on its own: a wild scale loss must not slow the denoiser down
+            nn.utils.clip_grad_norm_(part, 1.0)
         optimizer.step()
         schedule.step()
         average.update(network)

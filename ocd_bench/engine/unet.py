@@ -17,8 +17,9 @@ from ocd_bench.engine.condition import time_embedding
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of at most 32 groups."""
-    return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+    """Group norm of at most 32 groups, of four channels or more: a group of one would take the condition out again, which
+    enters as one number per channel."""
+    return nn.GroupNorm(math.gcd(32, max(1, channels // 4)), channels, eps=1e-6)
 
 
 def _last(layer: nn.Conv2d) -> nn.Conv2d:

@@ -25,6 +25,7 @@ FILES = {
     },
 }
 COMMON = {"pyproject.toml": templates.PYPROJECT, "README.md": templates.README}
+RUN = {"task": "--task {}", "method": "--task all --methods base,{}"}
 
 
 def write_plugin(name: str, kind: str = "task", out: Path | None = None) -> list[Path]:
@@ -52,9 +53,7 @@ def write_plugin(name: str, kind: str = "task", out: Path | None = None) -> list
         "module": name.replace("-", "_"),
         "package": f"ocd_bench_{name.replace('-', '_')}",
         "cls": _class_name(name),
-        "run": f"ocd-bench run --task {name} --preset quick"
-        if kind == "task"
-        else f"ocd-bench run --task all --methods base,{name} --preset quick",
+        "run": f"ocd-bench run {RUN[kind].format(name)} --preset quick",
     }
     texts = {
         Template(path).substitute(words): Template(text).substitute(words) for path, text in (COMMON | FILES[kind]).items()

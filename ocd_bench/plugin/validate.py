@@ -139,7 +139,8 @@ def settings_problem(settings: Any) -> str | None:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             return f"Settings.{field.name} has no default: give it one"
         if not _plain(hints[field.name]):
-            return f"Settings.{field.name} is a {field.type}: use bool, int, float, str, one of them or None, or a tuple of one"
+            kind = getattr(field.type, "__name__", field.type)
+            return f"Settings.{field.name} is a {kind}: use bool, int, float, str, one of them or None, or a tuple of one"
     presets = getattr(settings, "presets", {})
     if problem := _presets_problem("Settings.presets", presets):
         return problem

@@ -121,8 +121,10 @@ class TaskTrial:
                 self._made[name] = error
                 raise
         value = self._made[name]
+        if isinstance(value, Blocked):
+            raise value
         if isinstance(value, BaseException):
-            reason = value if isinstance(value, Fault | Blocked) else raised(value)
+            reason = value if isinstance(value, Fault) else raised(value)
             raise Blocked(f"needs {name}: {reason}")
         return value
 

@@ -10,12 +10,14 @@ from ocd_bench_images.geometry import affine, uniform
 
 DEGREES, SHIFT, SCALE, SHEAR = 15.0, 0.08, 0.12, 0.12
 """Half-widths of the uniform draws: angle, share of the side, factor about 1, pixels per pixel."""
+TINY = 16
+"""Side in pixels below which the affine draws are half as wide: there a stroke is a pixel, and interpolation alone costs much."""
 
 
 def random_affine(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Each picture ``(N, C, H, W)`` under its own small rotation, shift, scale and shear; black outside."""
     count, _, height, width = pictures.shape
-    draw = 2 * torch.rand(count, 5, generator=generator) - 1
+    draw = uniform(-1, 1, (count, 5), generator) * (0.5 if min(height, width) < TINY else 1)
     return affine(
         pictures,
         degrees=DEGREES * draw[:, 0],

@@ -75,7 +75,7 @@ def read_folder(folder: Path, speakers: int, minutes: float, generator: torch.Ge
     counts = " / ".join(str(len(heard)) for heard in speech.values())
     spoken = sum(len(wave) for waves in speech["train"].values() for wave in waves) / RATE / 60
     note = f"{counts} speakers (train / val / test; {how}), {spoken:.0f} min of training speech{reader.note()}"
-    return Corpus(**speech, note=note)
+    return Corpus(speech["train"], speech["val"], speech["test"], note)
 
 
 def from_manifest(folder: Path) -> list[Utterance]:

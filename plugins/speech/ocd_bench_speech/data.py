@@ -70,7 +70,8 @@ def voices(speakers: int) -> Corpus:
         groups.update({f"voice{n}": n % speakers for n in numbers})
         count += len(numbers)
     counts = " / ".join(str(len(heard)) for heard in speech.values())
-    return Corpus(**speech, note=f"synthetic voices of {counts} speakers (train / val / test)", groups=groups)
+    note = f"synthetic voices of {counts} speakers (train / val / test), one of each register in a mixture"
+    return Corpus(speech["train"], speech["val"], speech["test"], note, groups)
 
 
 def folder_corpus(request: Request, draws: torch.Generator) -> Corpus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -57,7 +58,7 @@ class MixtureEncoder(nn.Module):
         self.mel = MelSpectrogram(8000, n_fft=256, hop_length=128, n_mels=mels, pad_mode="constant")
         widths = (mels, 64, 96, 128)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Conv1d(before, after, 5, stride=2, padding=2), nn.GroupNorm(1, after), nn.GELU()]
         self.convolutions = nn.Sequential(*layers)
         self.head = nn.Linear(2 * widths[-1], size)

@@ -1,7 +1,7 @@
 """LibriMix folders (Cosentino et al. 2020), as the LibriMix scripts leave them and torchaudio's dataset class finds them.
 
-``Libri{C}Mix/wav8k/{min,max}/{train-100,train-360,dev,test}/{mix_clean,s1,...,sC}/*.wav``; where there is no ``wav8k``, ``wav16k`` is
-read and resampled. Files are read by soundfile: the class's own loading needs torchcodec.
+``Libri{C}Mix/wav8k/{min,max}/{train-100,train-360,dev,test}/{mix_clean,s1,...,sC}/*.wav``; where there is no ``wav8k``,
+``wav16k`` is read and resampled. Files are read by soundfile: the class's own loading needs torchcodec.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def read_librimix(
     fixed = {}
     for split, subset in (("val", "dev"), ("test", "test")):
         dataset = _open(folder, subset, speakers, mode)
-        windows = [_window(s, length, generator) for _, s in _read(dataset, counts[split], reader, generator) if s.shape[-1] >= length]
+        mixtures = [sources for _, sources in _read(dataset, counts[split], reader, generator)]
+        windows = [_window(sources, length, generator) for sources in mixtures if sources.shape[-1] >= length]
         if not windows:
             raise UsageError(f"{dataset.mix_dir}: no mixture is as long as the segments; lower speech.seconds")
         fixed[split] = normalised(torch.stack(windows))
@@ -71,7 +72,7 @@ def _open(folder: Path, subset: str, speakers: int, mode: str) -> LibriMix:
         if (root / name / sub).is_dir():
             dataset = LibriMix(root, subset, speakers, rate, "sep_clean", mode)
             if not len(dataset):
-                raise DataMissing(f"no mixture in {dataset.mix_dir}; generate them with the LibriMix scripts, or see speech.librimix_*")
+                raise DataMissing(f"no mixture in {dataset.mix_dir}; see the settings speech.librimix_*")
             return dataset
     raise DataMissing(f"{root / name} has neither wav8k nor wav16k; mixtures of {speakers} speakers are looked for there")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_bench_speech.mixing import Pool, normalised
+from ocd_bench_speech.mulcat import GatedLSTM
 from ocd_bench_speech.separation import pit_si_sdr
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train(
     for step in range(1, total + 1):
         sources = mixer(settings.base_batch).to(device)
         model.train()
-        estimates = model.all_scales(sources.sum(1)) if hasattr(model, "all_scales") else [model(sources.sum(1))]
+        estimates = model.all_scales(sources.sum(1)) if isinstance(model, GatedLSTM) else [model(sources.sum(1))]
         loss = -torch.stack([pit_si_sdr(estimate, sources).mean() for estimate in estimates]).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -91,7 +92,7 @@ def make_mixer(extras: Any, train: Samples, settings: SpeechSettings, generator:
 
 
 def relevelled(sources: Tensor, level_db: float, generator: torch.Generator) -> Tensor:
-    """Sources ``(N, C, T)``, each of either polarity and up to ``level_db`` dB louder or softer; their sum at root mean square 1."""
+    """Sources ``(N, C, T)``, each of either polarity and up to ``level_db`` dB louder or softer; their sum normalised."""
     shape = (*sources.shape[:2], 1)
     signs = torch.randint(2, shape, generator=generator) * 2 - 1
     levels = (torch.rand(shape, generator=generator) * 2 - 1) * level_db

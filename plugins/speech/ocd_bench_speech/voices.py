@@ -1,8 +1,9 @@
 """Synthetic voices: speech-like sound of any number of speakers, so that the task runs without a single file.
 
 Source and filter: harmonics of a gliding pitch, weighted by the response of four formant resonators that move from vowel to
-vowel, and bands of noise for fricatives, bursts and breath. Speakers differ in pitch, vocal-tract length (formant scale), spectral
-tilt, vibrato, breath and tempo. It is no language, and easier to separate than real speech.
+vowel, and bands of noise for fricatives, bursts and breath. Speakers differ in pitch, vocal-tract length (formant scale),
+spectral tilt, vibrato, breath and tempo, and belong to registers from low to high as in a choir. It is no language, and far
+easier to separate than real speech: a mixture holds one voice of each register.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def voice(number: int, registers: int = 2) -> Voice:
 
 
 def speak(number: int, seconds: float, registers: int = 2) -> Array:
-    """What speaker ``number`` of a choir of ``registers`` says in ``seconds``, float32 at 8 kHz, root mean square 0.1; always the same."""
+    """What speaker ``number`` of ``registers`` says in ``seconds``: float32, 8 kHz, root mean square 0.1; always the same."""
     who = voice(number, registers)
     random = np.random.default_rng(derive("speech", "voices", "utterance", number))
     samples = round(seconds * RATE)

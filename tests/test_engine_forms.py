@@ -1,0 +1,232 @@
+"""Forms: what a code keeps of ΔW, the way back, and the choice among them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ocd_bench.engine.deltas import Full, LowRank, RankOne
+from ocd_bench.engine.forms import BasisForm, FullForm, InputBasisForm, RankOneForm, choose_form
+from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.overfit import Overfit, overfit
+
+N = 6
+
+
+def loss(output, target):
+    return (output - target).square().flatten(1).mean(1)
+
+
+class Rays(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.top = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.top(torch.tanh(self.low(x)))
+
+
+def setting(positions: int | None):
+    torch.manual_seed(2)
+    model = Rays().double()
+    shape = (N, 4) if positions is None else (N, positions, 4)
+    layer = TargetLayer(model, "low")
+    trace = layer.trace(torch.randn(*shape).double())
+    return layer, trace, torch.randn(*shape[:-1], 2).double()
+
+
+def full_delta(seed: int = 0) -> Full:
+    return Full(torch.randn(N, 5, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+
+
+def forms(layer):
+    return [
+        FullForm(layer.shape),
+        BasisForm.fit(full_delta(1), 3),
+        InputBasisForm(layer.shape, 2),
+    ]
+
+
+def every(check):
+    layer, trace, _ = setting(9)
+    for form in forms(layer):
+        check(form, trace)
+    layer, trace, _ = setting(None)
+    for form in (RankOneForm(layer.shape), InputBasisForm(layer.shape, 1), FullForm(layer.shape)):
+        check(form, trace)
+
+
+def test_codes_are_orthogonal_projections_of_the_delta():
+    def check(form, trace):
+        delta = full_delta()
+        code = form.encode(delta, trace)
+        assert code.shape == (N, form.size)
+        rounded = form.decode(code, trace)
+        torch.testing.assert_close(form.encode(rounded, trace), code)  # a projection ...
+        rest = delta.matrix() - rounded.matrix()
+        torch.testing.assert_close((rest * rounded.matrix()).sum((1, 2)), torch.zeros(N).double())  # ... and orthogonal
+        share = rounded.norm().square() / delta.norm().square()
+        torch.testing.assert_close(form.energy(delta, trace), share)
+        torch.testing.assert_close(form.energy(rounded, trace), torch.ones(N).double())
+
+    every(check)
+
+
+def test_a_scaled_delta_has_the_scaled_code():
+    def check(form, trace):
+        scale = torch.linspace(-1, 2, N).double()
+        scaled = form.encode(full_delta().scaled(scale), trace)
+        torch.testing.assert_close(scaled, form.encode(full_delta(), trace) * scale[:, None])
+
+    every(check)
+
+
+def test_energy_of_no_change_is_one():
+    def check(form, trace):
+        nothing = Full(torch.zeros(N, 5, 4).double())
+        assert torch.equal(form.energy(nothing, trace), torch.ones(N).double())
+        assert not form.encode(nothing, trace).any()
+
+    every(check)
+
+
+def test_decode_carries_gradients():
+    def check(form, trace):
+        code = torch.randn(N, form.size).double().requires_grad_()
+        form.decode(code, trace).shift(trace.positions).square().sum().backward()
+        assert bool(code.grad.any())
+
+    every(check)
+
+
+def test_full_form_is_exact():
+    layer, trace, _ = setting(9)
+    form = FullForm(layer.shape)
+    assert form.size == 20
+    assert torch.equal(form.decode(form.encode(full_delta(), trace), trace).matrix(), full_delta().matrix())
+
+
+def test_rank_one_form_keeps_the_effect_on_the_sample_itself():
+    layer, trace, _ = setting(None)
+    form = RankOneForm(layer.shape)
+    rounded = form.decode(form.encode(full_delta(), trace), trace)
+    assert isinstance(rounded, RankOne)
+    torch.testing.assert_close(rounded.shift(trace.positions), full_delta().shift(trace.positions))
+    u = torch.randn(N, 5).double()
+    torch.testing.assert_close(form.encode(RankOne(u, trace.positions[:, 0]), trace), u)
+
+
+def test_rank_one_form_where_the_input_is_zero():
+    layer = TargetLayer(nn.Sequential(nn.Linear(3, 2)), "0")
+    trace = layer.trace(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+    code = RankOneForm(layer.shape).encode(Full(torch.ones(2, 2, 3)), trace)
+    assert torch.equal(code, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+
+
+def test_rank_one_form_wants_one_position():
+    layer, trace, _ = setting(9)
+    form = RankOneForm(layer.shape)
+    assert "9 positions" in form.refusal(trace)
+    for call in (lambda: form.encode(full_delta(), trace), lambda: form.decode(torch.zeros(N, 5), trace)):
+        with pytest.raises(ValueError, match=r"rank-one \(5\) form: the layer sees 9 positions"):
+            call()
+
+
+def test_basis_form_finds_the_principal_directions():
+    _, trace, _ = setting(9)
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(20, 2, generator=generator, dtype=torch.float64))[0].T
+    delta = Full((torch.randn(N, 2, generator=generator, dtype=torch.float64) @ plane).reshape(N, 5, 4))
+    form = BasisForm.fit(delta, 2)
+    torch.testing.assert_close(form.energy(delta, trace), torch.ones(N).double())
+    # the share of energy is that of the singular values
+    noisy = full_delta(3)
+    spectrum = torch.linalg.svdvals(noisy.matrix().flatten(1)).square()
+    kept = BasisForm.fit(noisy, 3).encode(noisy, trace).square().sum()
+    torch.testing.assert_close(kept, spectrum[:3].sum())
+    rows = form.basis.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(2).double())
+
+
+def test_basis_form_does_not_depend_on_the_sign_of_the_svd():
+    first, second = BasisForm.fit(full_delta(), 3), BasisForm.fit(full_delta().scaled(-torch.ones(N)), 3)
+    torch.testing.assert_close(first.basis, second.basis)
+    largest = first.basis.flatten(1).abs().argmax(1, keepdim=True)
+    assert bool((first.basis.flatten(1).gather(1, largest) > 0).all())
+
+
+def test_basis_form_is_stored_in_its_state():
+    form = BasisForm.fit(full_delta(), 3)
+    other = BasisForm(form.shape, form.size).double()
+    other.load_state_dict(form.state_dict())
+    assert torch.equal(other.basis, form.basis)
+    assert not any(parameter.requires_grad for parameter in form.parameters())
+
+
+def test_basis_form_wants_enough_deltas():
+    with pytest.raises(ValueError, match="7 components of 6 weight changes"):
+        BasisForm.fit(full_delta(), 7)
+    with pytest.raises(ValueError, match="cannot stand for"):
+        BasisForm((2, 2), 5)
+
+
+@pytest.mark.parametrize("positions", [3, 9])
+def test_input_basis_spans_every_gradient(positions):
+    layer, trace, targets = setting(positions)
+    form = InputBasisForm(layer.shape, min(positions, 4))
+    delta = overfit(layer, trace, targets, loss, Overfit("sgd", 0.1, 3))
+    torch.testing.assert_close(form.energy(delta, trace), torch.ones(N).double())
+    assert isinstance(form.decode(form.encode(delta, trace), trace), LowRank)
+
+
+@pytest.mark.parametrize("positions", [3, 9])
+def test_input_basis_is_the_svd_of_the_positions(positions):
+    layer, trace, _ = setting(positions)
+    form = InputBasisForm(layer.shape, 2)
+    right = form.decode(torch.zeros(N, form.size).double(), trace).right
+    expected = torch.linalg.svd(trace.positions, full_matrices=False).Vh[:, :2].mT
+    torch.testing.assert_close((right * expected).sum(1).abs(), torch.ones(N, 2).double())
+    assert bool((right.gather(1, right.abs().argmax(1, keepdim=True)) > 0).all())
+    # the same sample, in another batch, has the same vectors
+    alone = layer.trace(trace.inputs[3:4])
+    torch.testing.assert_close(form.decode(torch.zeros(1, form.size).double(), alone).right, right[3:4])
+
+
+def test_input_basis_wants_enough_positions():
+    layer, trace, _ = setting(3)
+    assert InputBasisForm(layer.shape, 3).refusal(trace) is None
+    assert "rank 4 exceeds the 3 directions" in InputBasisForm(layer.shape, 4).refusal(trace)
+
+
+def test_choose_form_takes_the_shortest_that_keeps_the_gain():
+    layer, trace, targets = setting(None)
+    delta = overfit(layer, trace, targets, loss, Overfit("sgd", 0.3, 5))
+    rank_one, full = RankOneForm(layer.shape), FullForm(layer.shape)
+    poor = BasisForm.fit(full_delta(7), 1)
+    choice = choose_form(layer, trace, targets, loss, delta, [full, poor, rank_one])
+    assert choice.form is rank_one
+    assert choice.oracle_loss < choice.base_loss
+    scores = {score.form: score for score in choice.scores}
+    assert scores[rank_one].kept == pytest.approx(1)
+    assert scores[rank_one].energy == pytest.approx(1)
+    assert scores[full].loss == pytest.approx(choice.oracle_loss)
+    assert scores[poor].kept < 0.9
+    assert scores[poor].energy < 0.9
+    # with everything tolerated, the shortest; with nothing usable but the poor one, that
+    assert choose_form(layer, trace, targets, loss, delta, [full, poor, rank_one], tolerance=2.0).form is poor
+    assert choose_form(layer, trace, targets, loss, delta, [poor]).form is poor
+
+
+def test_choose_form_leaves_out_what_cannot_be_used():
+    layer, trace, targets = setting(9)
+    delta = overfit(layer, trace, targets, loss, Overfit("adam", 0.05, 5))
+    rank_one = RankOneForm(layer.shape)
+    choice = choose_form(layer, trace, targets, loss, delta, [rank_one, InputBasisForm(layer.shape, 4)])
+    assert choice.form.size == 20
+    assert choice.scores[0].loss is None
+    assert "9 positions" in choice.scores[0].reason
+    with pytest.raises(ValueError, match="rank-one .* 9 positions"):
+        choose_form(layer, trace, targets, loss, delta, [rank_one])
+    with pytest.raises(ValueError, match="no form"):
+        choose_form(layer, trace, targets, loss, delta, [])

@@ -1,0 +1,249 @@
+"""``ocd-bench run`` as a user meets it: tables, run folders, exit codes, continuing; on a task of a --plugin file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocd_bench.cli import main
+
+PLUGIN = '''
+import time
+import torch
+import ocd_bench
+
+
+class Dots(ocd_bench.Task):
+    name, primary_metric = "dots", "accuracy"
+    presets = {"quick": {"base.epochs": 3, "select.draws": 5}}
+    corruptions = ("jitter",)
+
+    def load_data(self, request):
+        random = request.generator("data")
+        x = torch.randn(120, 2, generator=random)
+        y = (x[:, 0] * x[:, 1] > 0).long()
+        return ocd_bench.Splits((x[:60], y[:60]), (x[60:80], y[60:80]), (x[80:], y[80:]), note="forty dots to test on")
+
+    def base_model(self, splits, request):
+        return torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+
+    def loss(self, output, target):
+        return torch.nn.functional.cross_entropy(output, target, reduction="none")
+
+    def metrics(self, output, target):
+        return {"accuracy": (output.argmax(1) == target).float(), "cross_entropy": self.loss(output, target)}
+
+    def logits(self, output):
+        return output
+
+    def corrupt(self, inputs, kind, severity, generator):
+        return inputs + 0.1 * severity * torch.randn(inputs.shape, generator=generator)
+
+
+class Broken(ocd_bench.Method):
+    name, default = "broken", False
+    def fit(self, context):
+        raise ZeroDivisionError("on purpose")
+
+
+class Never(ocd_bench.Method):
+    name, default = "never", False
+    def fit(self, context):
+        raise ocd_bench.NotApplicable("not on this planet")
+
+
+class Slow(ocd_bench.Method):
+    name, default = "slow", False
+    def fit(self, context):
+        time.sleep(60)
+
+
+class Draws(ocd_bench.Method):
+    """Scores that show the stream of random numbers."""
+    name, default = "draws", False
+    def fit(self, context):
+        noise = context.generator(self.name, "noise")
+        return lambda inputs: context.base(inputs) + torch.randn(len(inputs), 2, generator=noise)
+
+
+@ocd_bench.hookimpl
+def ocd_bench_register_tasks(register):
+    register(Dots())
+
+
+@ocd_bench.hookimpl
+def ocd_bench_register_methods(register):
+    for method in (Broken(), Never(), Slow(), Draws()):
+        register(method)
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "dots_plugin.py"
+    path.write_text(textwrap.dedent(PLUGIN))
+    return str(path)
+
+
+def run(plugin: str, *arguments: str) -> int:
+    return main(["run", "--plugin", plugin, "--task", "dots", "--preset", "quick", *arguments])
+
+
+def cell(folder: Path, method: str, seed: int = 0, dataset: str = "default") -> dict:
+    return json.loads((folder / "cells" / f"dots-{dataset}-{method}-s{seed}.json").read_text())
+
+
+def test_a_run_leaves_the_folder_of_the_contract(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "base,never,oracle", "--seeds", "2", "--out", str(out)) == 0
+    printed = capsys.readouterr()
+    assert "base" in printed.out
+    assert "not on this planet" in printed.out
+    assert "forty dots" in printed.out
+    assert "embedded default data" in printed.out
+    written = json.loads((out / "run.json").read_text())
+    assert written["schema"] == 1
+    assert written["seeds"] == [0, 1]
+    assert written["tasks"]["dots"]["config"]["base"]["epochs"] == 3
+    assert {"python", "torch", "device", "cpu", "git"} <= set(written["environment"])
+    base, oracle, never = (cell(out, method) for method in ("base", "oracle", "never"))
+    assert base["status"] == oracle["status"] == "ok"
+    assert never["status"] == "not-applicable"
+    assert never["reason"] == "not on this planet"
+    assert never["metrics"] == {}
+    assert base["fingerprint"]["base"] == oracle["fingerprint"]["base"]
+    assert base["n_test"] == 40
+    assert base["metrics"]["accuracy"]["primary"]
+    assert {"fit_s", "adapt_s", "samples_per_s", "peak_memory_mb", "parameters"} <= set(base["cost"])
+    scores = np.load(out / "scores" / "dots-default-base-s0.npz", allow_pickle=False)
+    assert scores["accuracy"].mean() == pytest.approx(base["metrics"]["accuracy"]["value"])
+    assert oracle["metrics"]["cross_entropy"]["value"] < base["metrics"]["cross_entropy"]["value"]
+    assert "| base" in (out / "table.md").read_text()
+
+
+def test_finished_cells_are_kept_and_the_rest_is_added(plugin: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "base", "--out", str(out), "--quiet") == 0
+    before = (out / "cells" / "dots-default-base-s0.json").stat().st_mtime_ns
+    assert run(plugin, "--methods", "base,oracle", "--out", str(out), "--quiet") == 0
+    assert (out / "cells" / "dots-default-base-s0.json").stat().st_mtime_ns == before
+    assert cell(out, "oracle")["status"] == "ok"
+
+
+def test_another_configuration_never_overwrites(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "base", "--out", str(out), "--quiet") == 0
+    before = cell(out, "base")
+    assert run(plugin, "--methods", "base", "--out", str(out), "--set", "base.epochs=4") == 2
+    assert "another configuration; choose another --out" in capsys.readouterr().err
+    assert cell(out, "base") == before
+
+
+def test_the_same_command_finds_its_own_folder(plugin: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(plugin, "--methods", "base", "--quiet") == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_failed_cell_costs_no_other(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "broken,base", "--out", str(out)) == 3
+    assert cell(out, "base")["status"] == "ok"
+    failed = cell(out, "broken")
+    assert failed["status"] == "failed"
+    assert failed["reason"].startswith("ZeroDivisionError: on purpose")
+    assert "Traceback" in (out / "errors" / "dots-default-broken-s0.txt").read_text()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_nothing_measured_is_exit_4(plugin: str) -> None:
+    assert run(plugin, "--methods", "never", "--quiet") == 4
+
+
+def test_adding_a_method_or_seed_shifts_no_numbers(plugin: str, tmp_path: Path) -> None:
+    assert run(plugin, "--methods", "draws", "--seeds", "1,", "--out", str(tmp_path / "a"), "--quiet") == 0
+    assert run(plugin, "--methods", "tent-layer,base,draws", "--seeds", "2", "--out", str(tmp_path / "b"), "--quiet") == 0
+    assert cell(tmp_path / "a", "draws", 1)["metrics"] == cell(tmp_path / "b", "draws", 1)["metrics"]
+    assert cell(tmp_path / "b", "draws", 0)["metrics"] != cell(tmp_path / "b", "draws", 1)["metrics"]
+
+
+def test_corruptions_share_the_fit_and_the_clean_base(plugin: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "base", "--corruption", "none,jitter:5", "--seeds", "2", "--out", str(out), "--quiet") == 0
+    clean, shifted = cell(out, "base"), cell(out, "base", dataset="default+jitter-5")
+    assert clean["fingerprint"]["base"] == shifted["fingerprint"]["base"]
+    assert clean["fingerprint"]["data"] != shifted["fingerprint"]["data"]
+    assert shifted["metrics"]["cross_entropy"]["value"] != clean["metrics"]["cross_entropy"]["value"]
+
+
+def test_json_is_all_there_is_on_stdout(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(plugin, "--methods", "base", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["exit_code"] == 0
+    assert answer["cells"][0]["method"] == "base"
+
+
+def test_workers_measure_what_one_process_measures(plugin: str, tmp_path: Path) -> None:
+    for name, jobs in (("one", "1"), ("two", "2")):
+        arguments = ("--methods", "base", "--seeds", "2", "--out", str(tmp_path / name), "--jobs", jobs, "--quiet")
+        assert run(plugin, *arguments) == 0
+    for seed in (0, 1):
+        one, two = (cell(tmp_path / name, "base", seed) for name in ("one", "two"))
+        assert one["metrics"] == two["metrics"]
+        assert one["fingerprint"] == two["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "bass"), "did you mean 'base'"),
+        (("--set", "base.epoch=1"), "did you mean 'epochs'"),
+        (("--set", "base.epochs=few"), "base.epochs='few'"),
+        (("--preset", "quikc"), "did you mean 'quick'"),
+        (("--data-dir", "nowhere"), "no such folder"),
+        (("--seeds", "x"), "--seeds"),
+        (("--shard", "3/2"), "--shard"),
+        (("--device", "cuda:99"), "CUDA device"),
+        (("--corruption", "jittr:1"), "did you mean 'jitter'"),
+        (("--out", "/proc/nope"), "cannot write there"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    plugin: str, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(plugin, *arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_unknown_task_is_one_line_and_exit_2(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--plugin", plugin, "--task", "dotz"]) == 2
+    assert "did you mean 'dots'" in capsys.readouterr().err
+
+
+def test_interrupting_keeps_what_is_finished(plugin: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ocd_bench", "run", "--plugin", plugin, "--task", "dots", "--preset", "quick"]
+    process = subprocess.Popen(
+        [*command, "--methods", "base,slow", "--out", str(out)], stderr=subprocess.PIPE, text=True, env=os.environ.copy()
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "cells" / "dots-default-base-s0.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert cell(out, "base")["status"] == "ok"
