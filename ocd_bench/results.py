@@ -9,7 +9,7 @@ import copy
 import json
 import math
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,18 +46,15 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: if the folder cannot be written; nothing is left behind.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files only their owner can read
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -277,3 +274,37 @@ def config_differences(
             if key not in one or key not in two or one[key] != two[key]
         ]
     return differences
+
+
+def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
+    """Write a merged run as a run folder of its own: cells, scores, figures and tracebacks, ``run.json`` last.
+
+    Args:
+        run: what :func:`merge_runs` made of ``sources``.
+
+    Raises:
+        UsageError: if ``out`` holds a run already, or cannot be written.
+    """
+    if (out / "run.json").exists():
+        raise UsageError(f"--out {out}: holds a run already; choose another folder")
+    try:
+        for name in ("cells", "scores"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        for key, cell in run.cells.items():
+            if key in run.sources:
+                write_atomic(out / "scores" / f"{key.stem}.npz", run.sources[key].read_bytes())
+            write_atomic(out / "cells" / f"{key.stem}.json", _json_bytes(cell))
+        for source in sources:
+            for folder in ("figures", "errors"):
+                for file in sorted((source / folder).rglob("*")):
+                    target = out / file.relative_to(source)
+                    if file.is_file() and not target.exists():
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        write_atomic(target, file.read_bytes())
+        write_atomic(out / "run.json", _json_bytes(run.info))
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot write there: {error.strerror or error}") from error
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -10,7 +10,7 @@ what makes thousands of resamples one matrix product, and leave-one-out values c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,13 +170,13 @@ class Resampled:
     """
 
     def __init__(
-        self, scores: Mapping[tuple[Hashable, int], Array], reduce: str, draws: int = 0, seed: int = 0, level: float = LEVEL
+        self, scores: Mapping[tuple[str, int], Array], reduce: str, draws: int = 0, seed: int = 0, level: float = LEVEL
     ) -> None:
         self.level = level
         draws = draws or min((draws_for(len(row)) for row in scores.values()), default=DRAWS)
-        self._values: dict[tuple[Hashable, int], float] = {}
-        self._draws: dict[tuple[Hashable, int], Array] = {}
-        self._pulls: dict[tuple[Hashable, int], Array] = {}
+        self._values: dict[tuple[str, int], float] = {}
+        self._draws: dict[tuple[str, int], Array] = {}
+        self._pulls: dict[tuple[str, int], Array] = {}
         for n in sorted({len(row) for row in scores.values()}):
             keys = [key for key, row in scores.items() if len(row) == n]
             stack = np.stack([np.asarray(scores[key], dtype=float) for key in keys])
@@ -188,20 +188,20 @@ class Resampled:
                 if drawn is not None:
                     self._draws[key] = drawn[:, column]
 
-    def seeds(self, name: Hashable) -> list[int]:
+    def seeds(self, name: str) -> list[int]:
         """Seeds with scores of ``name``."""
         return sorted(seed for other, seed in self._values if other == name)
 
-    def value(self, name: Hashable) -> Estimate | None:
+    def value(self, name: str) -> Estimate | None:
         """Mean over seeds of the value of ``name``; None if it has no scores."""
         return self._estimate([((name, seed), 1.0) for seed in self.seeds(name)])
 
-    def difference(self, name: Hashable, base: Hashable) -> Estimate | None:
+    def difference(self, name: str, base: str) -> Estimate | None:
         """Mean over common seeds of value(name) - value(base), paired per sample; None without a common seed."""
         common = [seed for seed in self.seeds(name) if (base, seed) in self._values]
         return self._estimate([((which, seed), sign) for seed in common for which, sign in ((name, 1.0), (base, -1.0))])
 
-    def _estimate(self, terms: list[tuple[tuple[Hashable, int], float]]) -> Estimate | None:
+    def _estimate(self, terms: list[tuple[tuple[str, int], float]]) -> Estimate | None:
         if not terms:
             return None
         share = len({seed for (_, seed), _ in terms})

@@ -149,6 +149,20 @@ def test_basis_form_finds_the_principal_directions():
     torch.testing.assert_close(rows @ rows.T, torch.eye(2).double())
 
 
+def test_basis_form_of_few_numbers_or_few_directions():
+    # more deltas than numbers: the other Gram matrix
+    many = Full(torch.randn(50, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    expected = torch.linalg.svd(many.matrix().flatten(1), full_matrices=False).Vh[:4]
+    found = BasisForm.fit(many, 4).basis.flatten(1)
+    torch.testing.assert_close((found * expected).sum(1).abs(), torch.ones(4).double())
+    # one direction only, three asked for: still orthonormal, and the one is there
+    line = Full(torch.linspace(-1, 1, N).double()[:, None, None] * full_delta().matrix()[:1])
+    form = BasisForm.fit(line, 3)
+    rows = form.basis.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(3).double())
+    torch.testing.assert_close(form.energy(line, setting(9)[1]), torch.ones(N).double())
+
+
 def test_basis_form_does_not_depend_on_the_sign_of_the_svd():
     first, second = BasisForm.fit(full_delta(), 3), BasisForm.fit(full_delta().scaled(-torch.ones(N)), 3)
     torch.testing.assert_close(first.basis, second.basis)

@@ -208,14 +208,15 @@ def test_what_lies_below_is_not_computed_again():
 
 
 class Reused(nn.Module):
-    """One module called below the layer (twice) and above it."""
+    """One module called below the layer, inside another and twice by itself, and above it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shared, self.layer = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.block = nn.Sequential(nn.Tanh(), self.shared)
 
     def forward(self, x):
-        return self.shared(torch.tanh(self.layer(self.shared(torch.relu(self.shared(x))))))
+        return self.shared(torch.tanh(self.layer(self.shared(torch.relu(self.shared(self.block(x)))))))
 
 
 def test_a_module_used_below_and_above():
@@ -226,7 +227,7 @@ def test_a_module_used_below_and_above():
     runs = count(model.shared)
     trace = layer.trace(inputs)
     found = layer.forward(trace, Full(change))
-    assert runs == [4]
+    assert runs == [5]
     del model.shared.forward
     torch.testing.assert_close(found, one_by_one(model, "layer", inputs, change)[0])
     assert candidates(model, inputs) == ["layer"]
@@ -245,6 +246,28 @@ def test_no_gradient_below_the_layer():
     assert all(p.grad is not None for p in model[3].parameters())
     with torch.no_grad():
         assert not layer.forward(trace, RankOne(u, trace.positions[:, 0])).requires_grad
+
+
+class Offset(nn.Module):
+    """A parameter of the model's own below the layer, and a way around the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset, self.layer = nn.Parameter(torch.ones(3)), nn.Linear(3, 3)
+
+    def forward(self, x):
+        x = x + self.offset
+        return self.layer(x) + x
+
+
+def test_no_gradient_around_the_layer():
+    model = Offset()
+    layer = TargetLayer(model, "layer")
+    trace = layer.trace(torch.randn(N, 3))
+    shift = torch.zeros(N, 1, 3, requires_grad=True)
+    layer.replay(trace, shift).sum().backward()
+    assert torch.equal(shift.grad, torch.ones(N, 1, 3))
+    assert model.offset.grad is None
 
 
 class Fails(nn.Module):

@@ -249,6 +249,7 @@ BAD_METHODS = {
     "": "it has no fit(): define it",
     "fit = print; uses_test_labels = True": "begin its name with 'oracle'",
     "fit = print; Settings = Plain": "section is None: it has Settings",
+    "fit = print; Settings = Plain; section = 'a.b'": "section is 'a.b'",
     "fit = print; Settings = Plain; section = 'run'": "section 'run' is the core's own",
 }
 

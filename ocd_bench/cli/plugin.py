@@ -64,14 +64,16 @@ def _load(name: str, warn: Callable[[str], None]) -> tuple[Manager, str]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    faults: list[str] = []
-    manager, name = _load(args.name, faults.append)
+    warnings: list[str] = []
+    manager, name = _load(args.name, warnings.append)
     tasks = [task for task in manager.tasks.values() if manager.owner(task) == name]
     methods = [method for method in manager.methods.values() if manager.owner(method) == name]
-    for fault in faults:
-        print(f"FAIL  {fault}")
-    failed = len(faults)
-    if not tasks and not methods and not faults:
+    failed = 0
+    for line in warnings:
+        own = line.startswith(f"plugin {name!r}")
+        failed += own
+        print(f"FAIL  {line}" if own else f"ocd-bench: warning: {line}", file=sys.stdout if own else sys.stderr)
+    if not tasks and not methods and not failed:
         hooks = ", ".join(manager.describe()[-1]["hooks"])
         print(f"plugin {name}: no task or method to check; hooks: {hooks or 'none'}")
         return 0

@@ -8,7 +8,7 @@ can restore.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -104,9 +104,12 @@ class Condition(nn.Module):
         self.encoder = encoder
         self.encoded = nn.Linear(encoded, width) if encoder is not None else None
 
+    def _standards(self) -> Iterator[tuple[str, Standardise]]:
+        yield from self.standard.items()  # type: ignore[misc]
+
     def calibrate(self, values: Features) -> None:
         """Take the statistics of training features."""
-        for name, standard in self.standard.items():
+        for name, standard in self._standards():
             standard.calibrate(values[name])
 
     def standardised(self, values: Features) -> dict[str, Tensor]:
@@ -115,13 +118,13 @@ class Condition(nn.Module):
         Raises:
             ValueError: if a feature has another length than in training.
         """
-        for name, standard in self.standard.items():
+        for name, standard in self._standards():
             if values[name].shape[1:] != standard.mean.shape:
                 raise ValueError(
                     f"feature {name!r} has {tuple(values[name].shape[1:])} numbers per sample, in training it had "
                     f"{tuple(standard.mean.shape)}: pool what depends on the sample's size (Task.encode_output)"
                 )
-        return {name: standard(values[name]) for name, standard in self.standard.items()}
+        return {name: standard(values[name]) for name, standard in self._standards()}
 
     def forward(self, values: Features, inputs: Tensor | None = None) -> Tensor:
         """e from features and, where there is an encoder, the inputs ``(N, ...)`` themselves."""

@@ -114,13 +114,17 @@ class BasisForm(Form):
     def fit(cls, delta: Delta, components: int) -> BasisForm:
         """The directions of largest energy of M training ΔW's, orthonormal; ``components`` at most min(M, O x I).
 
-        Computed by SVD of the (M, O x I) matrix, which must fit into memory.
+        Found in float64 from the smaller Gram matrix, of min(M, O x I) rows; the (M, O x I) matrix must fit into memory.
         """
-        flat = delta.matrix().flatten(1)
+        flat = delta.matrix().flatten(1).double()
         if not 1 <= components <= min(flat.shape):
             raise ValueError(f"{components} components of {len(flat)} weight changes with {flat.shape[1]} numbers each")
-        form = cls(delta.shape, components).to(flat)
-        rows = torch.linalg.svd(flat, full_matrices=False).Vh[:components]
+        if len(flat) <= flat.shape[1]:
+            rows = _leading(flat @ flat.T, components).T @ flat
+            rows = torch.linalg.qr(rows.T).Q.T  # orthonormal also where the changes span fewer directions than asked for
+        else:
+            rows = _leading(flat.T @ flat, components).T
+        form = cls(delta.shape, components).to(delta.matrix())
         form.basis.copy_((rows * _signs(rows)).reshape(form.basis.shape))
         return form
 
@@ -156,11 +160,11 @@ class InputBasisForm(Form):
         return LowRank(code.reshape(len(code), self.shape[0], self.rank), self._vectors(trace))
 
     def _vectors(self, trace: Trace) -> Tensor:
-        """V, ``(N, I, rank)``, from the smaller of the two Gram matrices' sides."""
+        """V, ``(N, I, rank)``."""
         positions = _usable(self, trace).positions
         if positions.shape[1] > positions.shape[2]:
-            gram = torch.bmm(positions.mT, positions)  # I x I: P can be a hundred thousand
-            vectors = torch.linalg.eigh(gram.double()).eigenvectors.flip(2)[:, :, : self.rank].to(positions.dtype)
+            # I x I: P can be a hundred thousand
+            vectors = _leading(torch.bmm(positions.mT, positions).double(), self.rank).to(positions.dtype)
         else:
             vectors = torch.linalg.svd(positions, full_matrices=False).Vh[:, : self.rank].mT
         return vectors * _signs(vectors.mT).mT
@@ -238,6 +242,11 @@ def _usable(form: Form, trace: Trace) -> Trace:
     if reason := form.refusal(trace):
         raise ValueError(f"{form.describe()} form: {reason}")
     return trace
+
+
+def _leading(gram: Tensor, count: int) -> Tensor:
+    """Eigenvectors ``(..., D, count)`` of the largest eigenvalues of a symmetric matrix, largest first."""
+    return torch.linalg.eigh(gram).eigenvectors.flip(-1)[..., :count]
 
 
 def _signs(rows: Tensor) -> Tensor:

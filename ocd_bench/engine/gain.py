@@ -5,11 +5,13 @@ It is what keeps a hypernetwork from costing a base it cannot help: one that has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ocd_bench.engine.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,28 @@ def choose_gain(candidates: Sequence[float], losses: Tensor) -> Gain:
         if not difference.mean() > error:
             best = base
     return Gain(float(candidates[best]), tuple(map(float, candidates)), tuple(means.tolist()))
+
+
+def gain_on_validation(
+    problem: Problem,
+    candidates: Sequence[float],
+    outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]],
+    limit: int,
+    batch_size: int,
+) -> Gain:
+    """:func:`choose_gain` by the losses of at most ``limit`` validation samples; a single candidate is taken unseen.
+
+    Args:
+        outputs: of inputs ``(N, ...)``, the candidates and the index of the first sample; one ``(N, ...)`` per candidate.
+    """
+    if len(candidates) == 1:
+        return Gain(float(candidates[0]))
+    inputs, targets = problem.validation(limit)
+    losses = []
+    for start in range(0, len(inputs), batch_size):
+        piece = slice(start, start + batch_size)
+        y = targets[piece].to(problem.device)
+        found = outputs(inputs[piece], candidates, start)
+        losses.append(torch.stack([problem.loss(output, y).detach().cpu() for output in found]))
+        problem.progress("gain", min(len(inputs), start + batch_size), len(inputs))
+    return choose_gain(candidates, torch.cat(losses, 1))

@@ -12,7 +12,7 @@ from ocd_bench.engine.condition import Condition, flat
 from ocd_bench.engine.deltas import Delta
 from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
 from ocd_bench.engine.forms import Form
-from ocd_bench.engine.gain import Gain, choose_gain
+from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.hypernetwork import HyperNetwork
 from ocd_bench.engine.layer import Trace
 from ocd_bench.engine.overfit import Overfit
@@ -95,22 +95,18 @@ class FittedOCD:
         return [torch.cat(parts) for parts in found]
 
     def predict(self, inputs: Tensor, draws: int = 1, gain: float = 1.0, start: int = 0, random: bool = False) -> Tensor:
-        """Outputs ``(N, ...)`` with the samples' own weights, of the mean kind the problem's ``combine`` defines."""
+        """Outputs ``(N, ...)`` with the samples' own weights; those of several draws combined by ``problem.combine``."""
         return self.outputs(inputs, (gain,), draws, start, random=random)[0]
 
     def choose_gain(self, draws: int) -> Gain:
         """The gain for ensembles of ``draws``, of ``settings.gains``, by the loss of validation samples."""
-        gains = self.settings.gains
-        if len(gains) == 1:
-            return Gain(gains[0])
-        inputs, targets = self.problem.validation(self.settings.val_samples)
-        batch, losses = self.settings.batch_size, []
-        for start in range(0, len(inputs), batch):
-            y = targets[start : start + batch].to(self.problem.device)
-            found = self.outputs(inputs[start : start + batch], gains, draws, start, purpose="validation")
-            losses.append(torch.stack([self.problem.loss(output, y).detach().cpu() for output in found]))
-            self.problem.progress("gain", min(len(inputs), start + batch), len(inputs))
-        return choose_gain(gains, torch.cat(losses, 1))
+        return gain_on_validation(
+            self.problem,
+            self.settings.gains,
+            lambda inputs, gains, start: self.outputs(inputs, gains, draws, start, purpose="validation"),
+            self.settings.val_samples,
+            self.settings.batch_size,
+        )
 
 
 def fit(problem: Problem, settings: OCDSettings, *, diffusion: bool = True, scaled: bool = True) -> FittedOCD:
@@ -231,17 +227,17 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         how,
         lambda done, total: problem.progress("hypernetwork", done, total),
     )
-    return FittedOCD(problem, settings, overfitter, form, best, history)  # type: ignore[arg-type]
+    return FittedOCD(problem, settings, overfitter, form, best, history)
 
 
 def _unet(settings: PaperSettings, form: Form) -> UNet:
     return UNet(form.shape, settings.channels, settings.multipliers, settings.blocks, settings.attention)
 
 
-def _validation_loss(network: nn.Module, val: Targets, problem: Problem, batch: int) -> float:
+def _validation_loss(network: HyperNetwork, val: Targets, problem: Problem, batch: int) -> float:
     """Mean loss of validation targets, under the same noise every time."""
     noise, total = problem.generator("validation noise"), 0.0
     for start in range(0, len(val), batch):
         piece = val.take(slice(start, start + batch)).to(problem.device)
-        total += float(network.loss(piece, noise)) * len(piece)  # type: ignore[operator]
+        total += float(network.loss(piece, noise)) * len(piece)
     return total / len(val)

@@ -88,7 +88,7 @@ def overfit_all(
 
     Args:
         names: the modules whose parameters are tuned, biases and norms included; None for every parameter of the model.
-        chunk: samples at a time; by default as many as keep parameters, gradients and optimizer state under 256 MB (float32).
+        chunk: samples at a time; by default as many as keep parameters, gradients and optimizer state under 64 MB (float32).
 
     The parameters of a chunk are stacked and the model is vectorised over them by :func:`torch.func.vmap`. Where that cannot
     (recurrent layers, Python control flow on values) or does not give the model's own output, samples are taken one by one.
@@ -105,7 +105,7 @@ def overfit_all(
         return torch.cat([_overfit_chunk(model, parameters, x, y, loss, how, vectorised) for x, y in pieces])
 
 
-_STATE_NUMBERS = 2**26
+_STATE_NUMBERS = 2**24
 
 
 def _overfit_chunk(

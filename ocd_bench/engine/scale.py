@@ -14,8 +14,11 @@ class ScaleNetwork(nn.Module):
     """Positive lengths ``(N,)`` from condition vectors ``(N, D)``.
 
     It predicts log rho in units of the training lengths' own spread, which :meth:`calibrate` stores: lengths range over orders
-    of magnitude, and the network begins at their geometric mean.
+    of magnitude, and the network begins at their geometric mean. It never leaves it by more than four standard deviations, so
+    that a sample unlike any in training does not blow up.
     """
+
+    LIMIT = 4.0
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -25,7 +28,7 @@ class ScaleNetwork(nn.Module):
         last = nn.Linear(width, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.net = nn.Sequential(nn.LayerNorm(condition), nn.Linear(condition, width), nn.SiLU(), last)
+        self.net = nn.Sequential(nn.Linear(condition, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
@@ -38,7 +41,7 @@ class ScaleNetwork(nn.Module):
 
     def log(self, condition: torch.Tensor) -> torch.Tensor:
         """log rho ``(N,)``."""
-        return self.mean + self.std * self.net(condition).squeeze(-1)
+        return self.mean + self.std * self.LIMIT * torch.tanh(self.net(condition).squeeze(-1) / self.LIMIT)
 
     def forward(self, condition: torch.Tensor) -> torch.Tensor:
         return self.log(condition).exp()

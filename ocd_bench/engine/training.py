@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ocd_bench.engine.ema import EMA
+from ocd_bench.engine.settings import OCDSettings
 
 Progress = Callable[[int, int], None]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Training:
     lr_schedule: str = "cosine"
     ema: float = 0.999
     evaluations: int = 10
+
+    @classmethod
+    def of(cls, settings: OCDSettings) -> Training:
+        """The training part of the settings."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,12 @@ def rate(step: int, how: Training) -> float:
 
 
 def train(
-    network: nn.Module,
-    loss: Callable[[nn.Module], Tensor],
-    validate: Callable[[nn.Module], float],
+    network: Network,
+    loss: Callable[[Network], Tensor],
+    validate: Callable[[Network], float],
     how: Training,
     progress: Progress = lambda done, total: None,
-) -> tuple[nn.Module, list[Record]]:
+) -> tuple[Network, list[Record]]:
     """Minimise ``loss``, and return a frozen copy of the network with the averaged weights of least validation loss.
 
     Args:
@@ -69,7 +77,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, how))
     average = EMA(network, how.ema)
     evaluate_at = {round(how.steps * (k + 1) / how.evaluations) for k in range(how.evaluations)}
-    best: nn.Module | None = None
+    best: Network | None = None
     best_loss, total, count = math.inf, 0.0, 0
     history: list[Record] = []
     network.train()

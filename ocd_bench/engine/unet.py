@@ -133,7 +133,7 @@ class UNet(nn.Module):
         x = self.first(F.pad(x, (0, -columns % self.multiple, 0, -rows % self.multiple)))
         kept = [x]
         for level, row in enumerate(self.down):
-            for block in row:
+            for block in row:  # type: ignore[attr-defined]
                 x = block(x, vector)
                 kept.append(x)
             if level < len(self.shrink):
@@ -142,7 +142,7 @@ class UNet(nn.Module):
         for block in self.middle:
             x = block(x, vector)
         for level, row in enumerate(self.up):
-            for block in row:
+            for block in row:  # type: ignore[attr-defined]
                 x = block(torch.cat([x, kept.pop()], 1), vector)
             if level < len(self.grow):
                 x = self.grow[level](F.interpolate(x, scale_factor=2.0, mode="nearest"))

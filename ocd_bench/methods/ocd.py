@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from ocd_bench.engine.gain import Gain
+from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.nearest import Nearest
 from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
@@ -79,7 +80,7 @@ class OCD(Method):
     name = "ocd"
     description = "conditional diffusion of each sample's own weights, one draw"
     section = "ocd"
-    Settings: type = OCDSettings
+    Settings: ClassVar[type] = OCDSettings
     draws = 1
     diffusion = True
     scaled = True
@@ -140,7 +141,7 @@ class OCDSecondLayer(OCD):
 
 
 class OCDPaper(OCD):
-    """The paper's U-Net on the full matrix, with I(x) alone as the condition; see :class:`PaperSettings`. Slow without a GPU."""
+    """The paper's U-Net on the full matrix, I(x) alone as the condition; see :class:`PaperSettings`. Slow without a GPU."""
 
     name = "ocd-paper"
     description = "the paper's U-Net on the full matrix with its hyper-parameters (slow)"
@@ -149,58 +150,36 @@ class OCDPaper(OCD):
     default = False
 
 
-class Nearest:
-    """Neighbours in the space of I(x), each feature in training units and divided by the root of its length.
+class NearestPredictor(Predictor):
+    """The neighbour's weight change times the gain."""
 
-    A neighbour's weight change is overfitted when it is needed, on the whole of the training sample: exact in every form, and
-    nothing but features is kept. Features of x itself count too where they need no training (``Task.encode_input`` without
-    parameters).
-    """
+    def __init__(self, nearest: Nearest, gain: Gain) -> None:
+        self.nearest, self.gain = nearest, gain
+        self.detail = {"layer": nearest.problem.layer.name, "neighbours": len(nearest.table), **gain_detail(gain)}
 
-    LIMIT = 2**27  # numbers of features; beyond, neighbours are looked for among as many training samples as fit
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.nearest.outputs(inputs, (self.gain.value,))[0]
 
-    def __init__(self, problem: Problem, settings: OCDSettings) -> None:
-        from ocd_bench.engine.ocd import make_condition, make_overfitter
 
-        encoder = problem.encoder() if settings.input_encoder else None
-        if encoder is not None and any(True for _ in encoder.parameters()):
-            encoder = None
-        self.problem = problem
-        self.overfitter = make_overfitter(problem, settings, None if encoder is None else encoder.to(problem.device).eval())
-        inputs, targets = problem.train
-        self.inputs, self.targets = inputs, targets
-        parts = self._features(inputs[:1])
-        size = sum(value.shape[1] for value in parts.values())
-        if len(inputs) * size > self.LIMIT:
-            chosen = torch.randperm(len(inputs), generator=problem.generator("neighbours"))[: self.LIMIT // size]
-            self.inputs, self.targets = inputs[chosen], targets[chosen]
-        known = [self._features(piece) for piece in self.inputs.split(self.overfitter.rows(inputs))]
-        together = {name: torch.cat([piece[name] for piece in known]) for name in parts}
-        self.standard = make_condition(self.overfitter, None, 1, together).to(problem.device)
-        self.standard.calibrate(together)
-        self.table = self._vectors(together)
+class OCDNearest(Method):
+    """No learning: the weight change of the training sample whose I(x) is nearest (paper's ablation)."""
 
-    def _features(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.overfitter.describe(self.problem.layer.trace(inputs.to(self.problem.device)))
+    name = "ocd-nn"
+    description = "the weight change of the nearest training sample, no learning"
+    section = "ocd"
+    Settings = OCDSettings
 
-    def _vectors(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        with torch.no_grad():
-            known = self.standard.standardised(features)
-        return torch.cat([value / value.shape[1] ** 0.5 for value in known.values()], 1)
+    def fit(self, context: Context) -> NearestPredictor:
+        settings = context.settings("ocd")
+        nearest = Nearest(problem_of(context, context.layer), settings)
+        gain = gain_on_validation(
+            nearest.problem,
+            settings.gains,
+            lambda inputs, gains, start: nearest.outputs(inputs, gains),
+            settings.val_samples,
+            settings.batch_size,
+        )
+        return NearestPredictor(nearest, gain)
 
-    def outputs(self, inputs: torch.Tensor, gains: tuple[float, ...]) -> list[torch.Tensor]:
-        """Outputs ``(N, ...)`` with the neighbours' weight changes, for each gain."""
-        from ocd_bench.engine.deltas import concatenate
 
-        found: list[list[torch.Tensor]] = [[] for _ in gains]
-        layer = self.problem.layer
-        for piece in inputs.split(self.overfitter.rows(inputs)):
-            trace = layer.trace(piece.to(self.problem.device))
-            index = torch.cdist(self._vectors(self.overfitter.describe(trace)), self.table).argmin(1).cpu()
-            neighbours = self.overfitter.deltas(self.inputs[index], self.targets[index])
-            delta = concatenate([delta for _, _, delta in neighbours])
-            for gain, parts in zip(gains, found, strict=True):
-                with torch.no_grad():
-                    factor = torch.full((len(piece),), gain, device=trace.output.device)
-                    parts.append(layer.forward(trace, delta.scaled(factor)))
-        return [torch.cat(parts) for parts in found]
+METHODS = [OCD(), OCDEnsemble(), OCDNoScale(), OCDNearest(), OCDSecondLayer(), OCDRegress(), OCDPaper()]

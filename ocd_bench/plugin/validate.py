@@ -16,6 +16,7 @@ from ocd_bench.plugin import PROJECT, spec
 from ocd_bench.task import Task
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+SECTION = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RESERVED = {Task: ("all", *CORE), Method: ("all",)}
 """Names with a meaning of their own; a task names a section of the configuration too."""
 PLAIN = (bool, int, float, str)
@@ -84,8 +85,8 @@ def method_problem(method: Any) -> str | None:
         return "uses_test_labels is true: begin its name with 'oracle'"
     if method.Settings is None:
         return None
-    if not isinstance(method.section, str) or not NAME.fullmatch(method.section):
-        return f"section is {method.section!r}: it has Settings, so name the section a-z, 0-9 and '-' only"
+    if not isinstance(method.section, str) or not SECTION.fullmatch(method.section):
+        return f"section is {method.section!r}: it has Settings, so name the section, with a-z, 0-9, '_' and '-' only"
     if method.section in CORE:
         return f"section {method.section!r} is the core's own: choose another name"
     return settings_problem(method.Settings)

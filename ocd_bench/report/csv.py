@@ -20,7 +20,12 @@ def render(table: Table) -> str:
     writer.writeheader()
     for group in table.groups:
         for row in group.rows:
-            common = {"task": group.task, "dataset": group.dataset, "method": row.method, "status": row.status}
+            common: dict[str, object] = {
+                "task": group.task,
+                "dataset": group.dataset,
+                "method": row.method,
+                "status": row.status,
+            }
             common |= {"reason": row.reason, "seeds": " ".join(str(seed) for seed in row.seeds), "n_test": group.n_test}
             common |= {**row.cost, **row.extra}
             if not row.metrics:

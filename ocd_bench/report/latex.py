@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ocd_bench.report.columns import marked, text_columns, title
-from ocd_bench.report.table import Group, Table
+from ocd_bench.report.table import BOLD, Group, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -46,7 +46,7 @@ def _group(group: Group, table: Table) -> str:
                 for cell, column in zip(cells, columns, strict=True)
             ]
         lines.append(" & ".join([name, *cells]) + r" \\")
-    caption = ". ".join([title(group), *group.notes, *table.notes]).replace("..", ".")
+    caption = ". ".join([title(group), *group.notes, *table.notes, *([BOLD] if group.has_delta else [])]).replace("..", ".")
     spec = "l" + "".join("r" if column.numeric else "l" for column in columns) if columns else "ll"
     heading = " & ".join(["Method", *(escape(column.heading) for column in columns)]) if columns else "Method & Result"
     label = re.sub(r"[^A-Za-z0-9-]+", "-", f"{group.task}-{group.dataset}")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 from ocd_bench.report.columns import DASH, marked, text_columns, title
-from ocd_bench.report.table import Group, Table
+from ocd_bench.report.table import BOLD, Group, Table
 
 
 def render(table: Table) -> str:
     """One section per group."""
     parts = [escape(table.caption), *(_group(group, table) for group in table.groups)]
-    if table.notes:
-        parts.append("\n".join(f"- {escape(note)}" for note in table.notes))
+    notes = [*table.notes, BOLD] if any(group.has_delta for group in table.groups) else table.notes
+    if notes:
+        parts.append("\n".join(f"- {escape(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 

@@ -14,9 +14,10 @@ BASE = "base"
 COSTS = ("fit_s", "adapt_s", "samples_per_s", "peak_memory_mb", "parameters")
 LEGEND = (
     "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, "
-    "with its 95 % bootstrap interval over test samples (not adjusted for the number of rows). "
-    "Marked rows: the interval excludes zero."
+    "with its 95 % bootstrap interval over test samples (not adjusted for the number of rows)."
 )
+BOLD = "Bold differences: the interval excludes zero."
+"""For the formats that have bold."""
 Columns = Callable[..., Any]
 """The ``ocd_bench_report_columns`` hook: called with ``cells=[...]``, gives one mapping, or a list of mappings or None."""
 
@@ -287,7 +288,7 @@ def _notes(
     if sizes:
         facts.append(" or ".join(f"{size:,}" for size in sorted(sizes)) + " test samples")
     facts += _layers(run, ok)
-    notes = [", ".join(facts)] if facts else []
+    notes = ["; ".join(facts)] if facts else []
     names = run.info.get("notes", {})
     note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{dataset.partition('+')[0]}")
     if note:

@@ -30,7 +30,7 @@ def render_text(table: Table, width: int | None = None) -> str:
     for group in table.groups:
         lines += [Text(), *_group(group, table, width)]
     lines.append(Text())
-    lines += [line for note in table.notes for line in _wrap(note, width, "dim")]
+    lines += [line for note in table.notes for line in wrap(note, width, "dim")]
     return to_string(lines, width)
 
 
@@ -63,7 +63,7 @@ def _group(group: Group, table: Table, width: int) -> list[Text]:
     for place, row in enumerate(group.rows):
         line = Text(_pad(row.method, first, False), style="bold" if marked(row) else "")
         if row.problem:
-            pieces = _wrap(row.problem, max(20, width - first - len(GAP)), "red" if row.status == "failed" else "dim")
+            pieces = wrap(row.problem, max(20, width - first - len(GAP)), "red" if row.status == "failed" else "dim")
             lines.append(line + Text(GAP) + pieces[0])
             lines += [Text(" " * first + GAP) + piece for piece in pieces[1:]]
             continue
@@ -73,8 +73,8 @@ def _group(group: Group, table: Table, width: int) -> list[Text]:
         lines.append(line)
     if dropped:
         note = f"columns left out for want of width: {', '.join(column.heading for column in dropped)}"
-        lines += _wrap(note, width, "dim")
-    return lines + [line for note in group.notes for line in _wrap(note, width, "dim")]
+        lines += wrap(note, width, "dim")
+    return lines + [line for note in group.notes for line in wrap(note, width, "dim")]
 
 
 def _fit(columns: list[TextColumn], room: int) -> tuple[list[TextColumn], list[TextColumn]]:
@@ -93,11 +93,12 @@ def _pad(text: str, size: int, right: bool) -> str:
     return blank + text if right else text + blank
 
 
-def _wrap(text: str, width: int, style: str) -> list[Text]:
+def wrap(text: str, width: int, style: str) -> list[Text]:
+    """Lines of at most ``width`` columns; never none."""
     console = Console(width=width, file=io.StringIO())
-    return list(Text(_printable(text), style=style).wrap(console, width)) or [Text()]
+    return list(Text(printable(text), style=style).wrap(console, width)) or [Text()]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A stored reason cannot steer the terminal: control characters are replaced."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

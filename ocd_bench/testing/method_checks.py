@@ -109,17 +109,18 @@ class MethodTrial:
 
 def _on_toys(trial: MethodTrial, check: Callable[[str], str]) -> str:
     """Run a check on each toy task where the method applies."""
-    said = []
+    said, refusals = [], 0
     for toy in TOYS:
         try:
             text = check(toy)
         except NotApplicable:
-            continue  # said by the check of fit
+            refusals += 1  # why, says the check of fit
+            continue
         except Fault as fault:
             raise Fault(f"on {toy}: {fault}") from fault
         if text:
             said.append(f"{toy}: {text}")
-    return "; ".join(said)
+    return "; ".join(said) if refusals < len(TOYS) else "nothing to check, it applies to no toy task"
 
 
 def check_declaration(trial: MethodTrial) -> str:

@@ -11,7 +11,7 @@ from ocd_bench_images.geometry import affine, uniform
 DEGREES, SHIFT, SCALE, SHEAR = 15.0, 0.08, 0.12, 0.12
 """Half-widths of the uniform draws: angle, share of the side, factor about 1, pixels per pixel."""
 TINY = 16
-"""Side in pixels below which the affine draws are half as wide: there a stroke is a pixel, and interpolation alone costs much."""
+"""Side in pixels below which the affine draws are half as wide: there a stroke is a pixel, and interpolation blurs it."""
 
 
 def random_affine(pictures: Tensor, generator: torch.Generator) -> Tensor:

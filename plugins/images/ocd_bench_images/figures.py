@@ -71,4 +71,6 @@ def _tile(picture: torch.Tensor) -> Image.Image:
 
 
 def _clip(text: str) -> str:
-    return text if len(text) <= 17 else f"{text[:16]}…"
+    """ASCII, which Pillow's built-in fonts have, and no wider than a tile."""
+    text = text.encode("ascii", "replace").decode()
+    return text if len(text) <= 17 else f"{text[:15]}.."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ocd_bench
+from ocd_bench_nlp.datasets import DATASETS
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
     from ocd_bench_nlp.texts import Texts
 
-HOUSE = {"sst5": "SST-5, 5 classes", "emotion": "tweets, 6 emotions", "ag_news": "news, 4 classes",
-         "amazon_counterfactual_en": "review sentences, counterfactual or not (Matthews correlation)"}  # fmt: skip
+HOUSE = tuple(dataset.name for dataset in DATASETS if dataset.folder)
+"""Datasets that lie in ``text/NAME``."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class FewShotText(ocd_bench.Task):
     }
 
     def datasets(self) -> Sequence[ocd_bench.Dataset]:
-        written = ocd_bench.Dataset("requests", "short messages to a shop, 5 intents, written for this project", embedded=True)
-        return (written, *(ocd_bench.Dataset(name, text, folder=f"text/{name}") for name, text in HOUSE.items()))
+        return DATASETS
 
     # -- data ---------------------------------------------------------------------------------------------------------
     def load_data(self, request: ocd_bench.Request) -> ocd_bench.Splits:

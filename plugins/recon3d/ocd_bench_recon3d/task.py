@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ocd_bench
+from ocd_bench_recon3d.datasets_list import DATASETS
 
 if TYPE_CHECKING:
     import torch
@@ -62,11 +63,7 @@ class Recon3D(ocd_bench.Task):
     corruptions = ("pose_noise",)
 
     def datasets(self) -> Sequence[ocd_bench.Dataset]:
-        return (
-            ocd_bench.Dataset("primitives", "coloured solids of trimesh, rendered by ray casting", embedded=True),
-            ocd_bench.Dataset("lego", "tiny_nerf_data.npz: the Lego scene of NeRF-synthetic, 106 views of 100 x 100"),
-            ocd_bench.Dataset("spot", "Spot the cow (or any NAME.obj in meshes/), rendered by ray casting"),
-        )
+        return DATASETS
 
     # -- data ---------------------------------------------------------------------------------------------------------
     def load_data(self, request: ocd_bench.Request) -> ocd_bench.Splits:

@@ -158,8 +158,8 @@ def counted(utterances: Iterable[Utterance]) -> dict[str, int]:
 def split(utterances: Sequence[Utterance], speakers: int, generator: torch.Generator) -> tuple[dict[str, list[Utterance]], str]:
     """Train, validation and test utterances, and how they were told apart.
 
-    What the folder calls test (or val) is that. Else a tenth of the speakers, at least C, is set apart for each where training
-    keeps C + 2 speakers or more; else a tenth of every speaker's utterances.
+    What the folder calls test (or val) is that. Else a tenth of the speakers, at least C, is set apart where training keeps
+    C + 2 speakers or more (C, where speakers have too few utterances to share); else a tenth of every speaker's utterances.
     """
     parts = {name: [u for u in utterances if u.subset == name] for name in ("train", "val", "test")}
     parts["train"] += [u for u in utterances if not u.subset]
@@ -172,12 +172,15 @@ def split(utterances: Sequence[Utterance], speakers: int, generator: torch.Gener
             continue
         names = sorted({u.speaker for u in parts["train"]})
         aside = max(speakers, round(len(names) / 10))
-        if len(names) - aside >= speakers + 2:
+        shared = [u for u in parts["train"] if u.rank // math.ceil(u.takes / 10) == nth]
+        kept = set(parts["train"]) - set(shared)
+        sharing = min(len({u.speaker for u in some}) for some in (shared, kept)) >= speakers
+        if len(names) - aside >= speakers + (2 if sharing else 0):
             chosen = {names[i] for i in torch.randperm(len(names), generator=generator)[:aside].tolist()}
             parts[name] = [u for u in parts["train"] if u.speaker in chosen]
             how[name] = "new speakers"
         else:
-            parts[name] = [u for u in parts["train"] if u.rank // math.ceil(u.takes / 10) == nth]
+            parts[name] = shared
             how[name] = "same speakers, other recordings"
         taken = {u.path for u in parts[name]}
         parts["train"] = [u for u in parts["train"] if u.path not in taken]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from ocd_bench import Request, Samples, Splits
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ocd_bench_speech.corpus import Corpus
 
-VOICES = {"train": 14, "val": 3, "test": 5}
+VOICES = {"train": 12, "val": 3, "test": 5}
 """Speakers of each register."""
 VOICE_SECONDS = 5.0
 
@@ -56,6 +57,7 @@ def samples(sources: Tensor) -> Samples:
     return Samples(sources.sum(1), sources)
 
 
+@functools.cache
 def voices(speakers: int) -> Corpus:
     """The embedded synthetic voices, a few seconds each; mixtures of C hold one voice of each of C registers."""
     import torch

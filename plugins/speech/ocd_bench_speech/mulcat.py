@@ -24,9 +24,10 @@ class BiLSTM(nn.Module):
 
     def forward(self, sequences: Tensor) -> Tensor:
         # cuDNN has no backward pass through an LSTM in eval mode, and test-time adaptation needs one.
-        native = sequences.is_cuda and not self.training and torch.is_grad_enabled()
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled and not native):
-            return self.rnn(sequences)[0]
+        if sequences.is_cuda and not self.training and torch.is_grad_enabled():
+            with torch.backends.cudnn.flags(enabled=False):
+                return self.rnn(sequences)[0]
+        return self.rnn(sequences)[0]
 
 
 class MulCat(nn.Module):
@@ -83,7 +84,7 @@ class GatedLSTM(nn.Module):
         self.encoder = nn.Conv1d(1, channels, kernel, stride=kernel // 2, bias=False)
         self.blocks = nn.ModuleList(DoubleBlock(channels, hidden) for _ in range(blocks))
         self.activation = nn.PReLU()
-        self.output = nn.Linear(channels, speakers * channels)
+        self.output_projection = nn.Linear(channels, speakers * channels)
         self.decoder = nn.ConvTranspose1d(channels, 1, kernel, stride=kernel // 2, bias=False)
 
     def forward(self, mixture: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ class GatedLSTM(nn.Module):
     def _decode(self, v: Tensor, level: Tensor, samples: int) -> Tensor:
         """Chunks ``(N, S, K, F)`` to waveforms ``(N, C, T)``."""
         n, chunks, length, channels = v.shape
-        separated = self.output(self.activation(v))
+        separated = self.output_projection(self.activation(v))
         half, hop = length // 2, self.kernel // 2
         # Overlap-add of chunks: both halves of every chunk meet their neighbours' on the grid of half chunks.
         halves = separated.view(n, chunks, 2, half, -1)

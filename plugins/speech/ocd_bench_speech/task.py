@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ocd_bench import Dataset, Request, Splits, Task, UsageError
+from ocd_bench_speech.datasets import DATASETS
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +37,10 @@ class SpeechSettings:
     model: str = "gated_lstm"
     channels: int = 64
     hidden: int = 64
-    blocks: int = 3
+    blocks: int = 2
     kernel: int = 32
-    base_steps: int = 8000
-    base_batch: int = 8
+    base_steps: int = 12_000
+    base_batch: int = 4
     base_lr: float = 1e-3
     base_clip: float = 5.0
     base_checks: int = 20
@@ -76,12 +77,7 @@ class SpeechTask(Task):
     }
 
     def datasets(self) -> Sequence[Dataset]:
-        return (
-            Dataset("voices", "synthetic voices (formant synthesis)", embedded=True),
-            Dataset("librispeech_8k", "read speech by speaker, any folder of LibriSpeech's layout or with a manifest.csv"),
-            Dataset("fsdd", "spoken digits of 6 speakers"),
-            Dataset("librimix", "folder of LibriMix mixtures (Libri2Mix to Libri5Mix)"),
-        )
+        return DATASETS
 
     def load_data(self, request: Request) -> Splits:
         """Splits of ``voices``, ``librimix``, or any folder of utterances by speaker. They are the same for every seed.

@@ -17,6 +17,7 @@ from ocd_bench.seeds import derive
 
 RATE = 8000
 FRAMES_PER_S = 200
+HOP = RATE // FRAMES_PER_S
 
 # Mean formants (Hz) of ten American English vowels, men; Peterson and Barney 1952. The fourth is set to 3500 Hz.
 VOWELS = np.array([
@@ -62,16 +63,16 @@ def speak(number: int, seconds: float, registers: int = 2) -> Array:
     who = voice(number, registers)
     random = np.random.default_rng(derive("speech", "voices", "utterance", number))
     samples = round(seconds * RATE)
-    frames = int(np.ceil(seconds * FRAMES_PER_S)) + 1
+    frames = -(-samples // HOP) + 1
     loudness, formants, pitch, noise = _score(who, frames, random)
-    sound = _harmonics(who, loudness, formants, pitch, samples)
-    white = np.fft.rfft(random.standard_normal(samples))
-    frequency = np.fft.rfftfreq(samples, 1 / RATE)
-    times, grid = np.arange(samples) / RATE, np.arange(frames) / FRAMES_PER_S
+    sound = _harmonics(who, loudness, formants, pitch)
+    white = np.fft.rfft(random.standard_normal(len(sound)))
+    frequency = np.fft.rfftfreq(len(sound), 1 / RATE)
     for (low, high), gain in zip(BANDS, noise.T, strict=True):
-        shape = np.exp(-0.5 * ((frequency - (low + high) / 2) / ((high - low) / 2)) ** 2)
-        hiss = np.fft.irfft(white * shape, samples)
-        sound += np.interp(times, grid, gain) * hiss / hiss.std()
+        shape = np.exp(-0.5 * ((frequency - (low + high) / 2) / ((high - low) / 2)) ** 2) * (frequency < 3900)
+        hiss = np.fft.irfft(white * shape, len(sound))
+        sound += _per_sample(gain) * hiss / hiss.std()
+    sound = sound[:samples]
     return (0.1 * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
 
 
@@ -109,18 +110,22 @@ def _smooth(track: Array, width: int) -> Array:
     return np.convolve(padded, window / window.sum(), mode="valid")
 
 
-def _harmonics(who: Voice, loudness: Array, formants: Array, pitch: Array, samples: int) -> Array:
-    """Sum over harmonics k of |k| tilt · H(k f0) · exp(i k phase), real part; H is the product of the formants' resonances."""
-    times, grid = np.arange(samples) / RATE, np.arange(len(pitch)) / FRAMES_PER_S
-    phase = 2 * np.pi * np.cumsum(np.interp(times, grid, pitch)) / RATE
-    step = np.exp(1j * phase)
-    turn, sound = np.ones_like(step), np.zeros(samples)
+def _per_sample(track: Array) -> Array:
+    """A track of F frames as (F - 1) * 40 samples, linearly between them."""
+    weight = np.arange(HOP) / HOP
+    return (track[:-1, None] * (1 - weight) + track[1:, None] * weight).ravel()
+
+
+def _harmonics(who: Voice, loudness: Array, formants: Array, pitch: Array) -> Array:
+    """Sum over harmonics k of tilt(k) · H(k f0) · exp(i k phase), real part; H is the product of the formants' resonances."""
+    turn = np.exp(2j * np.pi * np.cumsum(_per_sample(pitch)) / RATE)
+    harmonic, sound = np.ones_like(turn), np.zeros(len(turn))
+    squares = formants**2
     for k in range(1, int(3700 / pitch.min()) + 1):
-        turn = turn * step
+        harmonic *= turn
         frequency = k * pitch
-        squares = formants**2
         response = np.prod(squares / (squares - frequency[:, None] ** 2 + 1j * frequency[:, None] * BANDWIDTHS), axis=1)
         fade = np.clip((3800 - frequency) / 200, 0, 1)  # nothing beyond the Nyquist frequency
         gain = loudness * fade * response * 10 ** (who.tilt / 20 * np.log2(k))
-        sound += np.interp(times, grid, gain.real) * turn.real - np.interp(times, grid, gain.imag) * turn.imag
+        sound += (_per_sample(gain) * harmonic).real
     return sound / np.abs(sound).max()

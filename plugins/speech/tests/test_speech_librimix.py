@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from ocd_bench_speech.librimix import read_librimix
 
 from ocd_bench import DataMissing, UsageError
+from ocd_bench_speech.librimix import read_librimix
 
 COUNTS = {"train": 4, "val": 3, "test": 3}
 

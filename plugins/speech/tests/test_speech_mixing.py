@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ocd_bench_speech.mixing import Pool, at_speed, normalised
 
 from ocd_bench import UsageError
+from ocd_bench_speech.mixing import Pool, at_speed, normalised
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -87,7 +87,7 @@ def test_silent_stretches_are_avoided() -> None:
 
 def test_speeds_are_the_same_speaker_faster_or_slower() -> None:
     faster = at_speed(tones(3)["s2"][0], 1.1)
-    assert len(faster) == round(4000 / 1.1)
+    assert abs(len(faster) - 4000 / 1.1) < 2
     assert abs(pitch(faster[200:3200]) - 330) <= 2
     sources = Pool(tones(2), 2000, speeds=(0.9, 1.0, 1.1)).draw(60, 2, 0.0, seeded())
     pitches = {round(pitch(wave) / 10) * 10 for wave in sources.flatten(0, 1)}

@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
-from ocd_bench_speech.models import ConvTasNet, build, last_projection
-from ocd_bench_speech.mulcat import GatedLSTM, MulCat
-from ocd_bench_speech.task import SpeechSettings
 
 from ocd_bench import UsageError
 from ocd_bench.engine.deltas import Full
 from ocd_bench.engine.layer import TargetLayer, candidates
+from ocd_bench_speech.models import ConvTasNet, build, last_projection
+from ocd_bench_speech.mulcat import GatedLSTM, MulCat
+from ocd_bench_speech.task import SpeechSettings
 
 
 def small(model: str = "gated_lstm", speakers: int = 2, **changes: int) -> torch.nn.Module:
@@ -42,8 +42,8 @@ def test_chunks_overlap_and_add_to_the_frames_they_were_cut_from() -> None:
     network = GatedLSTM(2, channels=8, hidden=4, blocks=1, kernel=16)
     with torch.no_grad():
         network.activation.weight.fill_(1.0)
-        network.output.weight.copy_(torch.eye(8).repeat(2, 1))
-        network.output.bias.zero_()
+        network.output_projection.weight.copy_(torch.eye(8).repeat(2, 1))
+        network.output_projection.bias.zero_()
         x = mixtures()
         v, level = network._encode(x)
         found = network._decode(v, level, x.shape[-1])
@@ -90,19 +90,19 @@ def test_per_sample_weights_of_the_chosen_layer_equal_a_loop_over_changed_copies
         found = layer.forward(layer.trace(x), Full(change))
         for row in range(3):
             other = copy.deepcopy(network)
-            weight = other.get_submodule(str(name)).weight
-            weight += change[row].view_as(weight)
+            weight = other.get_parameter(f"{name}.weight")
+            weight.add_(change[row].view_as(weight))
             torch.testing.assert_close(found[row : row + 1], other(x[row : row + 1]), rtol=1e-4, atol=1e-5)
 
 
 def test_every_projection_can_be_adapted() -> None:
     network = small()
-    wanted = {f"blocks.{i}.{path}.projection" for i in range(2) for path in ("along", "across")} | {"encoder", "output"}
+    wanted = {f"blocks.{i}.{path}.projection" for i in range(2) for path in ("along", "across")} | {"encoder", "output_projection"}
     assert set(candidates(network, mixtures())) == wanted
 
 
 def test_layers_of_our_models_and_of_others() -> None:
-    assert last_projection(small()) == "blocks.1.across.projection"
+    assert last_projection(small()) == "output_projection"
     assert last_projection(ConvTasNet(2, 8, 8, 1, 16)) == "network.mask_generator.output_conv"
     assert last_projection(torch.nn.Linear(2, 2)) is None
 

@@ -6,6 +6,7 @@ from itertools import permutations
 
 import pytest
 import torch
+
 from ocd_bench_speech.separation import (
     align,
     assign,

@@ -6,15 +6,16 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import torch
-from ocd_bench_speech.separation import pit_si_sdr
-from ocd_bench_speech.task import SpeechSettings, SpeechTask
 
 from ocd_bench import DataMissing, Request, Splits, UsageError
 from ocd_bench.testing import TaskConformance
+from ocd_bench_speech.separation import pit_si_sdr
+from ocd_bench_speech.task import SpeechSettings, SpeechTask
 
 TINY = {
     "seconds": 0.5, "train_mixtures": 24, "val_mixtures": 8, "test_mixtures": 10, "speeds": (1.0,), "channels": 16, "hidden": 8,
@@ -23,7 +24,7 @@ TINY = {
 TASK = SpeechTask()
 
 
-def request(dataset: str = "voices", folder: Path | None = None, seed: int = 0, **changes: object) -> Request:
+def request(dataset: str = "voices", folder: Path | None = None, seed: int = 0, **changes: Any) -> Request:
     settings = SpeechSettings(**{**TINY, **changes})  # type: ignore[arg-type]
     return Request("speech", dataset, settings, "quick", seed, data_dirs=(folder,) if folder else ())
 
@@ -124,7 +125,7 @@ def test_a_folder_of_any_name(tmp_path: Path) -> None:
         ({"speeds": (3.0,)}, "speech.speeds"),
     ],
 )
-def test_settings_out_of_range(changes: dict[str, object], message: str) -> None:
+def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TASK.load_data(request(**changes))
 
@@ -146,6 +147,7 @@ def test_sounds_to_listen_to(splits: Splits, tmp_path: Path) -> None:
 
 
 def test_importing_the_plugin_loads_nothing_heavy() -> None:
-    code = "import sys, ocd_bench_speech; print([m for m in ('torch', 'torchaudio', 'soundfile', 'scipy', 'numpy') if m in sys.modules])"
+    heavy = ("torch", "torchaudio", "soundfile", "scipy", "numpy")
+    code = f"import sys, ocd_bench_speech; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from ocd_bench_speech.voices import speak, voice
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ocd_bench import Dataset, Request, Splits, Task, UsageError
+from ocd_bench_tabular.datasets import DATASETS
 from ocd_bench_tabular.settings import TabularSettings
 
 if TYPE_CHECKING:
@@ -41,14 +42,7 @@ class Tabular(Task):
     corruptions = tuple(SEVERITY)
 
     def datasets(self) -> Sequence[Dataset]:
-        return (
-            Dataset("diabetes", "disease progression after a year, 442 rows, 10 features (scikit-learn)", embedded=True),
-            Dataset("breast-cancer", "benign or malignant, 569 rows, 30 features (scikit-learn)", embedded=True),
-            Dataset("wine", "three cultivars, 178 rows, 13 features (scikit-learn)", embedded=True),
-            Dataset("california_housing", "median house value in 100,000 dollars, 20,640 rows, 8 features (StatLib)"),
-            Dataset("letor_mq2008", "relevance of documents, 15,211 rows, 46 features, official folds (LETOR 4.0)"),
-            Dataset("mslr_web10k", "relevance of documents, 136 features, official folds (Microsoft)"),
-        )
+        return DATASETS
 
     def load_data(self, request: Request) -> Splits:
         """Splits of an embedded dataset, a known one, or the CSV in the folder of that name.

@@ -22,7 +22,7 @@ def choose(channels: int, side: int, preset: str) -> str:
     if channels == 1 and side <= SMALL:
         return "lenet5"
     if preset == "quick":
-        return "resnet18-slim"
+        return "lenet5-bn" if side <= SMALL else "resnet18-slim"
     return "googlenet" if preset == "paper" and side <= SMALL else "resnet18"
 
 

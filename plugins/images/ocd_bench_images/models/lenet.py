@@ -42,7 +42,8 @@ class LeNet5(nn.Module):
         self.norm2 = nn.BatchNorm2d(16) if norm else nn.Identity()
         for layer in (self.conv1, self.conv2, self.conv3, self.fc1):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = max_pool2d(relu(self.norm1(self.conv1(x))), 2)

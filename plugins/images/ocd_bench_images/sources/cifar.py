@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -13,54 +13,63 @@ from ocd_bench import UsageError
 from ocd_bench_images.sources.pool import Source, array_pool
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+TEST = "test_batch.bin"
+ARCHIVE = "cifar-10-binary.tar.gz"
 RECORD = 1 + 3 * 32 * 32
 BATCH_LIMIT = 10_000 * RECORD
 """Bytes of an official batch; a file may be shorter, not longer."""
-ARCHIVE = "cifar-10-binary.tar.gz"
 
 
 def open_cifar(folder: Path) -> Source | None:
-    """The dataset of ``data_batch_*.bin`` and ``test_batch.bin``, unpacked or in the official archive; None if absent.
+    """The dataset of ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, unpacked or in the official archive;
+    None where ``folder`` has neither.
 
     Raises:
         UsageError: if a file is missing or damaged.
     """
-    batches = sorted(folder.glob("data_batch_*.bin"))
-    if batches or (folder / "test_batch.bin").exists():
-        return _source(folder, [path.name for path in batches], lambda name: _read_file(folder / name))
-    archive = folder / ARCHIVE
-    if not archive.is_file():
-        return None
+    if any((folder / name).exists() for name in (*TRAIN, TEST)):
+        return _source(folder, _read_files(folder))
+    if (folder / ARCHIVE).is_file():
+        return _source(folder / ARCHIVE, _read_archive(folder / ARCHIVE))
+    return None
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for path in (folder / name for name in (*TRAIN, TEST)):
+        if not path.exists():
+            continue
+        try:
+            with open(path, "rb") as file:
+                found[path.name] = file.read(BATCH_LIMIT + 1)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return found
+
+
+def _read_archive(archive: Path) -> dict[str, bytes]:
+    """The batches, in one pass over the archive; nothing is unpacked to disk."""
+    found = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            members = {Path(member.name).name: member for member in tar.getmembers() if member.isfile()}
-
-            def read(name: str) -> bytes:
-                file = tar.extractfile(members[name]) if name in members else None
-                if file is None:
-                    raise UsageError(f"{archive}: {name} is missing; get the archive again")
-                return file.read(BATCH_LIMIT + 1)
-
-            names = sorted(name for name in members if name.startswith("data_batch_") and name.endswith(".bin"))
-            return _source(archive, names, read)
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                file = tar.extractfile(member) if name in (*TRAIN, TEST) and member.isfile() else None
+                if file is not None:
+                    found[name] = file.read(BATCH_LIMIT + 1)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise UsageError(f"{archive}: broken archive ({error}); get it again") from error
+    return found
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(BATCH_LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _source(where: Path, names: list[str], read: Callable[[str], bytes]) -> Source:
-    if not names:
-        raise UsageError(f"{where}: data_batch_1.bin to data_batch_5.bin are missing; get the binary version again")
-    parts = [_records(read(name), f"{where}: {name}") for name in names]
-    train, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Source(array_pool(train, labels), array_pool(*_records(read("test_batch.bin"), f"{where}: test_batch.bin")), CLASSES)
+def _source(where: Path, files: Mapping[str, bytes]) -> Source:
+    for name in (*TRAIN, TEST):
+        if name not in files:
+            raise UsageError(f"{where}: {name} is missing; get the binary version again")
+    pictures, labels = zip(*(_records(files[name], f"{where}: {name}") for name in (*TRAIN, TEST)), strict=True)
+    train = array_pool(np.concatenate(pictures[:-1]), np.concatenate(labels[:-1]))
+    return Source(train, array_pool(pictures[-1], labels[-1]), CLASSES)
 
 
 def _records(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:

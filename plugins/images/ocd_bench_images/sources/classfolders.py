@@ -73,7 +73,7 @@ def _parts(place: Path) -> dict[str, list[Entry]]:
                 _add(found, part, packed, {name: _without(name, PARTS) for name in packed.names})
     else:
         packed = ZipTree(place)
-        tops = {PurePosixPath(name).parts[0] for name in packed.names if not name.startswith("__MACOSX")}
+        tops = {name.partition("/")[0] for name in packed.names if not name.startswith("__MACOSX")}
         wrapper = tops if len(tops) == 1 and not tops & PARTS.keys() else ()
         grouped: dict[str, dict[str, str]] = {}
         for name in packed.names:

@@ -1,0 +1,186 @@
+"""How often does ``ocd-bench compare`` cry wolf, and what does it find? Synthetic runs with known seed and sample effects.
+
+Latent score of sample i in method m under seed s: advantage(m) + difficulty(i) + shift(s) + shift(m, s) + noise(m, s, i).
+Accuracy asks whether it is above zero; "dB" is the latent score itself. A null comparison is two runs by the same law with
+other seeds; a false alarm is one whose exit code is 1. Power is the smallest true loss of one method found 9 times in 10.
+
+    python benchmarks/compare_error_rates.py [--comparisons 200] [--seeds 3,5] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ocd_bench.compare import compare_runs
+from ocd_bench.results import Key, Run
+from ocd_bench.stats import Array, holm, swap_test
+
+METHODS = ("base", "ocd", "ocd-x5", "ocd-noscale", "tent-layer", "capacity", "oracle")
+ADVANTAGE = (0.0, 0.3, 0.35, 0.1, -0.05, 0.2, 1.5)
+TASKS = ("images", "speech")
+MACHINE = {"device": "cpu", "cpu": "one", "threads": 1, "torch": "2"}
+
+
+@dataclass(frozen=True)
+class Law:
+    """What varies: ``shared`` and ``own`` are SDs of a seed's shift, of all methods together and of each by itself."""
+
+    name: str
+    n: int = 1000
+    shared: float = 0.0
+    own: float = 0.0
+    noise: float = 0.5
+    binary: bool = True
+
+
+LAWS = (
+    Law("samples only"),
+    Law("small seed effects", shared=0.05, own=0.02),
+    Law("large seed effects", shared=0.2, own=0.1),
+    Law("large, mostly shared", shared=0.3, own=0.03),
+    Law("small test set", n=150, shared=0.1, own=0.05),
+    Law("dB, small", shared=0.1, own=0.05, binary=False),
+    Law("dB, large", shared=0.5, own=0.2, binary=False),
+)
+
+
+def make_run(
+    law: Law, seeds: Sequence[int], random: np.random.Generator, loss: float = 0.0, twin: Run | None = None, refit: float = 0.0
+) -> Run:
+    """A run of two tasks by ``law``.
+
+    Args:
+        loss: true mean loss of ``ocd`` in the first task.
+        twin: take this run's latent scores in place of new draws: the same seeds on the same machine.
+        refit: SD of another shift per (method, seed), drawn anew for ``twin`` as well, with as much noise per sample: fits
+            whose randomness is not that of the twin.
+    """
+    cells: dict[Key, dict] = {}
+    loaded: dict[Key, dict[str, Array]] = {}
+    metric, unit = ("accuracy", "fraction") if law.binary else ("si_sdr", "dB")
+    for number, task in enumerate(TASKS):
+        difficulty = 1.5 * np.random.default_rng([7, number]).normal(size=law.n)
+        for seed in seeds:
+            together = law.shared * random.normal()
+            base = (task, seed) if twin is not None else (task, seed, float(random.random()))
+            for name, advantage in zip(METHODS, ADVANTAGE, strict=True):
+                key = Key(task, "default", name, seed)
+                latent = 1 + advantage + difficulty + together
+                latent += law.own * random.normal() + law.noise * random.normal(size=law.n)
+                if twin is not None:
+                    latent = twin._loaded[key]["latent"]
+                redrawn = refit * random.normal() + law.noise * random.normal(size=law.n) if refit and name != "base" else 0.0
+                scores = latent + redrawn
+                scores = (scores > 0).astype(float) if law.binary else scores
+                if loss and (number, name) == (0, "ocd"):
+                    scores = _worse(scores, loss, law.binary, random)
+                value = float(scores.mean())
+                info = {"value": value, "unit": unit, "higher_is_better": True, "primary": True, "reduce": "mean"}
+                prints = {"config": "one", "data": task, "base": hashlib.sha256(repr(base).encode()).hexdigest()}
+                cells[key] = {"status": "ok", "n_test": law.n, "metrics": {metric: info}, "cost": {}, "fingerprint": prints}
+                loaded[key] = {metric: scores, "latent": latent}
+    return Run("run", {"environment": MACHINE, "tasks": {}}, cells, {}, loaded)
+
+
+def _worse(scores: Array, loss: float, binary: bool, random: np.random.Generator) -> Array:
+    if not binary:
+        return scores - loss * random.normal(1.0, 1.0, size=len(scores))
+    return np.where(random.random(len(scores)) < loss / scores.mean(), 0.0, scores)
+
+
+def false_alarms(law: Law, seeds: int, comparisons: int, random: np.random.Generator) -> tuple[float, float]:
+    """Shares of null comparisons with exit code 1: ours, and that of a test that only pairs samples (same level, Holm, and
+    smallest loss that matters)."""
+    ours = naive = 0
+    for _ in range(comparisons):
+        one = make_run(law, range(seeds), random)
+        two = make_run(law, range(seeds, 2 * seeds), random)
+        result = compare_runs(one, two)
+        ours += result.exit_code() == 1
+        naive += _naive(one, two, result)
+    return ours / comparisons, naive / comparisons
+
+
+def _naive(one: Run, two: Run, result: object) -> bool:
+    p, losses = [], []
+    for row in result.rows:  # type: ignore[attr-defined]
+        sides = [
+            np.stack([run._loaded[key][row.metric] for key in run.cells if key[:3] == tuple(row.name)]) for run in (one, two)
+        ]
+        p.append(swap_test(*sides, "mean", draws=999))
+        losses.append(sides[0].mean() - sides[1].mean() > row.minimal_effect)
+    return any(adjusted < 0.01 and lost for adjusted, lost in zip(holm(p), losses, strict=True))
+
+
+def found(law: Law, seeds: int, loss: float, repeats: int, random: np.random.Generator, same_seeds: bool) -> float:
+    """Share of comparisons that find a true loss of one method."""
+    hits = 0
+    for _ in range(repeats):
+        one = make_run(law, range(seeds), random)
+        if same_seeds:
+            one = make_run(law, range(seeds), random, twin=one)
+            two = make_run(law, range(seeds), random, loss, twin=one)
+        else:
+            two = make_run(law, range(seeds, 2 * seeds), random, loss)
+        row = next(row for row in compare_runs(one, two).rows if tuple(row.name) == ("images", "default", "ocd"))
+        hits += row.verdict == "regression"
+    return hits / repeats
+
+
+def smallest_found(law: Law, seeds: int, repeats: int, random: np.random.Generator, same_seeds: bool) -> float | None:
+    """The smallest loss on a grid that is found 9 times in 10; None if not even the largest is."""
+    grid = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
+    for loss in grid if law.binary else [10 * loss for loss in grid]:
+        if found(law, seeds, loss, repeats, random, same_seeds) >= 0.9:
+            return loss
+    return None
+
+
+def redrawn(law: Law, seeds: int, comparisons: int, refit: float, random: np.random.Generator) -> float:
+    """Share of alarms between runs of the same seeds and bases whose fits were redrawn: a harmless change of code."""
+    alarms = 0
+    for _ in range(comparisons):
+        one = make_run(law, range(seeds), random)
+        one, two = (make_run(law, range(seeds), random, twin=one, refit=refit) for _ in range(2))
+        alarms += compare_runs(one, two).exit_code() == 1
+    return alarms / comparisons
+
+
+def show(loss: float | None, law: Law) -> str:
+    """``1.0 points``"""
+    if loss is None:
+        return "none"
+    return f"{100 * loss:.1f} points" if law.binary else f"{loss:.2f} dB"
+
+
+def main() -> None:
+    """Print one line per law and number of seeds."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--comparisons", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--seeds", default="2,3,5")
+    parser.add_argument("--quick", action="store_true", help="the first two laws with small test sets")
+    args = parser.parse_args()
+    laws = [replace(law, n=200) for law in LAWS[:2]] if args.quick else LAWS
+    print(f"{len(METHODS) * len(TASKS)} rows, {args.comparisons} null comparisons each; alarms: share with exit code 1")
+    print(f"{'law':22} {'seeds':>5} {'alarms':>7} {'pairing only':>12} {'found, other seeds':>18} {'found, same seeds':>18}")
+    for law in laws:
+        for seeds in (int(part) for part in args.seeds.split(",")):
+            random = np.random.default_rng([1, seeds, law.n])
+            ours, naive = false_alarms(law, seeds, args.comparisons, random)
+            other = smallest_found(law, seeds, args.repeats, random, same_seeds=False)
+            same = smallest_found(law, seeds, args.repeats, random, same_seeds=True)
+            line = f"{law.name:22} {seeds:5d} {ours:7.3f} {naive:12.3f} {show(other, law):>18} {show(same, law):>18}"
+            print(line, flush=True)
+    for refit in (0.01, 0.03, 0.1):
+        alarms = redrawn(LAWS[1], 3, args.comparisons, refit, np.random.default_rng(2))
+        print(f"same seeds, fits redrawn (shift SD {refit}): alarms {alarms:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""``ocd-bench compare``: is any row of a candidate run worse than in a baseline run?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of design section 2, and the thresholds."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="test a run against a baseline, for CI",
+        description=__doc__,
+        epilog="exit codes: 0 fine; 1 a row is worse or lost its number; 2 not comparable, or a row is missing; "
+        "4 no row could be compared",
+    )
+    parser.add_argument("baseline", type=Path, metavar="BASELINE", help="run folder")
+    parser.add_argument("candidate", type=Path, metavar="CANDIDATE", help="run folder")
+    parser.add_argument(
+        "--format", default="table", choices=("table", "markdown", "json", "junit"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--fail-on", default="regression", choices=("regression", "never"), help="when to exit with 1; default: %(default)s"
+    )
+    parser.add_argument(
+        "--metrics", default="primary", choices=("primary", "all"), help="which metrics to test; default: %(default)s"
+    )
+    parser.add_argument("--thresholds", type=Path, metavar="FILE.toml", help="smallest losses that matter, by row")
+    parser.add_argument("--allow-missing", action="store_true", help="rows of the baseline may be absent from the candidate")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, and return the exit code."""
+    from ocd_bench.cli.report import deliver
+    from ocd_bench.compare import Thresholds, compare_runs, read_thresholds
+    from ocd_bench.results import read_run
+
+    thresholds = read_thresholds(args.thresholds) if args.thresholds else Thresholds()
+    comparison = compare_runs(read_run(args.baseline), read_run(args.candidate), thresholds, args.metrics)
+    code = comparison.exit_code(args.fail_on, args.allow_missing)
+    if args.format == "json":
+        from ocd_bench.compare.machine import render_json
+
+        text = render_json(comparison, code)
+    elif args.format == "junit":
+        from ocd_bench.compare.machine import render_junit
+
+        text = render_junit(comparison, args.allow_missing)
+    else:
+        from ocd_bench.compare import output
+
+        text = output.render_markdown(comparison) if args.format == "markdown" else output.render_text(comparison)
+    deliver(text, args.out)
+    return code

@@ -1,0 +1,49 @@
+"""``ocd-bench report``: the comparison table of stored runs, in any format."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of design section 2."""
+    parser = subparsers.add_parser("report", help="show stored runs as a table or a page", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; several are shown as one")
+    parser.add_argument(
+        "--format", default="table", choices=("table", "markdown", "csv", "latex", "html"), help="default: %(default)s"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout")
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="a plugin whose columns to add")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print, or write, and return the exit code: 4 if the runs hold no number at all."""
+    from ocd_bench.plugin.manager import load_plugins
+    from ocd_bench.report import build_table, render
+    from ocd_bench.results import merge_runs, read_run
+
+    stored = merge_runs([read_run(path) for path in args.runs])
+    table = build_table(stored, columns=load_plugins(tuple(args.plugin)).hook.ocd_bench_report_columns)
+    deliver(render(table, args.format), args.out)
+    return 0 if any(cell["status"] == "ok" for cell in stored.cells.values()) else 4
+
+
+def deliver(text: str, out: Path | None) -> None:
+    """``text`` to a file, atomically, or to stdout.
+
+    Raises:
+        UsageError: if the file cannot be written.
+    """
+    from ocd_bench.errors import UsageError
+    from ocd_bench.results import write_atomic
+
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_atomic(out, text.encode("utf-8"))
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot write there: {error.strerror or error}") from error

@@ -1,0 +1,8 @@
+"""Comparing two stored runs: is any row of the candidate worse than it was in the baseline?"""
+
+from __future__ import annotations
+
+from ocd_bench.compare.judge import Comparison, RowResult, compare_runs
+from ocd_bench.compare.thresholds import Thresholds, read_thresholds
+
+__all__ = ["Comparison", "RowResult", "Thresholds", "compare_runs", "read_thresholds"]

@@ -1,0 +1,114 @@
+"""The `capacity` control: a plain network of the hypernetwork's size, on the same inputs, that corrects the base's output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ocd_bench.engine.condition import Condition, Features
+from ocd_bench.engine.denoiser import Trunk, parameter_count
+from ocd_bench.engine.ocd import make_condition, make_overfitter
+from ocd_bench.engine.problem import Problem
+from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.targets import Overfitter, Targets, join
+from ocd_bench.engine.training import Record, Training, shuffled, train
+from ocd_bench.errors import NotApplicable
+from ocd_bench.seeds import derive
+
+LARGEST_OUTPUT = 1024
+"""Numbers per sample up to which an output is a small vector."""
+
+
+class PlainNetwork(nn.Module):
+    """What to add to the base's output ``(N, D)``, from the hypernetwork's condition and through its trunk."""
+
+    def __init__(self, condition: Condition, trunk: Trunk) -> None:
+        super().__init__()
+        self.condition, self.trunk = condition, trunk
+
+    def forward(self, features: Features, inputs: Tensor | None) -> Tensor:
+        return self.trunk(self.condition(features, inputs))
+
+
+class FittedPlain:
+    """A trained plain network; see :func:`fit_plain`."""
+
+    def __init__(self, problem: Problem, overfitter: Overfitter, network: PlainNetwork, history: list[Record]) -> None:
+        self.problem, self.overfitter, self.network, self.history = problem, overfitter, network, history
+        self.parameters = parameter_count(network)
+
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor, gains: Sequence[float]) -> list[Tensor]:
+        """Base output plus each gain times the network's, ``(N, ...)``."""
+        found: list[list[Tensor]] = [[] for _ in gains]
+        for piece in inputs.split(self.overfitter.rows(inputs)):
+            trace = self.problem.layer.trace(piece.to(self.problem.device))
+            more = self.network(self.overfitter.describe(trace), trace.inputs).reshape(trace.output.shape)
+            for gain, parts in zip(gains, found, strict=True):
+                parts.append(trace.output + gain * more)
+        return [torch.cat(parts) for parts in found]
+
+
+def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
+    """Train a plain network on the training samples, with the hypernetwork's budget, augmentation, encoder and trunk.
+
+    It begins at the base's own output, so that it is no weaker a control than need be.
+
+    Raises:
+        NotApplicable: if the output is not a small vector.
+    """
+    inputs, targets = problem.train
+    cuda = [problem.device] if problem.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(derive(problem.seed, "weights"))
+        output = problem.layer.trace(inputs[:1].to(problem.device)).output
+        if output.ndim > 2 or output[0].numel() > LARGEST_OUTPUT or not output.is_floating_point():
+            raise NotApplicable(
+                f"the output of a sample has shape {tuple(output.shape[1:])}, not that of a vector of at most {LARGEST_OUTPUT} "
+                "numbers: no plain network of the hypernetwork's size gives it"
+            )
+        encoder = problem.encoder() if settings.input_encoder else None
+        encoder = None if encoder is None else encoder.to(problem.device)
+        overfitter = make_overfitter(problem, settings, encoder)
+        pilot = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
+        known = _describe(overfitter, *overfitter.change(inputs[pilot], targets[pilot], problem.generator("pilot")))
+        condition = make_condition(overfitter, encoder, settings.width, known)
+        network = PlainNetwork(condition, Trunk(output[0].numel(), settings.width, settings.depth)).to(problem.device)
+        condition.calibrate(known.features)
+        return _train(problem, settings, overfitter, network)
+
+
+def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, network: PlainNetwork) -> FittedPlain:
+    inputs, targets = problem.train
+    indices = shuffled(len(inputs), settings.batch_size, problem.generator("order"))
+    changes = problem.generator("augment")
+
+    def loss(module: PlainNetwork) -> Tensor:
+        chosen = next(indices)
+        x, y = overfitter.change(inputs[chosen], targets[chosen], changes)
+        known = _describe(overfitter, x, y)
+        return problem.loss(
+            known.code + module(known.features, known.inputs).reshape(known.code.shape), y.to(problem.device)
+        ).mean()
+
+    held, answers = problem.validation(min(settings.val_samples, 512))
+
+    def validate(module: PlainNetwork) -> float:
+        fitted = FittedPlain(problem, overfitter, module, [])
+        (found,) = fitted.outputs(held, (1.0,))
+        return float(problem.loss(found, answers.to(problem.device)).mean())
+
+    how = Training.of(settings)
+    best, history = train(network, loss, validate, how, lambda done, total: problem.progress("capacity", done, total))
+    return FittedPlain(problem, overfitter, best, history)
+
+
+def _describe(overfitter: Overfitter, inputs: Tensor, targets: Tensor) -> Targets:
+    """Features of changed samples; in place of a code, the base's output."""
+    parts = []
+    for piece in inputs.split(overfitter.rows(inputs)):
+        trace = overfitter.layer.trace(piece.to(overfitter.device))
+        parts.append(Targets(overfitter.describe(trace), trace.output, trace.inputs if overfitter.keep_inputs else None))
+    return join(parts)

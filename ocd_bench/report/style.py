@@ -1,0 +1,69 @@
+"""Style sheet and script of the HTML report. Nothing is fetched: the page works from a file, on a phone, without a network."""
+
+_LIGHT = """--page:#ffffff;--text:#1b1f24;--quiet:#57606a;--rule:#d0d7de;--band:#f6f8fa;--link:#0550ae;
+--better:#116329;--worse:#a40e26;--dot:#0550ae;--s0:#0550ae;--s1:#953800;--s2:#116329;--s3:#8250df;--s4:#57606a;--s5:#a40e26;color-scheme:light;"""
+_DARK = """--page:#0d1117;--text:#e6edf3;--quiet:#9da7b3;--rule:#3d444d;--band:#161b22;--link:#79c0ff;
+--better:#56d364;--worse:#ff7b72;--dot:#79c0ff;--s0:#79c0ff;--s1:#ffa657;--s2:#56d364;--s3:#d2a8ff;--s4:#9da7b3;--s5:#ff7b72;color-scheme:dark;"""
+
+CSS = (
+    f"""
+:root{{{_LIGHT}}}
+@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{_DARK}}}}}
+:root[data-theme=dark]{{{_DARK}}}
+"""
+    + """
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:76rem;padding:1rem;background:var(--page);color:var(--text);
+font:1rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+header{display:flex;gap:1rem;align-items:start;justify-content:space-between}
+h1{font-size:1.5rem;margin:0}h2{font-size:1.25rem;margin:2.5rem 0 .5rem}
+p,ul,dl{margin:.5rem 0}ul{padding-left:1.25rem}a{color:var(--link)}
+.quiet,figcaption,caption{color:var(--quiet);font-size:.9rem}
+button{font:inherit;color:inherit;background:none;border:1px solid var(--rule);border-radius:.4rem;
+padding:.25rem .6rem;cursor:pointer}
+button:focus-visible,a:focus-visible,summary:focus-visible,
+.scroll:focus-visible{outline:2px solid var(--link);outline-offset:2px}
+.scroll{overflow-x:auto;border:1px solid var(--rule);border-radius:.4rem}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+caption{text-align:left;padding:.5rem .6rem}
+th,td{padding:.35rem .6rem;border-top:1px solid var(--rule);text-align:right;white-space:nowrap}
+th[scope=row],thead th:first-child{text-align:left;position:sticky;left:0;background:var(--page);z-index:1}
+summary{cursor:pointer;margin-top:1rem;color:var(--link)}
+td.words{text-align:left;white-space:normal;color:var(--quiet)}td.words span{display:block;max-width:min(58vw,45rem)}td.failed{color:var(--worse)}
+thead th,thead th:first-child{background:var(--band)}
+thead button{border:0;padding:0;font-weight:inherit;text-align:inherit}
+thead button::after{content:"\\2195";opacity:.5;padding-left:.3em}
+th[aria-sort=ascending] button::after{content:"\\2191";opacity:1}
+th[aria-sort=descending] button::after{content:"\\2193";opacity:1}
+td.better,td.worse{font-weight:700}td.better{color:var(--better)}td.worse{color:var(--worse)}
+.hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1rem;margin-top:1rem}
+figure{margin:0;border:1px solid var(--rule);border-radius:.4rem;padding:.6rem}
+svg{display:block;width:100%;max-width:35rem;height:auto;margin:auto}svg text{fill:var(--text);font-size:12px}
+svg .small{font-size:11px;fill:var(--quiet)}.axis{stroke:var(--quiet)}.grid{stroke:var(--rule);stroke-opacity:.5}
+.zero{stroke:var(--quiet);stroke-dasharray:4 3}.dot,.bar,.point{fill:var(--dot)}.point{fill-opacity:.6}
+.whisker{stroke:var(--dot);stroke-width:2.5}.dot.better{fill:var(--better)}.whisker.better{stroke:var(--better)}
+.dot.worse{fill:var(--worse)}.whisker.worse{stroke:var(--worse)}.line{fill:none;stroke-width:2}
+.s0{stroke:var(--s0)}.s1{stroke:var(--s1)}.s2{stroke:var(--s2)}.s3{stroke:var(--s3)}.s4{stroke:var(--s4)}.s5{stroke:var(--s5)}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}dt{color:var(--quiet)}dd{margin:0;overflow-wrap:anywhere}
+@media (max-width:40rem){table{font-size:.88rem}th,td{padding:.3rem .4rem}}
+@media print{button{display:none}.scroll{overflow:visible}}
+"""
+)
+
+SCRIPT = """
+const root=document.documentElement,system=matchMedia('(prefers-color-scheme:dark)');
+const dark=()=>root.dataset.theme?root.dataset.theme=='dark':system.matches;
+const toggle=document.getElementById('theme'),name=()=>{toggle.textContent=dark()?'Light theme':'Dark theme'};
+toggle.hidden=false;name();toggle.onclick=()=>{root.dataset.theme=dark()?'light':'dark';name()};
+for(const button of document.querySelectorAll('thead button'))button.onclick=()=>{
+ const head=button.parentNode,body=head.closest('table').tBodies[0],column=head.cellIndex;
+ const up=head.getAttribute('aria-sort')!='ascending';
+ for(const other of head.parentNode.children)other.removeAttribute('aria-sort');
+ head.setAttribute('aria-sort',up?'ascending':'descending');
+ const value=row=>{const cell=row.cells[column];return cell&&cell.dataset.v!==undefined?cell.dataset.v:null};
+ const order=(a,b)=>{const x=value(a),y=value(b);if(x===null||y===null)return (x===null)-(y===null);
+  const d=isNaN(x)||isNaN(y)?x.localeCompare(y):x-y;return up?d:-d};
+ body.append(...[...body.rows].sort(order));
+};
+"""

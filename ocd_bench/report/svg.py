@@ -1,0 +1,224 @@
+"""Small plots as inline SVG: intervals, bars, lines, points. Colours are classes, so that one page serves both themes.
+
+Every plot has a viewBox about as wide as a phone, so that its letters stay readable there, and scales up a little elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import count
+
+WIDTH = 420
+_LETTER = 6.4
+_ids = count()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of an interval plot; ``mark`` is a class: ``better``, ``worse``, or empty."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Numbers to positions along one side of a plot, linear or logarithmic."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, at = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Round numbers within the axis."""
+        if self.log:
+            decades = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
+            if len(decades) >= 2:
+                every = -(-len(decades) // 5)
+                return [10.0**power for power in list(decades)[::every]]
+            steps = [factor * 10.0**power for power in range(decades.start - 1, decades.stop + 1) for factor in (1, 2, 5)]
+            return [step for step in steps if self.low <= step <= self.high] or [self.low, self.high]
+        unit = 10.0 ** math.floor(math.log10((self.high - self.low) / 4))
+        step = unit * next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (unit * factor) <= 5)
+        first = math.ceil(self.low / step - 1e-9)
+        return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def axis_over(values: Sequence[float], start: float, end: float, log: bool = False, zero: bool = False) -> Axis:
+    """An axis with a little room on both sides; a single value gets some as well.
+
+    Args:
+        log: logarithmic, if all values are positive.
+        zero: must contain zero.
+    """
+    low, high = min(values), max(values)
+    if log and low > 0:
+        room = max(1.1, (high / low) ** 0.05)
+        return Axis(low / room, high * room, start, end, log=True)
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    room = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
+    return Axis(low - room, high + room, start, end)
+
+
+def short(number: float) -> str:
+    """A tick's label."""
+    size = abs(number)
+    if size >= 1e5 or 0 < size < 1e-3:
+        return f"{number:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    if size >= 1000:
+        return f"{number / 1000:g}k"
+    return f"{number:.4g}"
+
+
+def plot(body: Sequence[str], height: float, title: str, description: str) -> str:
+    """An ``svg`` element that a screen reader announces by its title and description."""
+    number = next(_ids)
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-labelledby="t{number} d{number}">'
+        f'<title id="t{number}">{escape(title)}</title><desc id="d{number}">{escape(description)}</desc>'
+        f"{''.join(body)}</svg>"
+    )
+
+
+def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
+    """Text whose baseline begins, is centred or ends at (x, y)."""
+    extra = f' class="{kind}"' if kind else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{escape(words)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """A straight line of class ``kind``."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def intervals(
+    items: Sequence[Item], title: str, unit: str, form: Callable[[float], str], zero: bool = False, bars: bool = False
+) -> str:
+    """A dot with its interval for each item, below each other; with ``zero`` a line there, with ``bars`` a bar from it."""
+    left = 14 + min(150.0, max(len(item.label) for item in items) * _LETTER)
+    values = [v for item in items for v in (item.value, item.low, item.high) if v is not None]
+    axis = axis_over(values, left, WIDTH - 14, zero=zero or bars)
+    bottom = 12 + 24 * len(items)
+    body = _bottom_axis(axis, bottom, unit, 4)
+    if zero or bars:
+        body.append(line(axis(0), 4, axis(0), bottom, "zero"))
+    for place, item in enumerate(items):
+        y = 20 + 24 * place
+        label = item.label if len(item.label) * _LETTER <= 150 else item.label[:22] + "…"
+        body.append(text(left - 8, y + 4, label, "end"))
+        if bars:
+            x, width = min(axis(0), axis(item.value)), abs(axis(item.value) - axis(0))
+            body.append(f'<rect x="{x:.1f}" y="{y - 6}" width="{width:.1f}" height="12" class="bar {item.mark}"/>')
+            continue
+        whiskers = ""
+        if item.low is not None and item.high is not None:
+            body.append(line(axis(item.low), y, axis(item.high), y, f"whisker {item.mark}"))
+            whiskers = f" [{form(item.low)}, {form(item.high)}]"
+        body.append(
+            f'<circle cx="{axis(item.value):.1f}" cy="{y}" r="4.5" class="dot {item.mark}">'
+            f"<title>{escape(item.label)}: {escape(form(item.value) + whiskers)}</title></circle>"
+        )
+    said = "; ".join(f"{item.label} {form(item.value)}" for item in items)
+    return plot(body, bottom + 34, title, said)
+
+
+def lines(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str, below: str) -> str:
+    """Curves ``(label, xs, ys)``, two points each at least; a legend line each."""
+    left, top, bottom = 46.0, 10.0 + 18 * len(series), 200.0 + 18 * len(series)
+    values = [value for _, _, ys in series for value in ys]
+    positive = min(values) > 0 and max(values) / min(values) > 100
+    up = axis_over(values, bottom, top, log=positive)
+    along = axis_over([value for _, xs, _ in series for value in xs], left, WIDTH - 14)
+    body = _bottom_axis(along, bottom, below, top)
+    body += _left_axis(up, left)
+    for place, (label, xs, ys) in enumerate(series):
+        kind = f"line s{place % 6}"
+        step = max(1, len(xs) // 300)
+        path = " ".join(f"{along(x):.1f},{up(y):.1f}" for x, y in zip(xs[::step], ys[::step], strict=True))
+        body.append(f'<polyline points="{path}" class="{kind}"/>')
+        body += [line(left, 10 + 18 * place, left + 22, 10 + 18 * place, kind), text(left + 28, 14 + 18 * place, label)]
+    said = "; ".join(f"{label} from {short(ys[0])} to {short(ys[-1])}" for label, _, ys in series)
+    return plot(body, bottom + 34, title, said)
+
+
+def points(
+    places: Sequence[tuple[float, float, str, str]],
+    title: str,
+    below: str,
+    beside: str,
+    log: tuple[bool, bool] = (False, False),
+    diagonal: bool = False,
+) -> str:
+    """Points ``(x, y, label, mark)``; an empty label is not written.
+
+    Args:
+        log: whether each axis is logarithmic.
+        diagonal: one scale for both axes, and the line x = y.
+    """
+    left, top, bottom = 46.0, 26.0, 236.0
+    xs, ys = [place[0] for place in places], [place[1] for place in places]
+    if diagonal:
+        xs = ys = xs + ys
+    along = axis_over(xs, left, WIDTH - 24, log=log[0])
+    up = axis_over(ys, bottom, top, log=log[1])
+    body = _bottom_axis(along, bottom, below, top) + _left_axis(up, left) + [text(4, 14, beside, kind="small")]
+    if diagonal:
+        body.append(line(along(along.low), up(up.low), along(along.high), up(up.high), "zero"))
+    taken: list[tuple[float, float]] = []
+    for x, y, label, mark in places:
+        at = along(x), up(y)
+        kind = f"dot {mark}" if label else "point"
+        radius = 4.5 if label else 2.2
+        body.append(
+            f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius}" class="{kind}">'
+            f"<title>{escape(f'{label} ' if label else '')}{short(x)}, {short(y)}</title></circle>"
+        )
+        if label:
+            body.append(_label(at, label, taken, (top, bottom)))
+    said = "; ".join(f"{label} {short(x)}, {short(y)}" for x, y, label, _ in places if label)
+    return plot(body, bottom + 34, title, said or f"{len(places)} points")
+
+
+def _label(at: tuple[float, float], label: str, taken: list[tuple[float, float]], limits: tuple[float, float]) -> str:
+    """A label beside its point, moved until it is clear of the labels before it."""
+    left_side = at[0] > WIDTH * 0.62
+    x, y = at[0] + (-8 if left_side else 8), at[1] + 4
+    for shift in (0, -12, 12, -24, 24, -36, 36, -48, 48):
+        clear = all(abs(y + shift - other[1]) >= 11 or abs(x - other[0]) > 120 for other in taken)
+        if clear and limits[0] - 6 <= y + shift <= limits[1]:
+            y += shift
+            break
+    taken.append((x, y))
+    return text(x, y, label, "end" if left_side else "start", "small")
+
+
+def _bottom_axis(axis: Axis, bottom: float, unit: str, top: float) -> list[str]:
+    body = [line(axis.start, bottom, axis.end, bottom, "axis")]
+    for tick in axis.ticks():
+        body += [
+            line(axis(tick), top, axis(tick), bottom, "grid"),
+            text(axis(tick), bottom + 14, short(tick), "middle", "small"),
+        ]
+    body.append(text((axis.start + axis.end) / 2, bottom + 30, unit, "middle", "small"))
+    return body
+
+
+def _left_axis(axis: Axis, left: float) -> list[str]:
+    body = [line(left, axis.start, left, axis.end, "axis")]
+    for tick in axis.ticks():
+        y = axis(tick)
+        body += [line(left, y, WIDTH - 14, y, "grid"), text(left - 5, y + 4, short(tick), "end", "small")]
+    return body

@@ -1,0 +1,72 @@
+"""The gain chosen on validation samples: best mean loss, but never against the evidence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ocd_bench.engine.gain import choose_gain, gain_on_validation
+from tests.toy_engine import data, loss, problem
+
+GAINS = (0.0, 0.5, 1.0)
+
+
+def test_the_least_mean_loss_wins_where_it_is_clear():
+    losses = torch.tensor([[1.0, 1.1, 0.9, 1.0], [0.4, 0.5, 0.3, 0.4], [0.6, 0.7, 0.5, 0.6]])
+    gain = choose_gain(GAINS, losses)
+    assert gain.value == 0.5
+    assert gain.candidates == GAINS
+    assert gain.losses == pytest.approx((1.0, 0.4, 0.6))
+
+
+@pytest.mark.parametrize(("improvements", "taken"), [((0.3, -0.1, 0.2, 0.0), 1.0), ((0.9, -0.8, 0.2, 0.0), 0.0)])
+def test_an_improvement_within_its_standard_error_is_none(improvements, taken):
+    difference = torch.tensor(improvements)
+    error = float(difference.std() / math.sqrt(len(difference)))
+    assert (float(difference.mean()) > error) == (taken == 1.0)
+    assert choose_gain((0.0, 1.0), torch.stack([torch.ones(4), 1 - difference])).value == taken
+
+
+def test_equal_losses_and_a_lone_sample_decide_nothing():
+    assert choose_gain(GAINS, torch.ones(3, 10)).value == 0
+    assert choose_gain(GAINS, torch.tensor([[1.0], [0.1], [0.0]])).value == 0
+
+
+def test_losses_that_are_not_finite_rule_a_candidate_out():
+    losses = torch.tensor([[1.0, 1.0], [0.9, 0.9], [0.0, math.nan]])
+    gain = choose_gain(GAINS, losses)
+    assert gain.value == 0.5
+    assert gain.losses[2] == math.inf
+
+
+def test_without_the_base_among_the_candidates_the_least_decides():
+    assert choose_gain((0.5, 1.0), torch.tensor([[1.0, 0.0], [0.9, 0.09]])).value == 1.0
+
+
+def test_a_single_candidate_is_taken_unseen():
+    def never(*_):
+        raise AssertionError("nothing is to be computed")
+
+    assert gain_on_validation(problem(), (1.0,), never, 10, 4).value == 1
+
+
+def test_losses_are_those_of_at_most_so_many_validation_samples():
+    val = data(50, seed=8)
+    seen, told = [], []
+    task = problem(val=val, progress=lambda *what: told.append(what))
+
+    def outputs(inputs, gains, start):
+        assert start == sum(map(len, seen))
+        seen.append(inputs)
+        base = task.layer.model(inputs)
+        return [base - gain * base for gain in gains]
+
+    gain = gain_on_validation(task, GAINS, outputs, 20, 8)
+    assert [len(piece) for piece in seen] == [8, 8, 4]
+    rows = [int((val[0] == row).all(1).nonzero()) for row in torch.cat(seen)]
+    assert len(set(rows)) == 20
+    assert gain.losses[0] == pytest.approx(float(loss(task.layer.model(val[0][rows]), val[1][rows]).mean()))
+    assert gain.losses[2] == pytest.approx(math.log(3))
+    assert told[-1] == ("gain", 20, 20)

@@ -1,0 +1,107 @@
+"""The nearest neighbour's weight change, and the plain network: what OCD is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ocd_bench.engine.nearest import Nearest
+from ocd_bench.engine.overfit import Overfit, overfit
+from ocd_bench.engine.plain import LARGEST_OUTPUT, fit_plain
+from ocd_bench.errors import NotApplicable
+from tests.toy_engine import QUICK, base, data, loss, problem
+
+
+@pytest.mark.parametrize(("layer", "picture"), [("hidden", False), ("conv", True)])
+def test_a_training_sample_is_its_own_neighbour(layer, picture):
+    task = problem(layer, count=20, picture=picture)
+    nearest = Nearest(task, QUICK)
+    trace = task.layer.trace(task.train[0])
+    own = overfit(task.layer, trace, task.train[1], loss, Overfit("sgd", QUICK.overfit_lr, 3))
+    half, one, none = nearest.outputs(task.train[0], (0.5, 1.0, 0.0))
+    torch.testing.assert_close(one, task.layer.forward(trace, own))
+    torch.testing.assert_close(half, task.layer.forward(trace, own.scaled(torch.full((20,), 0.5))))
+    torch.testing.assert_close(none, trace.output)
+
+
+def test_the_neighbour_is_the_nearest_in_standardised_features():
+    task = problem(count=40)
+    nearest = Nearest(task, QUICK)
+    x = data(15, seed=9)[0]
+    hidden = {name: [] for name in ("input", "activation", "output")}
+    for samples in (task.train[0], x):
+        below = task.layer.model[:4](samples)
+        hidden["input"].append(below)
+        hidden["activation"].append(task.layer.layer(below))
+        hidden["output"].append(task.layer.model(samples))
+    distance = torch.zeros(15, 40)
+    for known, new in hidden.values():
+        deviation = known.std(0, correction=0)
+        deviation = deviation.clamp(min=0.1 * float(deviation.square().mean().sqrt()))
+        distance += ((new[:, None] - known[None]) / deviation).square().mean(2)
+    chosen = distance.argmin(1)
+    neighbours = task.layer.trace(task.train[0][chosen])
+    delta = overfit(task.layer, neighbours, task.train[1][chosen], loss, nearest.overfitter.how)
+    expected = task.layer.forward(task.layer.trace(x), delta)
+    torch.testing.assert_close(nearest.outputs(x, (1.0,))[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_features_that_need_no_training_join_in():
+    size = Nearest(problem(), QUICK).table.shape[1]
+    assert Nearest(problem(encoder=lambda: nn.Flatten()), QUICK).table.shape[1] == size + 6
+    assert Nearest(problem(encoder=lambda: nn.Linear(6, 6)), QUICK).table.shape[1] == size
+    assert Nearest(problem(encoder=lambda: nn.Flatten()), replace(QUICK, input_encoder=False)).table.shape[1] == size
+
+
+def test_too_many_features_are_a_random_part_of_the_samples(monkeypatch):
+    monkeypatch.setattr(Nearest, "LIMIT", 10 * (12 + 8 + 3))
+    nearest = Nearest(problem(count=30), QUICK)
+    assert len(nearest.table) == len(nearest.inputs) == len(nearest.targets) == 10
+
+
+def test_a_plain_network_corrects_the_base_and_begins_at_it():
+    task = problem(count=400, val=data(200, seed=8))
+    fitted = fit_plain(task, QUICK)
+    x, y = data(200, seed=20)
+    before, after = (float(loss(output, y).mean()) for output in fitted.outputs(x, (0.0, 1.0)))
+    torch.testing.assert_close(fitted.outputs(x, (0.0,))[0], base()(x))
+    assert after < 0.7 * before
+    assert fitted.parameters == sum(parameter.numel() for parameter in fitted.network.parameters())
+    start = fit_plain(task, replace(QUICK, steps=1, lr=1e-12))
+    torch.testing.assert_close(start.outputs(x, (1.0,))[0], base()(x))
+
+
+def test_a_plain_network_sees_the_sample_too_and_is_deterministic():
+    def task():
+        return problem(encoder=lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5)))
+
+    one, two = (fit_plain(task(), replace(QUICK, steps=5)) for _ in range(2))
+    x = data(9, seed=9)[0]
+    assert torch.equal(one.outputs(x, (1.0,))[0], two.outputs(x, (1.0,))[0])
+    assert one.network.condition.encoder is not None
+
+
+class Picture(nn.Module):
+    """An output that is no vector, or a long one."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(6, 4)
+        self.shape = shape
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.hidden(x)[:, :1].reshape(-1, *[1] * len(self.shape)).expand(-1, *self.shape).clone()
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (LARGEST_OUTPUT + 1,)])
+def test_an_output_that_is_no_small_vector_is_refused(shape):
+    with pytest.raises(NotApplicable, match="not that of a vector of at most 1024 numbers"):
+        fit_plain(problem(model=Picture(*shape), loss=lambda output, target: output.flatten(1).mean(1)), QUICK)
+
+
+def test_a_single_number_without_an_axis_is_a_vector_too():
+    task = problem(model=Picture(), loss=lambda output, target: (output - target).square())
+    assert fit_plain(task, replace(QUICK, steps=5)).outputs(task.train[0], (1.0,))[0].shape == (64,)

@@ -1,0 +1,215 @@
+"""OCD as a whole, on problems small enough to be learned by heart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.ocd import FittedOCD, fit
+from ocd_bench.engine.overfit import losses, overfit
+from ocd_bench.engine.problem import NoiseStream
+from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.errors import NotApplicable, UsageError
+from tests.toy_engine import QUICK, base, data, loss, problem
+
+
+def compare(fitted: FittedOCD) -> tuple[torch.Tensor, float, float, float]:
+    """Cosine of drawn and own ΔW per training sample, and the mean losses of base, oracle and one draw."""
+    layer, (x, y) = fitted.problem.layer, fitted.problem.train
+    trace = layer.trace(x)
+    own = overfit(layer, trace, y, loss, fitted.overfitter.how)
+    (drawn,) = fitted.draw(trace)
+    cosine = nn.functional.cosine_similarity(drawn.matrix().flatten(1), own.matrix().flatten(1))
+    means = (float(losses(layer, trace, y, loss, delta).mean()) for delta in (None, own, drawn))
+    return cosine, *means
+
+
+@pytest.fixture(scope="module")
+def learned() -> FittedOCD:
+    return fit(problem(), QUICK)
+
+
+def test_learns_64_samples_by_heart(learned):
+    cosine, before, oracle, after = compare(learned)
+    assert learned.form.describe() == "rank-one (8)"
+    assert cosine.mean() >= 0.97
+    assert cosine.quantile(0.05) >= 0.9
+    assert before - oracle > 0.1
+    assert after - oracle < 0.1 * (before - oracle)
+    assert learned.history[-1].step == QUICK.steps
+
+
+@pytest.mark.parametrize(("diffusion", "scaled"), [(True, False), (False, True)])
+def test_every_ablation_learns_by_heart_too(diffusion, scaled):
+    fitted = fit(problem(count=24), replace(QUICK, steps=200), diffusion=diffusion, scaled=scaled)
+    cosine, before, oracle, after = compare(fitted)
+    assert cosine.mean() >= 0.95
+    assert after - oracle < 0.15 * (before - oracle)
+    assert (fitted.network.scale is None) is not scaled
+    assert (fitted.network.schedule is None) is not diffusion
+
+
+def test_the_unet_on_the_full_matrix_learns_by_heart_too():
+    settings = PaperSettings(
+        overfit_lr=0.1, steps=200, batch_size=16, lr=5e-3, lr_schedule="cosine", ema=0.95, prediction="v",
+        channels=8, multipliers=(1, 2), blocks=1, attention=(),
+    )  # fmt: skip
+    fitted = fit(problem("last", count=6), settings)
+    cosine, before, oracle, after = compare(fitted)
+    print(cosine, before, oracle, after)
+    assert fitted.form.describe() == "full (24)"
+    assert cosine.mean() >= 0.9
+    assert after - oracle < 0.2 * (before - oracle)
+    assert fitted.choose_gain(1).value == 1
+
+
+def test_a_convolution_is_adapted_through_a_form_that_keeps_the_gain():
+    torch.manual_seed(3)
+    fitted = fit(problem("conv", count=32, picture=True), replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam"))
+    cosine, before, oracle, after = compare(fitted)
+    assert fitted.form.size <= 36
+    assert cosine.mean() >= 0.85
+    assert after - oracle < 0.25 * (before - oracle)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_nothing_else_is_touched():
+    settings = replace(QUICK, steps=6)
+    x = data(10, seed=9)[0]
+    first = problem()
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    one = fit(first, settings)
+    assert torch.equal(torch.rand(3), expected)  # the global stream goes on as if nothing had been
+    torch.manual_seed(12)
+    two, other = fit(problem(), settings), fit(problem(seed=6), settings)
+    assert torch.equal(one.predict(x, draws=2), two.predict(x, draws=2))
+    assert not torch.equal(one.predict(x), other.predict(x))
+
+
+def test_a_sample_meets_the_same_noise_in_whatever_batch(learned):
+    x = data(150, seed=9)[0]
+    whole = learned.predict(x, draws=3)
+    pieces = [learned.predict(x[a:b], draws=3, start=a) for a, b in ((0, 1), (1, 70), (70, 150))]
+    torch.testing.assert_close(torch.cat(pieces), whole, rtol=1e-4, atol=1e-5)
+    trace = learned.problem.layer.trace(x)
+    single, several = next(learned.draw(trace)), list(learned.draw(trace, 3))
+    torch.testing.assert_close(several[0].u, single.u, rtol=1e-4, atol=1e-5)  # draws of an ensemble continue those of one
+    assert not torch.allclose(several[1].u, single.u, rtol=1e-2)
+
+
+def test_noise_streams_differ_by_seed_sample_and_draw():
+    stream = NoiseStream(0, 4)
+    whole = stream(0, 200, 0)
+    assert torch.equal(stream(63, 80, 0), whole[63:143])
+    assert len(whole.unique()) == 800
+    assert not torch.equal(stream(0, 200, 1), whole)
+    assert not torch.equal(NoiseStream(1, 4)(0, 200, 0), whole)
+    assert float(whole.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_base_and_networks_run_in_eval_mode():
+    model, encoder = base(), nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+    model.train()  # as a caller might leave it: dropout and batch statistics must not get into the numbers
+    fitted = fit(problem(model=model, encoder=lambda: encoder), replace(QUICK, steps=8))
+    assert model.training
+    assert not any(module.training for module in fitted.network.modules())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = data(6, seed=9)[0]
+    assert torch.equal(fitted.predict(x), fitted.predict(x))
+    torch.testing.assert_close(fitted.predict(x)[:1], fitted.predict(x[:1]), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    torch.testing.assert_close(fitted.predict(x, gain=0.0), base()(x))
+
+
+def test_what_the_layer_cannot_see_an_encoder_of_the_sample_supplies():
+    """A base that throws the sample away: only the encoder can tell samples apart."""
+    model = base()
+    model.first.weight.zero_()
+    settings = replace(QUICK, steps=150)
+    blind = compare(fit(problem(model=model), settings))[0].mean()
+    seeing = compare(fit(problem(model=model, encoder=lambda: nn.Linear(6, 16)), settings))[0].mean()
+    assert seeing > 0.9 > 0.8 > blind
+
+
+def test_an_encoder_without_parameters_is_a_feature_among_others():
+    fitted = fit(problem(encoder=lambda: nn.Flatten()), replace(QUICK, steps=4))
+    assert set(fitted.network.condition.standard) == {"input", "activation", "output", "sample"}
+    assert fitted.network.condition.encoder is None
+    without = fit(problem(encoder=lambda: nn.Flatten()), replace(QUICK, steps=4, input_encoder=False))
+    assert "sample" not in without.network.condition.standard
+
+
+def test_gain_zero_where_there_is_nothing_to_learn():
+    """Training labels are coin tosses, so the hypernetwork learns them by heart and helps no validation sample."""
+    x, _ = data(64)
+    coins = torch.randint(3, (64,), generator=torch.Generator().manual_seed(2))
+    val_x, _ = data(300, seed=8)
+    val_coins = torch.randint(3, (300,), generator=torch.Generator().manual_seed(3))
+    fitted = fit(problem(train=(x, coins), val=(val_x, val_coins)), replace(QUICK, steps=150))
+    gain = fitted.choose_gain(1)
+    assert gain.value == 0
+    curve = dict(zip(gain.candidates, gain.losses, strict=True))
+    assert curve[0.0] < curve[1.0] < curve[1.5]
+
+
+def test_gain_above_zero_where_there_is_something_to_learn():
+    fitted = fit(problem(count=600, val=data(300, seed=8)), QUICK)
+    gain = fitted.choose_gain(5)
+    curve = dict(zip(gain.candidates, gain.losses, strict=True))
+    assert gain.value > 0
+    assert curve[gain.value] < 0.97 * curve[0.0]
+    x, y = data(300, seed=20)
+    gained = losses_of(fitted.predict(x, 5, 0.0), y) - losses_of(fitted.predict(x, 5, gain.value), y)
+    directed, random = gained, losses_of(fitted.predict(x, 1, 0.0), y) - losses_of(fitted.predict(x, random=True), y)
+    assert directed > 0.02
+    assert directed > 3 * random  # the direction is what helps, not the length
+
+
+def losses_of(output: torch.Tensor, target: torch.Tensor) -> float:
+    return float(loss(output, target).mean())
+
+
+def test_draws_are_combined_by_the_problem():
+    fitted = fit(problem(combine=lambda outputs: outputs.amax(0)), replace(QUICK, steps=4))
+    x = data(5, seed=9)[0]
+    trace = fitted.problem.layer.trace(x)
+    outputs = torch.stack([fitted.problem.layer.forward(trace, delta) for delta in fitted.draw(trace, 3)])
+    torch.testing.assert_close(fitted.predict(x, 3), outputs.amax(0))
+    assert fitted.predict(x).grad_fn is None
+
+
+def test_a_base_without_loss_has_nothing_to_learn_from():
+    with pytest.raises(NotApplicable, match="overfitting changes no weight"):
+        fit(problem(loss=lambda output, target: 0 * output.sum(1)), QUICK)
+
+
+def test_divergence_is_reported_with_its_cure():
+    with pytest.raises(UsageError, match=r"learning rate 1e\+30, 3 steps\) diverges for \d+ of \d+ samples"):
+        fit(problem(loss=lambda output, target: output.square().sum(1).square()), replace(QUICK, overfit_lr=1e30))
+
+
+def test_the_layer_may_be_any_that_can_be_changed():
+    with pytest.raises(UsageError, match="nearest: hidden"):
+        TargetLayer(base(), "hiden")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"overfit_optimizer": "lbfgs"}, "setting ocd.overfit_optimizer='lbfgs': expected sgd, adam"),
+        ({"steps": 0}, "setting ocd.steps=0: expected 1 or more"),
+        ({"lr": -1.0}, "setting ocd.lr=-1.0: expected more than 0"),
+        ({"gains": ()}, "setting ocd.gains"),
+        ({"gains": (-1.0, 0.0)}, "none negative"),
+        ({"ema": 1.0}, "0 <= ema < 1"),
+        ({"prediction": "epsilon"}, "prediction=epsilon is undefined"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        OCDSettings(**change)

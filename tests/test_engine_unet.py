@@ -1,0 +1,76 @@
+"""The paper's U-Net: sizes, padding, parameters, and that the condition gets through."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ocd_bench.engine.denoiser import parameter_count
+from ocd_bench.engine.unet import Attention, UNet, group_norm
+
+TINY = {"channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "attention": (1,)}
+
+
+def wake(module: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return module
+
+
+def test_as_published_it_has_110_million_parameters_on_fc1_of_lenet5():
+    with torch.device("meta"):
+        net = UNet((84, 120))
+    assert parameter_count(net) == pytest.approx(110e6, rel=0.01)
+    assert (len(net.down), net.channels, net.width, net.multiple) == (5, 128, 512, 16)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (8, 12), (13, 4)])
+def test_any_matrix_is_padded_and_cut_again(shape):
+    net = UNet(shape, **TINY)
+    code = torch.randn(2, shape[0] * shape[1])
+    found = net(code, torch.tensor([0.0, 999.0]), torch.randn(2, 32))
+    assert torch.equal(found, torch.zeros_like(code))  # the last layer begins at zero
+    found = wake(net)(code, torch.tensor([0.0, 999.0]), torch.randn(2, 32))
+    assert found.shape == code.shape
+    assert found.isfinite().all()
+
+
+def test_code_time_and_condition_all_matter_and_samples_do_not_mix():
+    net = wake(UNet((6, 5), **TINY))
+    code, t, e = torch.randn(3, 30), torch.tensor([0.0, 300.0, 999.0]), torch.randn(3, 32)
+    found = net(code, t, e)
+    scale = float(found.detach().abs().mean())
+    for other in (net(code + torch.randn(30), t, e), net(code, t.flip(0), e), net(code, t, e.flip(0))):
+        assert (other - found)[[0, 2]].abs().mean() > 0.01 * scale
+    torch.testing.assert_close(net(code[:1], t[:1], e[:1]), found[:1], rtol=1e-4, atol=1e-4 * scale)
+
+
+def test_no_group_of_a_single_channel():
+    """Such a group's mean is the channel's: normalising would take out what time and condition have put in."""
+    for channels in (1, 4, 8, 16, 48, 128, 512):
+        norm = group_norm(channels)
+        assert channels % norm.num_groups == 0
+        assert channels // norm.num_groups >= min(4, channels)
+    assert group_norm(128).num_groups == 32
+    x, steer = torch.randn(1, 16, 5, 5), torch.randn(1, 16, 1, 1)
+    norm = group_norm(16)
+    assert (norm(x + steer) - norm(x)).abs().mean() > 0.1
+
+
+def test_attention_is_softmax_attention_over_positions():
+    layer = wake(Attention(8)).double()
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64)
+    weight, bias = layer.inward.weight[:, :, 0, 0], layer.inward.bias
+    rows = layer.norm(x).flatten(2).mT  # (N, positions, channels)
+    query, key, value = (rows @ weight.T + bias).chunk(3, 2)
+    mixed = torch.softmax(query @ key.mT / 8**0.5, -1) @ value
+    out = mixed @ layer.outward.weight[:, :, 0, 0].T + layer.outward.bias
+    torch.testing.assert_close(layer(x), x + out.mT.reshape(x.shape))
+
+
+@pytest.mark.parametrize("attention", [(3,), (-1,)])
+def test_attention_at_a_level_that_is_not_there_is_refused(attention):
+    with pytest.raises(ValueError, match="U-Net of 3 levels"):
+        UNet((4, 4), 8, (1, 2, 2), 1, attention)

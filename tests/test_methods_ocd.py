@@ -1,0 +1,139 @@
+"""OCD's rows of the table: which share a fit, what they report, when they cannot run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import ocd_bench.methods.ocd as ocd_module
+from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.errors import NotApplicable
+from ocd_bench.methods import controls, ocd
+from tests.toy import ToyClasses, ToyValues, held_out, make_context
+
+FEW = OCDSettings(steps=5, batch_size=16, width=16, depth=1, sampling_steps=2, val_samples=20, evaluations=1, overfit_lr=0.1)
+PAPER = PaperSettings(steps=2, batch_size=4, channels=8, multipliers=(1, 2), attention=(), blocks=1, sampling_steps=2)
+SETTINGS = {"ocd": FEW, "ocd_paper": PAPER}
+METHODS = {method.name: method for method in (*ocd.METHODS, *controls.METHODS)}
+
+
+def test_the_methods_and_their_sections():
+    assert list(METHODS) == [
+        "ocd", "ocd-x5", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper", "ocd-random", "capacity",
+    ]  # fmt: skip
+    assert {name for name, method in METHODS.items() if method.section != "ocd"} == {"ocd-paper"}
+    assert {name for name, method in METHODS.items() if not method.default} == {"ocd-paper"}
+    assert all(method.description and "\n" not in method.description for method in METHODS.values())
+    assert not any(method.uses_test_labels for method in METHODS.values())
+
+
+@pytest.mark.parametrize("task", [ToyClasses(), ToyValues()], ids=["classes", "values"])
+@pytest.mark.parametrize("name", METHODS)
+def test_predicts_in_the_task_s_form_whatever_the_batches(task, name):
+    context = make_context(task, settings={**SETTINGS, "ocd": replace(FEW, gains=(1.0,))})
+    before = {key: value.clone() for key, value in context.base.state_dict().items()}
+    predictor = METHODS[name].fit(context)
+    x = held_out(task).inputs
+    with torch.no_grad():
+        expected = context.base(x)
+    whole = predictor(x)
+    assert whole.shape == expected.shape
+    assert whole.isfinite().all()
+    assert not whole.requires_grad
+    predictor.reset()
+    torch.testing.assert_close(torch.cat([predictor(piece) for piece in x.split(17)]), whole, rtol=1e-3, atol=1e-4)
+    assert predictor.parameters > 0 or name == "ocd-nn"
+    assert all(torch.equal(value, before[key]) for key, value in context.base.state_dict().items())
+    assert not context.base.training
+    assert predictor.detail["gain"] == 1
+    assert not torch.allclose(whole.softmax(-1), expected.softmax(-1), atol=1e-7) or task.name == "toy-values"
+
+
+def test_gain_zero_is_the_base_itself():
+    context = make_context(ToyValues(), settings={"ocd": replace(FEW, gains=(0.0,))})
+    x = held_out(context.task).inputs
+    for name in ("ocd", "ocd-x5", "ocd-nn", "capacity"):
+        torch.testing.assert_close(METHODS[name].fit(context)(x), context.base(x))
+
+
+def test_what_can_be_shared_is_fitted_once(monkeypatch):
+    fits: list[dict] = []
+    original = ocd_module.fit
+    monkeypatch.setattr(ocd_module, "fit", lambda *args, **kw: fits.append(kw) or original(*args, **kw))
+    context = make_context(ToyClasses(), settings=SETTINGS)
+    predictors = {name: METHODS[name].fit(context) for name in ("ocd", "ocd-x5", "ocd-random", "ocd-noscale", "ocd-regress")}
+    assert fits == [
+        {"diffusion": True, "scaled": True}, {"diffusion": True, "scaled": False}, {"diffusion": False, "scaled": True},
+    ]  # fmt: skip
+    assert predictors["ocd"].fitted is predictors["ocd-x5"].fitted is predictors["ocd-random"].fitted
+    assert predictors["ocd"].gain is predictors["ocd-random"].gain
+    METHODS["ocd-layer2"].fit(context)
+    METHODS["ocd-paper"].fit(context)
+    assert len(fits) == 5
+
+
+def test_the_ensemble_is_combined_by_the_task():
+    class Loudest(ToyClasses):
+        def ensemble(self, outputs):
+            return outputs.amax(0)
+
+    context = make_context(Loudest(), settings={"ocd": replace(FEW, gains=(1.0,))})
+    predictor = METHODS["ocd-x5"].fit(context)
+    x = held_out(context.task).inputs[:6]
+    trace = predictor.fitted.problem.layer.trace(x)
+    outputs = [predictor.fitted.problem.layer.forward(trace, delta) for delta in predictor.fitted.draw(trace, 5)]
+    torch.testing.assert_close(predictor(x), torch.stack(outputs).amax(0))
+
+
+def test_task_members_that_do_nothing_are_not_called_and_others_are():
+    context = make_context(ToyClasses(), settings=SETTINGS)
+    problem = ocd.problem_of(context, "hidden")
+    assert problem.subsample is None
+    assert problem.augment == context.task.augment
+    assert ocd.problem_of(make_context(ToyValues()), "first").augment is None
+    assert problem.encoder() is None
+    assert (problem.train[0] is context.train.inputs, problem.val[1] is context.val.targets) == (True, True)
+
+
+def test_the_second_layer_is_the_best_ranked_other_one():
+    context = make_context(ToyClasses(), settings=SETTINGS)
+    assert METHODS["ocd-layer2"].layer(context) == next(name for name, _ in context.ranking() if name != "hidden")
+    alone = make_context(ToyValues(), base=nn.Sequential(nn.Linear(4, 1)), layer="0", settings=SETTINGS)
+    with pytest.raises(NotApplicable, match="'0' is the only layer"):
+        METHODS["ocd-layer2"].fit(alone)
+
+
+def test_the_detail_tells_what_was_chosen_and_is_plain():
+    import json
+
+    predictor = METHODS["ocd-x5"].fit(make_context(ToyClasses(), settings=SETTINGS))
+    detail = json.loads(json.dumps(predictor.detail))
+    assert (detail["layer"], detail["form"], detail["draws"]) == ("hidden", "rank-one (8)", 5)
+    assert detail["gain_candidates"] == list(FEW.gains)
+    assert len(detail["gain_losses"]) == len(FEW.gains)
+    assert [step for step, _, _ in detail["history"]] == [5]
+    assert predictor.parameters == sum(p.numel() for p in predictor.fitted.network.parameters())
+
+
+def test_random_directions_keep_the_predicted_lengths():
+    context = make_context(ToyClasses(), settings={"ocd": replace(FEW, gains=(1.0,))})
+    fitted = METHODS["ocd-random"].fit(context).fitted
+    trace = fitted.problem.layer.trace(held_out(context.task).inputs)
+    (delta,) = fitted.draw(trace, random=True)
+    with torch.no_grad():
+        e = fitted.network.condition(fitted.overfitter.describe(trace))
+        ratio = delta.u.norm(dim=1) / fitted.network.scale(e)
+    # The norm of eight standard normal numbers, over the root of eight.
+    assert float(ratio.mean()) == pytest.approx(0.97, abs=0.15)
+
+
+def test_the_same_seed_gives_the_same_row_and_another_another():
+    def row(seed: int) -> torch.Tensor:
+        context = make_context(ToyClasses(), settings={"ocd": replace(FEW, gains=(1.0,))}, seed=seed)
+        return METHODS["ocd"].fit(context)(torch.ones(3, 1, 6, 6))
+
+    assert torch.equal(row(0), row(0))
+    assert not torch.equal(row(0), row(1))
