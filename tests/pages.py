@@ -99,7 +99,7 @@ def environment(folder: Path) -> Iterator[None]:
         patch.chdir(folder)
         patch.setenv("OCD_BENCH_CACHE", str(folder / ".cache"))
         patch.setenv("OCD_BENCH_DISABLE_PLUGINS", "all")
-        patch.setenv("COLUMNS", "110")
+        patch.setenv("COLUMNS", "120")
         patch.delenv("OCD_BENCH_DATA", raising=False)
         patch.delenv("OCD_BENCH_TRACE_PLUGINS", raising=False)
         try:
@@ -113,11 +113,14 @@ def environment(folder: Path) -> Iterator[None]:
 
 
 def execute(command: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of ``[NAME=VALUE ...] ocd-bench|python|cat ...``."""
+    """Exit code, stdout and stderr of ``[NAME=VALUE ...] ocd-bench|python|cat ... [2>&1]``."""
     from ocd_bench.cli import main
 
     words = shlex.split(command)
     out, err = io.StringIO(), io.StringIO()
+    if words[-1] == "2>&1":
+        words.pop()
+        err = out
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         while "=" in words[0]:
             patch.setenv(*words.pop(0).split("=", 1))

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ocd_bench.data.catalogue import Entry
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     return _verify(chosen, directories, args.json)
 
 
-def _row(entry: object, directories: tuple[Path, ...]) -> dict[str, object]:
-    dataset = entry.dataset  # type: ignore[attr-defined]
-    folder = next((d / entry.folder for d in directories if (d / entry.folder).exists()), None)  # type: ignore[attr-defined]
+def _row(entry: Entry, directories: tuple[Path, ...]) -> dict[str, Any]:
+    dataset = entry.dataset
+    folder = next((d / entry.folder for d in directories if (d / entry.folder).exists()), None)
     where = "embedded" if dataset.embedded else "here" if folder else "downloadable" if dataset.sources else "by hand"
     return {
-        "task": entry.task,  # type: ignore[attr-defined]
+        "task": entry.task,
         "name": dataset.name,
         "description": dataset.description,
         "where": where,
@@ -68,7 +72,7 @@ def _row(entry: object, directories: tuple[Path, ...]) -> dict[str, object]:
     }
 
 
-def _fetch(chosen: list, directory: Path, offline: bool) -> int:
+def _fetch(chosen: list[Entry], directory: Path, offline: bool) -> int:
     """Fetch what is missing into the first data directory."""
     from ocd_bench.data.fetch import fetch, state
     from ocd_bench.errors import UsageError
@@ -102,7 +106,7 @@ def _tell(what: str, done: int, total: int) -> None:
         print(f"\r{what}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB", end="\n" if done >= total else "", file=sys.stderr)
 
 
-def _verify(chosen: list, directories: tuple[Path, ...], as_json: bool) -> int:
+def _verify(chosen: list[Entry], directories: tuple[Path, ...], as_json: bool) -> int:
     """0 if every file that is there is the recorded one, 2 if one is corrupted, 4 if there is none at all."""
     import json
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ocd_bench.runner.run import Outcome
+    from ocd_bench.runner.store import RunFolder
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -97,22 +102,22 @@ def _names(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
-def _print(outcome: object, folder: object, manager: object, args: argparse.Namespace) -> None:
+def _print(outcome: Outcome, folder: RunFolder, manager: Any, args: argparse.Namespace) -> None:
     """The table (or the cells as JSON) on stdout, table.md in the run folder, where it all lies on stderr."""
     import json
 
     from ocd_bench.report import build_table, render
     from ocd_bench.results import read_run
 
-    cells = outcome.cells  # type: ignore[attr-defined]
-    path = folder.path  # type: ignore[attr-defined]
+    cells = outcome.cells
+    path = folder.path
     if cells:
-        table = build_table(read_run(path), columns=manager.hook.ocd_bench_report_columns)  # type: ignore[attr-defined]
-        folder.write_table(render(table, "markdown"))  # type: ignore[attr-defined]
+        table = build_table(read_run(path), columns=manager.hook.ocd_bench_report_columns)
+        folder.write_table(render(table, "markdown"))
         if not args.json:
             print(render(table, "table"))
     if args.json:
-        print(json.dumps({"run": str(path), "exit_code": outcome.exit_code, "cells": cells}, indent=1))  # type: ignore[attr-defined]
+        print(json.dumps({"run": str(path), "exit_code": outcome.exit_code, "cells": cells}, indent=1))
     if not args.quiet:
-        state = "interrupted; the same command continues" if outcome.interrupted else "run folder"  # type: ignore[attr-defined]
+        state = "interrupted; the same command continues" if outcome.interrupted else "run folder"
         print(f"{state}: {path}", file=sys.stderr)

@@ -116,6 +116,7 @@ class OCDNoScale(OCD):
 
     name = "ocd-noscale"
     description = "ocd without the scale network: diffusion of the unnormalised change"
+    default = False  # a fit of its own: asked for by name, or by "all"
     scaled = False
 
 
@@ -132,6 +133,7 @@ class OCDSecondLayer(OCD):
 
     name = "ocd-layer2"
     description = "ocd on the second-best layer"
+    default = False
 
     def layer(self, context: Context) -> str:
         for name, _ in context.ranking():

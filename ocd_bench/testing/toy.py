@@ -6,7 +6,7 @@ import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -29,6 +29,16 @@ class ToyTask(Task):
     Args:
         scrambled: whether test targets are in another order, which no prediction may depend on.
     """
+
+    presets: ClassVar = {
+        "quick": {
+            "ocd.steps": 20,
+            "ocd.width": 32,
+            "ocd_paper.steps": 2,
+            "ocd_paper.channels": 8,
+            "ocd_paper.sampling_steps": 2,
+        }
+    }
 
     def __init__(self, scrambled: bool = False) -> None:
         self.scrambled = scrambled
@@ -135,7 +145,7 @@ def _trained(toy: str) -> nn.Module:
             parameters = list(base.parameters())
             with torch.no_grad():
                 for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                    parameter -= RATE * slope
+                    parameter.sub_(RATE * slope)
     return base.eval().requires_grad_(False)
 
 

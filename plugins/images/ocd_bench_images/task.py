@@ -58,6 +58,8 @@ class Images(Task):
             "base.lr": 3e-3,
             "base.batch_size": 64,
             "base.augment": True,
+            "ocd.steps": 120,
+            "ocd.val_samples": 300,
         },
         "default": {"base.epochs": 50, "base.lr": 2e-3, "base.batch_size": 64, "base.augment": True},
         "paper": {"base.epochs": 50, "base.lr": 2e-3, "base.batch_size": 64, "base.augment": True},

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ocd_bench_images.sources.pictures import decode
-from ocd_bench_images.task import Images, ImagesSettings
 from PIL import Image
 
 from ocd_bench import Request, Splits, UsageError
+from ocd_bench_images.sources.pictures import decode
+from ocd_bench_images.task import Images, ImagesSettings
 
 CLASSES = ("ant", "bee")
 

@@ -1,11 +1,11 @@
 """The sheet of changed answers."""
 
 import torch
-from ocd_bench_images.figures import COLOURS, FRAME, TILE
-from ocd_bench_images.task import Images
 from PIL import Image
 
 from ocd_bench import Request, Splits
+from ocd_bench_images.figures import COLOURS, FRAME, TILE
+from ocd_bench_images.task import Images
 
 REQUEST = Request("images", "digits")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from ocd_bench import DataMissing, Request, UsageError
 from ocd_bench_images.sources import cifar
 from ocd_bench_images.sources.idx import read_idx
 from ocd_bench_images.task import Images, ImagesSettings
-
-from ocd_bench import DataMissing, Request, UsageError
 
 RANDOM = np.random.default_rng(0)
 

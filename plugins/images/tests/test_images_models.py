@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from ocd_bench import Request, Splits, Unavailable, UsageError
 from ocd_bench_images.checkpoint import load_checkpoint
 from ocd_bench_images.models import NAMES, build, choose
 from ocd_bench_images.models.encoder import Encoder
@@ -11,8 +13,6 @@ from ocd_bench_images.models.googlenet import GoogLeNet
 from ocd_bench_images.models.lenet import LeNet5
 from ocd_bench_images.models.resnet import ResNet18
 from ocd_bench_images.task import Images, ImagesSettings
-
-from ocd_bench import Request, Splits, Unavailable, UsageError
 
 LENET = {
     "conv1.weight": (6, 1, 5, 5),

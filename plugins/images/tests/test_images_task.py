@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ocd_bench_images.task import Images, ImagesSettings
 from sklearn.metrics import accuracy_score, log_loss
 
 from ocd_bench import Request, Splits, UsageError
 from ocd_bench.config import BaseSettings
 from ocd_bench.runner.base import train
 from ocd_bench.testing import TaskConformance
+from ocd_bench_images.task import Images, ImagesSettings
 
 SHARED = Path(os.environ.get("OCD_BENCH_DATA") or Path(__file__).resolve().parents[3].parent / "shared" / "data")
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +51,9 @@ class HashedEncoder(nn.Module):
 class TransformerEncoder(nn.Module):
     """A sentence-transformers model as a module from texts to unit vectors ``(N, D)``."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         tokenize = getattr(self.model, "preprocess", None) or self.model.tokenize

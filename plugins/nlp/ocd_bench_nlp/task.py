@@ -98,11 +98,12 @@ class FewShotText(ocd_bench.Task):
         pairs = request.generator("pairs")
         fine_tune(encoder, train.texts, labels, settings.rounds, lr, settings.encoder_batch, pairs)
         parts = [
-            (embed(encoder, part.texts), torch.tensor([number[label] for label in part.labels])) for part in (train, val, test)
+            ocd_bench.Samples(embed(encoder, part.texts), torch.tensor([number[label] for label in part.labels]))
+            for part in (train, val, test)
         ]
         note = f"{settings.shots} texts a class, {len(classes)} classes, {len(test):,} test texts, encoder {name}"
         extras = {"classes": classes, "test_texts": test.texts}
-        return ocd_bench.Splits(*parts, note=note, extras=extras)
+        return ocd_bench.Splits(parts[0], parts[1], parts[2], note=note, extras=extras)
 
     def _texts(self, request: ocd_bench.Request) -> tuple[Texts, Texts | None, Texts]:
         from ocd_bench_nlp.texts import cut, read_file, read_folder
@@ -149,8 +150,8 @@ class FewShotText(ocd_bench.Task):
         if len(weight) == 1:  # two classes: the log-odds, shared out between two logits
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
         with torch.no_grad():
-            model.head.weight.copy_(weight)
-            model.head.bias.copy_(bias)
+            model.get_parameter("head.weight").copy_(weight)
+            model.get_parameter("head.bias").copy_(bias)
         progress(1, 1)
         return model
 

@@ -45,7 +45,10 @@ def read_transforms(folder: Path, size: int) -> tuple[Views, Parts]:
     """
     from PIL import Image
 
-    images, poses, parts, focal = [], [], [], 0.0
+    images: list[np.ndarray] = []
+    poses: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
+    focal = 0.0
     for part in ("train", "val", "test"):
         path = folder / f"transforms_{part}.json"
         try:

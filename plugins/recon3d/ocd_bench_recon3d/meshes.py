@@ -43,7 +43,7 @@ def read_mesh(path: Path) -> Any:
     import trimesh
 
     try:
-        mesh = trimesh.load(path, force="mesh", process=False)
+        mesh: Any = trimesh.load(path, force="mesh", process=False)
     except Exception as error:  # trimesh's readers raise whatever the format's parser raises
         raise UsageError(
             f"mesh {path}: cannot be read ({type(error).__name__}: {error}); give an OBJ, PLY, STL or GLB file"

@@ -19,6 +19,9 @@ class TinyNeRF(nn.Module):
         near, far: depths between which a ray is sampled, at ``samples`` equally spaced points.
     """
 
+    depths: Tensor
+    scales: Tensor
+
     def __init__(self, near: float, far: float, samples: int = 32, width: int = 128, frequencies: int = 10) -> None:
         super().__init__()
         self.layer1 = nn.Linear(3 + 6 * frequencies, width)
@@ -61,6 +64,8 @@ class PoseEncoder(nn.Module):
 
     Eight sines per number: a smooth but not linear function of the pose.
     """
+
+    scales: Tensor
 
     def __init__(self, width: int = 128, frequencies: int = 4) -> None:
         super().__init__()

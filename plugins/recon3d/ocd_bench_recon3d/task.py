@@ -99,8 +99,8 @@ class Recon3D(ocd_bench.Task):
         note = "; ".join(
             filter(None, [note, f"{len(train)} training, {len(val)} validation, {len(test)} test views of {width} x {height}"])
         )
-        split = [(inputs[list(part)], pictures[list(part)]) for part in (train, val, test)]
-        return ocd_bench.Splits(*split, note=note)
+        training, validation, held_out = (ocd_bench.Samples(inputs[list(p)], pictures[list(p)]) for p in (train, val, test))
+        return ocd_bench.Splits(training, validation, held_out, note=note)
 
     # -- base model ---------------------------------------------------------------------------------------------------
     def base_model(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
