@@ -112,6 +112,8 @@ class Method:
     reads: ClassVar[Sequence[str]] = ()
     """Further sections whose values this method depends on, beside its own and the core's."""
     uses_test_labels: ClassVar[bool] = False
+    tasks: ClassVar[Sequence[str]] = ()
+    """Names of the tasks it is made for; empty: any. Tables of other tasks have no such row unless it is asked for by name."""
     default: ClassVar[bool] = True
     """Whether the method runs when ``--methods`` is not given; ``all`` runs every one."""
 

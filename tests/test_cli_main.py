@@ -1,13 +1,16 @@
 """The frame of the command line: what is light, what is one line, and which exit code."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from ocd_bench import DataMissing, __version__
-from ocd_bench.cli import BROKEN_PIPE, COMMANDS, DEFECT, main
+from ocd_bench.cli import BROKEN_PIPE, COMMANDS, DEFECT, DEPENDENCIES, main
 
 HEAVY = {"torch", "numpy", "scipy", "rich", "pooch", "xgboost", "trimesh", "torchaudio", "matplotlib"}
 
@@ -96,6 +99,19 @@ def test_a_defect_keeps_its_traceback_and_does_not_look_like_a_regression(
     said = capsys.readouterr().err
     assert said.startswith("Traceback")
     assert "KeyError: 'lost'" in said
+
+
+def test_a_missing_dependency_of_the_core_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert raising(ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), monkeypatch) == 2
+    assert capsys.readouterr().err == "ocd-bench: error: torch is not installed: pip install torch\n"
+    assert raising(ModuleNotFoundError("No module named 'tensor'", name="tensor"), monkeypatch) == DEFECT
+
+
+def test_the_dependencies_are_those_that_are_declared() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(re.match(r"[\w-]+", text)[0] for text in project["dependencies"]) == sorted(DEPENDENCIES)  # type: ignore[index]
 
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from ocd_bench import DataMissing, Dataset, Metric, NotApplicable, Predictor, Samples, Splits, Task
 from ocd_bench.method import Method
+from ocd_bench.methods import ORDER, builtin
 from ocd_bench.testing import CheckResult, MethodConformance, TaskConformance, assert_conforms, check_method, check_task
 from ocd_bench.testing.method_checks import METHOD_CHECKS
 from ocd_bench.testing.task_checks import TASK_CHECKS
@@ -396,6 +397,12 @@ def test_quick_settings_and_overrides_reach_the_method() -> None:
     method = fit_with(Mean, section="shrink", Settings=Settings)
     assert toy_context(ToyValues(), method)[0].settings("shrink").rounds == 2
     assert toy_context(ToyValues(), method, {"shrink.rounds": 3})[0].settings("shrink").rounds == 3
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if not name.startswith(("ocd", "capacity"))] + ["ocd", "ocd-nn"])
+def test_built_in_methods_conform(name: str) -> None:
+    (method,) = (method for method in builtin() if method.name == name)
+    assert_conforms(method, overrides={"ocd.steps": 3} if method.section == "ocd" else None)
 
 
 def test_no_warnings_are_left_over_by_the_kit() -> None:

@@ -22,6 +22,9 @@ from ocd_bench.errors import OCDBenchError, UsageError
 
 COMMANDS = ("run", "list", "data", "report", "compare", "merge", "plugin")
 
+DEPENDENCIES = ("numpy", "platformdirs", "pluggy", "pooch", "rich", "scipy", "torch")
+"""What the core needs: its absence is a broken installation, not a defect."""
+
 EPILOG = """\
 exit codes: 0 fine, 1 regression, 2 wrong usage or bad input, 3 some cell failed, 4 nothing was measured, 130 interrupted,
 70 a defect in OCD-Bench itself (a traceback is printed)
@@ -114,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return BROKEN_PIPE
-    except Exception:
+    except Exception as error:
+        absent = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if absent in DEPENDENCIES:
+            print(f"ocd-bench: error: {absent} is not installed: pip install {absent}", file=sys.stderr)
+            return OCDBenchError.exit_code
         traceback.print_exc()
         return DEFECT
 

@@ -3,31 +3,32 @@
 **Same seeds on the same machine.** Seeds, data, configuration, base models and what computes (CPU, threads, torch) are the
 same: nothing but code differs, and samples are paired within each seed. Permutation test over test samples
 (:func:`ocd_bench.stats.swap_test`), each sample swapped in all seeds at once. A harmless change of code may still redraw the
-randomness of a fit, so the change must also stand out from the spread over seeds at 5 %, unadjusted, where there are seeds
-enough to see one.
+randomness of a fit, so where there are seeds enough to see one, the change must also stand out from the spread over seeds, at
+1 %, unadjusted.
 
 **Anything else** (other seeds, a base model trained elsewhere, a GPU, whose sums come in no fixed order): seeds are random on
 both sides. A test that only paired samples would take every difference between two draws of a seed for a change of code. The
-variance of the change is a part over seeds, pooled over both runs, plus a part over test samples, and the margin is
-Banerjee's (:func:`ocd_bench.stats.two_part_p`). What seeds do to a method they largely do to the base beside it, so the
-base's own change, times a slope fitted over test samples, is subtracted first: a control variate, which under "nothing
-changed" has mean zero and leaves the level of the test as it is.
+variance of the change is a part over seeds, pooled over both runs and steadied by the other rows (``spread.py``), plus a part
+over test samples; the margin is Banerjee's (:func:`ocd_bench.stats.two_part_p`). What seeds do to a method they largely do to
+the base beside it, so the base's own change, times a slope fitted over test samples, is subtracted first: a control variate,
+which under "nothing changed" has mean zero and leaves the level of the test as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ocd_bench.compare.pairing import Pair
+from ocd_bench.compare.spread import Spread, moderate
 from ocd_bench.report.table import BASE
 from ocd_bench.results import Key, Run
 from ocd_bench.stats import Array, influence, pooled_variance, swap_test, two_part_margin, two_part_p
 
 SAME_MACHINE = ("device", "cpu", "threads", "torch")
-SPREAD_LEVEL = 0.05
+SPREAD_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Evidence:
         design: ``same seeds``, ``seeds and samples``, ``seeds`` (no per-sample scores), or ``none``.
         stands_out: False if the change lies within what refitting under other seeds does.
         reason: why there is no test.
+        parts: variance and degrees of freedom of ``adjusted``, over seeds and over samples.
+        spread: of the row, where other rows may steady it.
     """
 
     change: float
@@ -52,55 +55,100 @@ class Evidence:
     design: str = "none"
     stands_out: bool = True
     reason: str = ""
+    parts: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    spread: Spread | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """One side of one row: a value per seed, and per seed the pull of every test sample (None without scores)."""
+class _Side:
+    """One run's numbers of one row: a value per seed, and per seed each test sample's pull on it (None without scores)."""
 
+    seeds: tuple[int, ...]
     values: Array
     pulls: list[Array] | None
-    scores: list[Array] | None
+
+    @property
+    def sizes(self) -> set[int]:
+        """Numbers of test samples."""
+        return {len(pull) for pull in self.pulls or ()}
+
+    def mean_pull(self) -> Array:
+        """Mean over seeds, where all have equally many samples."""
+        return np.mean(self.pulls or [], axis=0)
+
+    def less(self, other: _Side, slope: float) -> _Side:
+        """With ``slope`` times ``other``, of the same seeds, subtracted."""
+        pulls = [one - slope * two for one, two in zip(self.pulls or (), other.pulls or (), strict=True)]
+        return _Side(self.seeds, self.values - slope * other.values, pulls)
 
 
 def weigh(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: str) -> Evidence:
-    """The evidence on one row that both runs have numbers for.
+    """The evidence on one row that both runs have numbers for, before other rows have steadied it.
 
     Args:
         base: the pair of the base row of the same task and dataset.
     """
-    old, new = _sample(baseline, pair.baseline.ok, metric), _sample(candidate, pair.candidate.ok, metric)
+    old, new = _side(baseline, pair.baseline.ok, metric), _side(candidate, pair.candidate.ok, metric)
     change = float(new.values.mean() - old.values.mean())
-    if _same_seeds(pair, baseline, candidate) and old.scores and new.scores:
-        return _paired(pair, baseline, candidate, metric)
+    bases = _bases(pair, base, baseline, candidate, metric)
+    if old.pulls and new.pulls and _same_seeds(pair, baseline, candidate):
+        return _paired(pair, baseline, candidate, metric, bases)
     if len(old.values) + len(new.values) < 3:
         return Evidence(change, change, reason="one seed in each run, which are not comparable sample by sample")
-    control = _control(pair, base, baseline, candidate, metric)
-    slope = _slope(old, new, *control) if control else 0.0
-    if control and slope:
-        old, new = _minus(old, control[0], slope), _minus(new, control[1], slope)
+    slope = _slope(old, new, *bases) if bases else 0.0
+    if bases and slope:
+        old, new = old.less(bases[0], slope), new.less(bases[1], slope)
     adjusted = float(new.values.mean() - old.values.mean())
     variance, freedom = pooled_variance(old.values.tolist(), new.values.tolist())
-    parts: list[tuple[float, float]] = [(variance, freedom)]
-    samples = _sample_parts(old, new)
-    if not samples and variance <= 0:
-        reason = "" if adjusted == 0 else "no per-sample scores, and no spread over seeds to judge by"
-        return Evidence(change, adjusted, adjusted, adjusted, None if reason else 1.0, "seeds", reason=reason)
-    parts += samples
-    margin = two_part_margin(parts)
-    design = "seeds and samples" if samples else "seeds"
-    return Evidence(change, adjusted, adjusted - margin, adjusted + margin, two_part_p(adjusted, parts), design)
+    samples = _sample_part(old, new)
+    if samples is None or samples[0] <= 0:
+        if samples is None and variance <= 0 and adjusted != 0:
+            return Evidence(change, adjusted, reason="no spread over seeds, and no per-sample scores to judge by")
+        return settle(Evidence(change, adjusted, design="seeds", parts=((variance, freedom),)))
+    root = float(np.sqrt(samples[0]))
+    residuals = {
+        (number, seed): float(value - side.values.mean()) / root
+        for number, side in enumerate((old, new))
+        for seed, value in zip(side.seeds, side.values, strict=True)
+    }
+    group = (pair.name.task, pair.name.dataset.partition("+")[0])
+    spread = Spread(group, variance / samples[0], freedom, residuals)
+    return Evidence(change, adjusted, design="seeds and samples", parts=((variance, freedom), samples), spread=spread)
 
 
-def _sample(run: Run, keys: Sequence[Key], metric: str) -> _Sample:
+def settle(evidence: Evidence) -> Evidence:
+    """With interval and p from its parts."""
+    margin = two_part_margin(evidence.parts)
+    low, high = evidence.adjusted - margin, evidence.adjusted + margin
+    return replace(evidence, low=low, high=high, p=two_part_p(evidence.adjusted, evidence.parts))
+
+
+def steady(found: Sequence[Evidence]) -> list[Evidence]:
+    """All rows' evidence, those with seed and sample parts after their seed variances have been moderated."""
+    spreads = [evidence.spread for evidence in found if evidence.spread is not None]
+    moderated = iter(moderate(spreads))
+    result = []
+    for evidence in found:
+        if evidence.spread is None:
+            result.append(evidence)
+            continue
+        ratio, freedom = next(moderated)
+        samples = evidence.parts[1]
+        result.append(settle(replace(evidence, parts=((ratio * samples[0], freedom), samples))))
+    return result
+
+
+def _side(run: Run, keys: Sequence[Key], metric: str) -> _Side:
     entries = [run.cells[key]["metrics"][metric] for key in keys]
-    values = np.array([entry["value"] for entry in entries])
+    values = np.array([entry["value"] for entry in entries], dtype=float)
     scores = [run.scores(key, metric) for key in keys]
-    if any(array is None or len(array) < 2 for array in scores):
-        return _Sample(values, None, None)
-    arrays = [array for array in scores if array is not None]
+    arrays = [array for array in scores if array is not None and len(array) > 1]
     reduce = entries[0].get("reduce", "mean")
-    return _Sample(values, [influence(array, reduce) for array in arrays], arrays)
+    pulls = [influence(array, reduce) for array in arrays] if len(arrays) == len(keys) else None
+    return _Side(tuple(key.seed for key in keys), values, pulls)
+
+
+# -- the same seeds -----------------------------------------------------------------------------------------------------
 
 
 def _same_seeds(pair: Pair, baseline: Run, candidate: Run) -> bool:
@@ -126,56 +174,55 @@ def _same_seeds(pair: Pair, baseline: Run, candidate: Run) -> bool:
     return True
 
 
-def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str) -> Evidence:
-    """The first design: only the seeds that both runs have."""
-    common = sorted(set(pair.baseline.seeds) & set(pair.candidate.seeds))
-    old = _sample(baseline, [key for key in pair.baseline.ok if key.seed in common], metric)
-    new = _sample(candidate, [key for key in pair.candidate.ok if key.seed in common], metric)
-    reduce = baseline.cells[pair.baseline.ok[0]]["metrics"][metric].get("reduce", "mean")
-    assert old.scores is not None
-    assert new.scores is not None
+def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple[_Side, _Side] | None) -> Evidence:
+    """Only the seeds that both runs have."""
+    common = set(pair.baseline.seeds) & set(pair.candidate.seeds)
+    keys = [key for key in pair.baseline.ok if key.seed in common]
+    old, new = _side(baseline, keys, metric), _side(candidate, keys, metric)
+    change = float(new.values.mean() - old.values.mean())
+    pulls = [two - one for one, two in zip(old.pulls or (), new.pulls or (), strict=True)]
+    part = _over_samples(pulls)
+    if len(old.sizes) == 1:
+        scores = [np.stack([run.scores(key, metric) for key in keys]) for run in (baseline, candidate)]  # type: ignore[misc]
+        p = swap_test(scores[0], scores[1], baseline.cells[keys[0]]["metrics"][metric].get("reduce", "mean"))
+    else:
+        p = two_part_p(change, [part])
+    margin = two_part_margin([part])
+    return Evidence(change, change, change - margin, change + margin, p, "same seeds", _stands_out(old, new, bases))
+
+
+def _over_samples(pulls: Sequence[Array]) -> tuple[float, float]:
+    """Variance over test samples of a mean over seeds: paired by position where all sizes are equal, else seed by seed."""
+    if len({len(pull) for pull in pulls}) == 1:
+        pull = np.mean(pulls, axis=0)
+        return float(pull.var(ddof=1)) / len(pull), len(pull) - 1
+    variance = sum(float(pull.var(ddof=1)) / len(pull) for pull in pulls) / len(pulls) ** 2
+    return variance, sum(len(pull) - 1 for pull in pulls)
+
+
+def _stands_out(old: _Side, new: _Side, bases: tuple[_Side, _Side] | None) -> bool:
+    """Whether the change exceeds the spread over seeds, by the paired or by the unpaired t-test.
+
+    Paired where the change is much the same in every seed; unpaired where the runs are stable but the change is not, on what
+    the row gains over the base, which both runs share.
+    """
+    if len(old.values) < 2:
+        return True
     by_seed = new.values - old.values
     change = float(by_seed.mean())
-    sizes = {len(array) for array in old.scores}
-    if len(sizes) > 1:
-        # Test sets of different sizes share no sample: seeds are independent strata, and the variances add up.
-        pulls = _differences(old, new)
-        parts = [(sum(float(p.var(ddof=1)) / len(p) for p in pulls) / len(pulls) ** 2, sum(len(p) - 1 for p in pulls))]
-        p = two_part_p(change, parts)
-    else:
-        p = swap_test(np.stack(old.scores), np.stack(new.scores), reduce)
-        pull = np.mean(_differences(old, new), axis=0)
-        parts = [(float(pull.var(ddof=1)) / len(pull), len(pull) - 1)]
-    margin = two_part_margin(parts)
-    return Evidence(
-        change, change, change - margin, change + margin, p, "same seeds", stands_out=_stands_out(old.values, new.values)
-    )
+    paired = (float(by_seed.var(ddof=1)) / len(by_seed), float(len(by_seed) - 1))
+    shared = np.zeros(len(by_seed))
+    if bases is not None and bases[0].seeds == bases[1].seeds == old.seeds:
+        shared = bases[0].values
+    unpaired = pooled_variance((old.values - shared).tolist(), (new.values - shared).tolist())
+    return min(two_part_p(change, [paired]), two_part_p(change, [unpaired])) < SPREAD_LEVEL
 
 
-def _differences(old: _Sample, new: _Sample) -> list[Array]:
-    assert old.pulls is not None
-    assert new.pulls is not None
-    return [two - one for one, two in zip(old.pulls, new.pulls, strict=True)]
+# -- other seeds --------------------------------------------------------------------------------------------------------
 
 
-def _stands_out(old: Array, new: Array) -> bool:
-    """Whether the change exceeds the spread over seeds at 5 %, by the paired or by the unpaired t-test.
-
-    Paired where the change is much the same in every seed; unpaired where the runs are stable but the change is not.
-    """
-    if len(old) < 2:
-        return True
-    by_seed = new - old
-    paired = [(float(by_seed.var(ddof=1)) / len(by_seed), len(by_seed) - 1)]
-    change = float(by_seed.mean())
-    return min(two_part_p(change, paired), two_part_p(change, [pooled_variance(old.tolist(), new.tolist())])) < SPREAD_LEVEL
-
-
-# -- the second design --------------------------------------------------------------------------------------------------
-
-
-def _control(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: str) -> tuple[_Sample, _Sample] | None:
-    """The base's cells of exactly the row's seeds, in both runs; None if they are not all there."""
+def _bases(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: str) -> tuple[_Side, _Side] | None:
+    """The base's numbers under exactly the row's seeds, in both runs; None if they are not all there."""
     if base is None or pair.name.method == BASE:
         return None
     sides = []
@@ -183,40 +230,28 @@ def _control(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metri
         keys = [key for key in theirs.ok if key.seed in mine.seeds and metric in run.cells[key]["metrics"]]
         if tuple(key.seed for key in keys) != mine.seeds:
             return None
-        sides.append(_sample(run, keys, metric))
+        sides.append(_side(run, keys, metric))
     return sides[0], sides[1]
 
 
-def _slope(old: _Sample, new: _Sample, old_base: _Sample, new_base: _Sample) -> float:
+def _slope(old: _Side, new: _Side, old_base: _Side, new_base: _Side) -> float:
     """Slope in [0, 1] of the row's per-sample changes on the base's; 0 without scores of one common size."""
-    samples = (old, new, old_base, new_base)
-    if any(sample.pulls is None for sample in samples):
+    sides = (old, new, old_base, new_base)
+    if any(side.pulls is None for side in sides) or len(set().union(*(side.sizes for side in sides))) != 1:
         return 0.0
-    if len({len(pull) for sample in samples for pull in sample.pulls or []}) != 1:
-        return 0.0
-    row = np.mean(new.pulls, axis=0) - np.mean(old.pulls, axis=0)  # type: ignore[arg-type]
-    base = np.mean(new_base.pulls, axis=0) - np.mean(old_base.pulls, axis=0)  # type: ignore[arg-type]
+    row, base = new.mean_pull() - old.mean_pull(), new_base.mean_pull() - old_base.mean_pull()
     spread = float((base**2).sum())
     return float(np.clip((row * base).sum() / spread, 0.0, 1.0)) if spread > 0 else 0.0
 
 
-def _minus(sample: _Sample, control: _Sample, slope: float) -> _Sample:
-    assert sample.pulls is not None
-    assert control.pulls is not None
-    pulls = [one - slope * two for one, two in zip(sample.pulls, control.pulls, strict=True)]
-    return _Sample(sample.values - slope * control.values, pulls, None)
+def _sample_part(old: _Side, new: _Side) -> tuple[float, float] | None:
+    """Variance over test samples: of paired pulls where all test sets have one size, else each run's own.
 
-
-def _sample_parts(old: _Sample, new: _Sample) -> list[tuple[float, float]]:
-    """Variance over test samples: of the paired pulls where all test sets have one size, else each run's own.
-
-    Nothing where scores are missing.
+    None without scores.
     """
     if old.pulls is None or new.pulls is None:
-        return []
-    if len({len(pull) for pull in (*old.pulls, *new.pulls)}) == 1:
-        pull = np.mean(new.pulls, axis=0) - np.mean(old.pulls, axis=0)
-        return [(float(pull.var(ddof=1)) / len(pull), len(pull) - 1)]
-    pulls = (*old.pulls, *new.pulls)
-    variance = sum(float(np.var(pull, ddof=1)) / len(pull) / len(side) ** 2 for side in (old.pulls, new.pulls) for pull in side)
-    return [(variance, sum(len(pull) - 1 for pull in pulls))]
+        return None
+    if len(old.sizes | new.sizes) == 1:
+        return _over_samples([new.mean_pull() - old.mean_pull()])
+    one, two = _over_samples(old.pulls), _over_samples(new.pulls)
+    return one[0] + two[0], one[1] + two[1]

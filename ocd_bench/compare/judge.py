@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from ocd_bench.compare.evidence import Evidence, weigh
+from ocd_bench.compare.evidence import Evidence, steady, weigh
 from ocd_bench.compare.pairing import Pair, RowName, Side, pair_rows
 from ocd_bench.compare.thresholds import Thresholds
 from ocd_bench.errors import UsageError
@@ -114,6 +114,9 @@ def compare_runs(baseline: Run, candidate: Run, thresholds: Thresholds | None = 
     for pair in pairs:
         base = by_name.get(RowName(pair.name.task, pair.name.dataset, BASE))
         rows += _rows(pair, base, baseline, candidate, thresholds, metrics)
+    weighed = [place for place, row in enumerate(rows) if row.evidence]
+    for place, evidence in zip(weighed, steady([rows[place].evidence for place in weighed]), strict=True):  # type: ignore[misc]
+        rows[place] = replace(rows[place], evidence=evidence)
     tested = [place for place, row in enumerate(rows) if row.evidence and row.evidence.p is not None and not _ignored(row)]
     adjusted = holm([rows[place].evidence.p for place in tested])  # type: ignore[union-attr, misc]
     for place, p in zip(tested, adjusted, strict=True):

@@ -29,7 +29,8 @@ caption{text-align:left;padding:.5rem .6rem}
 th,td{padding:.35rem .6rem;border-top:1px solid var(--rule);text-align:right;white-space:nowrap}
 th[scope=row],thead th:first-child{text-align:left;position:sticky;left:0;background:var(--page);z-index:1}
 summary{cursor:pointer;margin-top:1rem;color:var(--link)}
-td.words{text-align:left;white-space:normal;color:var(--quiet)}td.words span{display:block;max-width:min(58vw,45rem)}td.failed{color:var(--worse)}
+td.words{text-align:left;white-space:normal;color:var(--quiet)}
+td.words span{display:block;max-width:min(58vw,45rem)}td.failed{color:var(--worse)}
 thead th,thead th:first-child{background:var(--band)}
 thead button{border:0;padding:0;font-weight:inherit;text-align:inherit}
 thead button::after{content:"\\2195";opacity:.5;padding-left:.3em}

@@ -83,17 +83,10 @@ def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
             reason = manager.availability(task)
             if reason:
                 raise Unavailable(f"task {task.name!r} {reason}")
-    if "all" in order.methods:
-        methods = list(manager.methods.values())
-    elif order.methods:
-        methods = [manager.method(name) for name in dict.fromkeys(order.methods)]
-    else:
-        methods = [method for method in manager.methods.values() if method.default]
-    names = tuple(method.name for method in methods)
     check_keys(order.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
     datasets = assign_datasets(order.dataset, tasks)
     groups = [
-        Group(task.name, dataset, seed, names, parse_variants(order.corruption, task))
+        Group(task.name, dataset, seed, _rows(order, task, manager), parse_variants(order.corruption, task))
         for task in tasks
         for dataset in datasets[task.name]
         for seed in order.seeds
@@ -102,6 +95,14 @@ def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
         resolve(task, list(manager.methods.values()), order.preset, order.overrides)
     index, count = order.shard
     return groups[index::count], left_out
+
+
+def _rows(order: Order, task: Any, manager: Any) -> tuple[str, ...]:
+    """Methods of a task's table: those asked for by name, else all (or all default ones) that are made for it."""
+    if order.methods and "all" not in order.methods:
+        return tuple(manager.method(name).name for name in dict.fromkeys(order.methods))
+    meant = [method for method in manager.methods.values() if not method.tasks or task.name in method.tasks]
+    return tuple(method.name for method in meant if method.default or "all" in order.methods)
 
 
 def default_folder(order: Order, groups: Sequence[Group]) -> Path:
@@ -136,7 +137,7 @@ def execute(order: Order, groups: Sequence[Group], folder: RunFolder, manager: A
         "created": now,
         "preset": order.preset,
         "seeds": list(order.seeds),
-        "methods": list(groups[0].methods) if groups else [],
+        "methods": list(dict.fromkeys(name for group in groups for name in group.methods)),
         "tasks": tasks,
         "environment": environment(device),
         "plugins": {p["name"]: p["version"] for p in manager.describe()},

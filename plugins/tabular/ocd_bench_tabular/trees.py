@@ -41,6 +41,7 @@ class XGBoost(Method):
     name = "xgboost"
     description = "gradient-boosted trees on the same rows, tuned on validation (reference, not an adaptation)"
     section = "xgboost"
+    tasks = ("tabular",)
     Settings = XGBoostSettings
 
     def fit(self, context: Context) -> Predictor:

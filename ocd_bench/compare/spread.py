@@ -1,0 +1,100 @@
+"""Seed variances from few seeds, steadied by the other rows of the same comparison.
+
+Three seeds on a side leave four degrees of freedom, and with them Student's quantile at a level shared by many rows is about
+nine: a comparison would find next to nothing. The rows of a table are alike, though, once a row's seed variance is measured in
+units of its variance over test samples. So each row's ratio is drawn towards what all rows have in common, as far as they
+agree: the moderated variance of Smyth (2004), *Linear models and empirical Bayes methods*, section 6, known from ``limma``.
+
+Two limits are ours. Rows of one data set share seeds, and rows that err together are no second opinion: the prior counts for
+no more than the number of independent directions found among them. And it never counts for more than the row's own seeds, so
+that an unruly row among quiet ones keeps at least half of its own variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import digamma, polygamma
+
+from ocd_bench.stats import Array
+
+FLOOR = 0.02
+"""Ratios below this are no more informative: with few samples several seeds may have the very same number."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What one row knows of its seed variance.
+
+    Attributes:
+        group: rows of one group share base models and seeds.
+        ratio: seed variance of the change over its sample variance.
+        freedom: degrees of freedom of the former.
+        residuals: by (run, seed), what the seed's value differs from its run's mean, in units of the sample variance's root.
+    """
+
+    group: tuple[str, str]
+    ratio: float
+    freedom: int
+    residuals: dict[tuple[int, int], float]
+
+
+def moderate(rows: Sequence[Spread]) -> list[tuple[float, float]]:
+    """For each row its moderated ratio and degrees of freedom."""
+    if len(rows) < 2:
+        return [(row.ratio, float(row.freedom)) for row in rows]
+    prior, weight = _prior([row.ratio for row in rows], [row.freedom for row in rows])
+    directions = independent_directions(rows)
+    result = []
+    for row in rows:
+        counts = min(weight, row.freedom * (directions - 1), row.freedom)
+        ratio = (counts * prior + row.freedom * row.ratio) / (counts + row.freedom)
+        result.append((ratio, row.freedom + counts))
+    return result
+
+
+def _prior(ratios: Sequence[float], freedoms: Sequence[int]) -> tuple[float, float]:
+    """Location and degrees of freedom of the ratios' common distribution, from mean and variance of their logarithms."""
+    half = np.asarray(freedoms, dtype=float) / 2
+    logs = np.log(np.maximum(ratios, FLOOR)) - digamma(half) + np.log(half)
+    excess = float(logs.var(ddof=1) - polygamma(1, half).mean())
+    if excess <= 0:
+        return float(np.exp(logs.mean())), np.inf
+    weight = 2 * _trigamma_inverse(excess)
+    return float(np.exp(logs.mean() + digamma(weight / 2) - np.log(weight / 2))), weight
+
+
+def _trigamma_inverse(value: float) -> float:
+    """Newton's method on 1/trigamma, which is convex and nearly linear (Smyth 2004, appendix)."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        x += step
+        if -step / x < 1e-8:
+            break
+    return x
+
+
+def independent_directions(rows: Sequence[Spread]) -> float:
+    """How many rows' worth of independent residuals there are, summed over groups: 1 for rows that move together.
+
+    The participation ratio tr(G)^2 / tr(G^2) of the Gram matrix of the residuals; it never exceeds the number of seeds, so it
+    errs on the low side.
+    """
+    groups: dict[tuple[str, str], list[Spread]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    total = 0.0
+    for members in groups.values():
+        columns = {name: place for place, name in enumerate({name: None for row in members for name in row.residuals})}
+        matrix: Array = np.zeros((len(members), len(columns)))
+        for place, row in enumerate(members):
+            for name, value in row.residuals.items():
+                matrix[place, columns[name]] = value
+        gram = matrix.T @ matrix
+        square = float((gram**2).sum())
+        total += float(np.trace(gram)) ** 2 / square if square > 0 else 0.0
+    return max(1.0, total)
