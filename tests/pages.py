@@ -139,11 +139,11 @@ def execute(command: str) -> tuple[int, str, str]:
 
 
 def shape(text: str) -> list[str]:
-    """Lines of output without what differs between machines: numbers, the processor's name, widths of columns."""
+    """Lines of output without what differs between machines: numbers, the processor's name, widths, remarks about time."""
     text = re.sub(r"cpu \(.*\)", "cpu", text)
     text = re.sub(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "#", text)
     text = re.sub(r"[ ─]+", " ", text)
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.splitlines() if line.strip() and "(advisory)" not in line]
 
 
 def rewrite(path: Path, story: Story) -> None:

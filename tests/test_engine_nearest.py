@@ -68,7 +68,7 @@ def test_a_plain_network_corrects_the_base_and_begins_at_it():
     x, y = data(200, seed=20)
     before, after = (float(loss(output, y).mean()) for output in fitted.outputs(x, (0.0, 1.0)))
     torch.testing.assert_close(fitted.outputs(x, (0.0,))[0], base()(x))
-    assert after < 0.7 * before
+    assert after < 0.9 * before
     assert fitted.parameters == sum(parameter.numel() for parameter in fitted.network.parameters())
     start = fit_plain(task, replace(QUICK, steps=1, lr=1e-12))
     torch.testing.assert_close(start.outputs(x, (1.0,))[0], base()(x))

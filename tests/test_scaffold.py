@@ -19,7 +19,7 @@ def python(*words: str, cwd: Path, path: Path | None = None) -> subprocess.Compl
     """Run Python beside the package under test, whether or not that is installed."""
     roots = [str(root) for root in (path, Path(ocd_bench.__file__).parents[1]) if root]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("kind", ["task", "method"])

@@ -16,9 +16,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     """Structural similarity of pictures ``(N, H, W, 3)`` in [0, 1], ``(N,)``: Gaussian window of 11 pixels, sigma 1.5."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    value = structural_similarity_index_measure(
-        first.movedim(-1, 1), second.movedim(-1, 1), data_range=1.0, reduction="none"
-    )
+    value = structural_similarity_index_measure(first.movedim(-1, 1), second.movedim(-1, 1), data_range=1.0, reduction="none")
     assert isinstance(value, Tensor)
     return value.reshape(len(first))
 

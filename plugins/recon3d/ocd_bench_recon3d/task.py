@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+OVERFIT = {"ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1}
+"""How the paper's code overfits a view, and each view once: a step costs as much as hundreds of the hypernetwork's."""
+
 RAYS = 4096
 """Rays of a view in overfitting (paper section 4)."""
 
@@ -53,13 +56,23 @@ class Recon3D(ocd_bench.Task):
     Settings = Settings
     presets = {
         "quick": {
-            "recon3d.size": 40, "recon3d.train_views": 24, "recon3d.val_views": 4, "recon3d.test_views": 8,
-            "recon3d.samples": 24, "recon3d.base_steps": 300, "recon3d.base_rays": 1024, "run.batch_size": 4,
-            "select.samples": 2, "select.draws": 10,
+            **OVERFIT,
+            "recon3d.size": 32,
+            "recon3d.train_views": 20,
+            "recon3d.val_views": 4,
+            "recon3d.test_views": 8,
+            "recon3d.samples": 16,
+            "recon3d.base_steps": 400,
+            "recon3d.base_rays": 1024,
+            "run.batch_size": 8,
+            "select.samples": 2,
+            "select.draws": 10,
+            "ocd.steps": 150,
+            "ocd.batch_size": 20,
         },
-        "default": {"run.batch_size": 1, "select.samples": 2, "select.draws": 20},
-        "paper": {"run.batch_size": 1, "select.samples": 4, "select.draws": 200},
-    }  # fmt: skip
+        "default": {**OVERFIT, "run.batch_size": 1, "select.samples": 2, "select.draws": 20, "ocd.batch_size": 32},
+        "paper": {**OVERFIT, "run.batch_size": 1, "select.samples": 4, "select.draws": 200, "ocd.batch_size": 32},
+    }
     corruptions = ("pose_noise",)
 
     def datasets(self) -> Sequence[ocd_bench.Dataset]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 
 import numpy as np
 from PIL import Image
@@ -40,7 +38,9 @@ def decode(data: bytes, where: str, image_size: int) -> np.ndarray:
                 colour = picture.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UsageError(f"{where}: the picture has more than {PIXEL_LIMIT:,} pixels; make it smaller") from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # the formats' readers raise whatever a damaged file makes them stumble over
         raise UsageError(f"{where}: not a readable picture ({_reason(error)}); replace it or take it away") from error
     if image_size and colour.size != (image_size, image_size):
         colour = colour.resize((image_size, image_size), Image.Resampling.BILINEAR)

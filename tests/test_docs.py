@@ -1,0 +1,207 @@
+"""The documentation says what is: every hook and member, every method and dataset, examples that run, outputs that are real."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ocd_bench import Context, Method, Predictor, Task, __version__
+from ocd_bench.cli import build_parser
+from ocd_bench.data.page import PLUGINS, page
+from ocd_bench.methods import builtin
+from ocd_bench.plugin import spec
+from ocd_bench.plugin.manager import load_plugins
+from tests.pages import ROOT, WRITE, Story, blocks, environment, execute, play, shape
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+README = ROOT / "README.md"
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    return play(DOCS / "plugins.md", tmp_path_factory.mktemp("plugins"))
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    return play(DOCS / "tutorial.md", tmp_path_factory.mktemp("tutorial"))
+
+
+# -- examples -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["plugins", "tutorial"])
+def test_commands_run_and_print_what_the_page_shows(name: str, request: pytest.FixtureRequest) -> None:
+    story: Story = request.getfixturevalue(name)
+    assert story.results
+    for result in story.results:
+        assert result.code == 0, f"{result.where}: {result.command}\n{result.err}"
+        if result.shown and not WRITE:
+            assert shape(result.out) == shape(result.shown), f"{result.where}: {result.command}"
+
+
+def test_every_python_block_is_a_file(plugins: Story, tutorial: Story) -> None:
+    for path in PAGES:
+        for block in blocks(path):
+            if block.language == "python":
+                assert block.file, f"{path.name}:{block.line}: begin it with '# NAME.py'"
+                compile(block.text, block.file, "exec")
+    for story in (plugins, tutorial):
+        commands = " ".join(result.command for result in story.results)
+        text = " ".join((story.folder / file).read_text() for file in story.files)
+        for file in story.files:
+            used = file in commands or f"from {Path(file).stem} import" in text
+            assert used or file in ("ocdfile.py", "test_blobs.py"), f"{file} is written and never used"
+
+
+def cell(story: Story, run: str, method: str, dataset: str = "blobs-default") -> dict:
+    return json.loads((story.folder / "runs" / run / "cells" / f"{dataset}-{method}-s0.json").read_text())
+
+
+def test_the_examples_do_what_the_page_says(plugins: Story) -> None:
+    plain = cell(plugins, "blobs", "base")
+    fewer, noise, deeper = (cell(plugins, run, "base") for run in ("fewer", "noise", "deeper"))
+    assert plain["metrics"]["accuracy"]["value"] > 0.6 > noise["metrics"]["accuracy"]["value"]
+    assert fewer["fingerprint"]["data"] != plain["fingerprint"]["data"]
+    assert fewer["n_test"] == plain["n_test"] == 180
+    assert deeper["layer"] == "0"
+    assert cell(plugins, "deeper", "tent-norm")["status"] == "ok"
+    hot = cell(plugins, "hot", "temperature")
+    assert hot["metrics"]["accuracy"] == cell(plugins, "hot", "base")["metrics"]["accuracy"]
+    together = next(result for result in plugins.results if "temperature_column.py" in result.command)
+    assert f"{hot['detail']['temperature']:.2f}" in together.out
+    assert "temperature" in together.out.splitlines()[3]
+
+
+def test_the_conformance_example_is_a_test(plugins: Story) -> None:
+    with environment(plugins.folder):
+        import sys
+
+        sys.path.insert(0, str(plugins.folder))
+        made = importlib.util.spec_from_file_location("example_of_the_page", "test_blobs.py")
+        assert made is not None
+        assert made.loader is not None
+        module = importlib.util.module_from_spec(made)
+        made.loader.exec_module(module)
+        tests = [name for name in dir(module.TestBlobs) if name.startswith("test_")]
+        assert len(tests) > 10
+        for name in tests:
+            getattr(module.TestBlobs(), name)()
+
+
+def test_scores_are_as_the_format_page_reads_them(plugins: Story) -> None:
+    page_of = next(block for block in blocks(DOCS / "results-format.md") if block.file == "differences.py")
+    with environment(plugins.folder):
+        Path(page_of.file).write_text(page_of.text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["differences.py", "runs/blobs"])
+            code, out, _ = execute("python differences.py")
+    difference = cell(plugins, "blobs", "oracle")["metrics"]["accuracy"]["value"]
+    difference -= cell(plugins, "blobs", "base")["metrics"]["accuracy"]["value"]
+    assert (code, out) == (0, f"oracle 0 accuracy {difference:+.4f}\n")
+
+
+# -- completeness -----------------------------------------------------------------------------------------------------------
+HOOKS = {name: function for name, function in vars(spec).items() if name.startswith("ocd_bench_")}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_is_documented_with_its_arguments(name: str) -> None:
+    arguments = ", ".join(inspect.signature(HOOKS[name]).parameters)
+    assert f"### `{name}({arguments})`" in (DOCS / "plugins.md").read_text()
+
+
+def members(kind: type) -> list[str]:
+    return [name for name in {**vars(kind), **getattr(kind, "__annotations__", {})} if not name.startswith("_")]
+
+
+def test_every_member_of_a_task_is_documented() -> None:
+    text = (DOCS / "plugins.md").read_text()
+    for name in members(Task):
+        value = vars(Task).get(name)
+        arguments = ", ".join(list(inspect.signature(value).parameters)[1:]) if inspect.isfunction(value) else ""
+        wanted = f"`{name}({arguments})`" if inspect.isfunction(value) else f"`{name}`"
+        assert wanted in text or (name == "name" and "name, primary_metric" in text), f"{wanted} is not on the page"
+
+
+@pytest.mark.parametrize("kind", [Method, Context, Predictor])
+def test_every_member_of_the_method_side_is_documented(kind: type) -> None:
+    section = (DOCS / "plugins.md").read_text().partition("## A method")[2].partition("## Hooks")[0]
+    for name in {*members(kind), *(field.name for field in fields(kind) if kind is Context)}:
+        if not name.startswith("_"):
+            assert re.search(rf"\b{name}\b", section), f"{kind.__name__}.{name} is not in the section on methods"
+
+
+def test_every_method_is_documented() -> None:
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (default|when named) \|", (DOCS / "methods.md").read_text(), re.MULTILINE))
+    lines = {line.split("`")[1]: line for line in (DOCS / "methods.md").read_text().splitlines() if line.startswith("| `")}
+    methods = list(load_plugins(only=PLUGINS).methods.values())
+    assert {method.name for method in builtin()} <= {method.name for method in methods} == set(rows)
+    for method in methods:
+        assert rows[method.name] == ("default" if method.default else "when named"), method.name
+        assert method.section is None or f"`{method.section}`" in lines[method.name], method.name
+
+
+def test_the_dataset_page_is_up_to_date() -> None:
+    written = page(load_plugins(only=PLUGINS).tasks)
+    assert (DOCS / "datasets.md").read_text() == written, "run: python -m ocd_bench.data.page docs/datasets.md"
+
+
+def test_the_results_format_names_every_key(plugins: Story) -> None:
+    text = (DOCS / "results-format.md").read_text()
+    run = json.loads((plugins.folder / "runs" / "blobs" / "run.json").read_text())
+    ok = cell(plugins, "blobs", "oracle")
+    keys = {*run, *run["environment"], *run["tasks"]["blobs"], *ok, *ok["cost"], *ok["fingerprint"], *ok["metrics"]["accuracy"]}
+    for key in keys:
+        assert re.search(rf"[`\"]{key}\b", text), f"{key} is not on the page"
+    example = json.loads(next(block.text for block in blocks(DOCS / "results-format.md") if block.language == "json"))
+    assert set(example) == set(ok)
+    assert set(example["cost"]) == set(ok["cost"])
+    assert set(example["metrics"]["accuracy"]) == set(ok["metrics"]["accuracy"])
+
+
+def test_exit_codes_are_documented() -> None:
+    table = (DOCS / "results-format.md").read_text().partition("## Exit codes")[2]
+    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == ["0", "1", "2", "3", "4", "70", "130"]
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"version = {{{__version__}}}" in (DOCS / "citing.md").read_text()
+
+
+# -- sound pages --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if not target.startswith("http"):
+            assert (path.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+def test_every_command_line_parses(path: Path) -> None:
+    parse: Callable[..., object] = build_parser()[0].parse_args
+    for block in blocks(path):
+        if block.language not in ("console", "sh"):
+            continue
+        for line in block.text.splitlines():
+            if block.language == "console" and not line.startswith("$ "):
+                continue
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            programs = [place for place, word in enumerate(words) if Path(word).name == "ocd-bench"]
+            if programs:
+                parse([word for word in words[programs[0] + 1 :] if word != "2>&1"])
+
+
+def test_every_page_can_be_reached() -> None:
+    linked = set()
+    for path in (README, *PAGES):
+        linked |= {Path(target).name for target in re.findall(r"\]\((?:docs/)?([\w-]+\.md)", path.read_text())}
+    assert {path.name for path in PAGES} <= linked
