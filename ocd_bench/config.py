@@ -44,12 +44,14 @@ class SelectSettings:
     """Which layer is adapted, and the entropy criterion's own numbers (paper section 3.3).
 
     ``layer``: ``"task"`` asks the task and falls back on the criterion, ``"entropy"`` takes the criterion's first, anything
-    else is a layer's dotted name. ``sigma``: noise as a fraction of the layer's own root mean square weight.
+    else is a layer's dotted name. ``sigma``: noise in units of the layer's root mean square weight (``unit`` ``"rms"``) or of
+    Kaiming's sqrt(2 / fan-in) (``"fan-in"``); the paper gives neither, and the ranking depends on it.
     """
 
     layer: str = "task"
     draws: int = 200
     sigma: float = 0.1
+    unit: str = "rms"
     samples: int = 128
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

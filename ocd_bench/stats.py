@@ -294,7 +294,7 @@ def two_part_p(change: float, parts: Sequence[tuple[float, float]]) -> float:
     if change == 0:
         return 1.0
     low, high = -700.0, 0.0  # log p; the margin falls as p grows
-    for _ in range(60):
+    for _ in range(45):
         middle = (low + high) / 2
         margin = sum(variance * stdtrit(freedom, np.exp(middle) / 2) ** 2 for variance, freedom in parts)
         low, high = (middle, high) if margin > change**2 else (low, middle)

@@ -165,7 +165,8 @@ def source(
         def told(done: int, total: int) -> None:
             problem.progress("overfit", done, total)
 
-        bank = overfitter.bank(form, inputs, targets, changes, max(1, settings.passes), progress=told)
+        passes = max(1, settings.passes)
+        bank = problem.remember("targets", lambda: overfitter.bank(form, inputs, targets, changes, passes, progress=told))
         return lambda: bank.take(next(indices)).to(problem.device), bank
 
     def batch() -> Targets:
@@ -192,7 +193,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     encoder = None if encoder is None else encoder.to(problem.device)
     overfitter = make_overfitter(problem, settings, encoder)
     inputs, targets = problem.train
-    form = pick_form(settings.form, settings.basis, overfitter, inputs, targets, problem.generator("form"))
+    chance = problem.generator("form")
+    form = problem.remember("form", lambda: pick_form(settings.form, settings.basis, overfitter, inputs, targets, chance))
     batch, known = source(problem, settings, overfitter, form)
 
     unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
@@ -217,7 +219,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     network = network.to(problem.device)
 
     held = problem.validation(min(settings.val_samples, 512))
-    val = overfitter.bank(form, *held, problem.generator("validation"), augment=False)
+    chance = problem.generator("validation")
+    val = problem.remember("validation", lambda: overfitter.bank(form, *held, chance, augment=False))
     noise = problem.generator("noise")
     how = Training(settings.steps, settings.lr, settings.weight_decay, settings.lr_schedule, settings.ema, settings.evaluations)
     best, history = train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class Problem:
         combine: how the outputs of several draws become one.
         seed: of every random number drawn here.
         progress: told what is done, how far and out of how much.
+        remember: ``remember(name, build)`` gives what ``build`` built the first time it was asked: several fits of one problem
+            under the same settings then overfit their training samples once.
     """
 
     layer: TargetLayer
@@ -51,6 +54,7 @@ class Problem:
     combine: Combine = lambda outputs: outputs.mean(0)
     seed: int = 0
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    remember: Callable[[str, Callable[[], Any]], Any] = lambda name, build: build()
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator of its own for each purpose."""

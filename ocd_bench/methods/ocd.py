@@ -42,6 +42,7 @@ def problem_of(context: Context, layer: str, method: str = "ocd") -> Problem:
         combine=task.ensemble,
         seed=context.generator(method, "fit").initial_seed(),
         progress=context.progress,
+        remember=lambda name, build: context.shared(f"ocd-{method}-{layer}-{name}", build),
     )
 
 

@@ -170,11 +170,19 @@ class GroupRunner:
         sample = train.take(torch.randperm(len(train), generator=draw)[: select.samples])
         inputs, targets = self.task.subsample(sample.inputs, sample.targets, draw)
         inputs, targets = inputs.to(self.run.device), targets.to(self.run.device)
-        names = candidates(model, inputs[:2])
+        names = candidates(model, inputs[:3])  # three, to notice samples that influence each other
         if not names:
             raise UsageError(f"task {self.task.name!r}: the base model has no Linear or Conv layer that can be adapted")
         scores = layer_entropy(
-            model, inputs, targets, self.task.loss, names, select.sigma, select.draws, self.request.generator("select-noise")
+            model,
+            inputs,
+            targets,
+            self.task.loss,
+            names,
+            select.sigma,
+            select.draws,
+            self.request.generator("select-noise"),
+            unit=select.unit,
         )
         return sorted(scores.items(), key=lambda item: -item[1])
 

@@ -218,7 +218,7 @@ def test_occlusion_hides_one_square():
 
 
 def test_jpeg_at_high_quality_is_nearly_the_picture():
-    pictures = photographs(32, 2)
+    pictures = photographs(32, 2)[:, :1].expand(-1, 3, -1, -1)  # its colours are stored at half the size
     assert (resample.jpeg_compression(pictures, 100, generator()) - pictures).abs().mean() < 0.01
     assert (resample.jpeg_compression(digits(28), 95, generator()) - digits(28)).abs().mean() < 0.02
 
@@ -228,6 +228,6 @@ def test_elastic_displacement_is_what_the_level_says():
     ramp = torch.arange(64.0).view(1, 1, 1, 64).expand(30, 1, 64, 64) / 64
     moved = warp.elastic_transform(ramp, 1.5, generator())
     inner = (moved - ramp)[:, :, 12:-12, 12:-12] * 64
-    assert inner.square().mean().sqrt().item() == pytest.approx(1.5 * 64 / 32, rel=0.15)
+    assert inner.square().mean().sqrt().item() == pytest.approx(1.5 * 64 / 32 / 2**0.5, rel=0.15)
     steps = inner.diff(dim=-1).abs().mean() / inner.abs().mean()
     assert steps < 0.2

@@ -57,7 +57,7 @@ class Recon3D(ocd_bench.Task):
     presets = {
         "quick": {
             **OVERFIT,
-            "recon3d.size": 32,
+            "recon3d.size": 24,
             "recon3d.train_views": 20,
             "recon3d.val_views": 4,
             "recon3d.test_views": 8,
@@ -69,6 +69,7 @@ class Recon3D(ocd_bench.Task):
             "select.draws": 10,
             "ocd.steps": 150,
             "ocd.batch_size": 20,
+            "ocd.form": "full",
         },
         "default": {**OVERFIT, "run.batch_size": 1, "select.samples": 2, "select.draws": 20, "ocd.batch_size": 32},
         "paper": {**OVERFIT, "run.batch_size": 1, "select.samples": 4, "select.draws": 200, "ocd.batch_size": 32},

@@ -77,14 +77,14 @@ def test_embedded_scene_loads_the_same_way_twice_with_disjoint_views() -> None:
     origins = [
         tuple(split.inputs[i, 0, 0, :3].tolist()) for split in (first.train, first.val, first.test) for i in range(len(split))
     ]
-    assert len(set(origins)) == len(origins) == 36
-    assert first.test.targets.shape == (8, 40, 40, 7)
+    assert len(set(origins)) == len(origins) == 32
+    assert first.test.targets.shape == (8, 24, 24, 7)
 
 
 def test_scores_of_a_perfect_view_and_of_none() -> None:
     task = Recon3D()
     target = task.load_data(request_for("primitives")).test.targets[:2]
-    perfect = torch.cat([target, torch.zeros(2, 40, 40, 1)], -1)
+    perfect = torch.cat([target, torch.zeros(2, 24, 24, 1)], -1)
     good = task.metrics(perfect, target)
     assert torch.allclose(good["ssim"], torch.ones(2), atol=1e-4)
     assert good["chamfer"].abs().max() < 1e-6

@@ -38,11 +38,14 @@ def translate(pictures: Tensor, distance: float, generator: torch.Generator) -> 
 
 
 def elastic_transform(pictures: Tensor, displacement: float, generator: torch.Generator) -> Tensor:
-    """Each pixel from a place nearby, neighbours from neighbouring places; ``displacement`` is the root mean square."""
+    """Each pixel from a place nearby, neighbours from neighbouring places; ``displacement`` is the root mean square distance."""
     count, _, height, width = pictures.shape
     unit = min(height, width) / 32
-    field = smooth(torch.randn(count, 2, height, width, generator=generator), SMOOTHNESS * unit)
-    field = field / field.square().mean((1, 2, 3), keepdim=True).mul(2).sqrt() * displacement * unit
+    # Noise beyond the edges too: smoothed from within alone, the field would be strongest there.
+    margin = math.ceil(4 * SMOOTHNESS * unit)
+    noise = torch.randn(count, 2, height + 2 * margin, width + 2 * margin, generator=generator)
+    field = smooth(noise, SMOOTHNESS * unit)[:, :, margin:-margin, margin:-margin]
+    field = field / field.square().sum(1, keepdim=True).mean((2, 3), keepdim=True).sqrt() * displacement * unit
     rows = (2 * torch.arange(height) + 1) / height - 1
     columns = (2 * torch.arange(width) + 1) / width - 1
     here = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)

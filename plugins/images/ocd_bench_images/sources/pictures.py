@@ -29,6 +29,7 @@ def decode(data: bytes, where: str, image_size: int) -> np.ndarray:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > PIXEL_LIMIT:

@@ -1,0 +1,227 @@
+"""Reading run folders: what is accepted, what is refused and how it is named, atomic writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocd_bench import results
+from ocd_bench.errors import UsageError
+from ocd_bench.results import Key, config_differences, merge_runs, primary_of, read_run, write_atomic
+from tests.runs import cell, edit_cell, make_run, write_run
+
+
+def test_a_run_comes_back_in_its_own_order(tmp_path: Path):
+    folder = make_run(
+        tmp_path / "run", {"tent": 0.0, "base": 0.0}, groups=[("b", "y"), ("b", "x"), ("a", "z")], seeds=(2, 0, 10)
+    )
+    run = read_run(folder)
+    assert [key[:2] for key in run.cells][::6] == [("b", "y"), ("b", "x"), ("a", "z")]
+    assert [key[2:] for key in run.cells][:6] == [
+        ("tent", 0),
+        ("tent", 2),
+        ("tent", 10),
+        ("base", 0),
+        ("base", 2),
+        ("base", 10),
+    ]
+    key = Key("b", "y", "tent", 10)
+    assert primary_of(run.cells[key]) == "accuracy"
+    scores = run.scores(key, "accuracy")
+    assert scores is not None
+    assert scores.dtype == np.float64
+    assert scores.mean() == pytest.approx(run.cells[key]["metrics"]["accuracy"]["value"])
+    assert run.scores(key, "unknown") is None
+
+
+def test_a_run_without_scores_can_be_read(tmp_path: Path):
+    run = read_run(make_run(tmp_path / "run", with_scores=False))
+    assert run.scores(next(iter(run.cells)), "accuracy") is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "run.json").unlink(), "not a run folder"),
+        (lambda f: (f / "run.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "run.json").write_text("[]"), "expected an object"),
+        (lambda f: (f / "run.json").write_text('{"schema": 2}'), "schema 2, this version reads schema 1"),
+        (
+            lambda f: (f / "cells" / "images-mnist-ocd-s0.json").write_bytes(b"\xff\x00"),
+            "images-mnist-ocd-s0.json: cannot be read",
+        ),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", schema=9), "schema 9"),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", status="fine"), "status 'fine'"),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", seed="0"), "'seed' is not an integer"),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", metrics={}), "0 primary metrics"),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", method="tent"), "second file for cell images-mnist-tent-s0"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage, message: str):
+    folder = make_run(tmp_path / "run")
+    damage(folder)
+    with pytest.raises(UsageError, match=message):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, "0.9"])
+def test_a_value_that_is_no_finite_number_is_refused(tmp_path: Path, value: object):
+    folder = make_run(tmp_path / "run")
+    path = folder / "cells" / "images-mnist-ocd-s0.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["accuracy"]["value"] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="metric 'accuracy' has value"):
+        read_run(folder)
+
+
+def test_no_such_folder(tmp_path: Path):
+    with pytest.raises(UsageError, match="no such run folder"):
+        read_run(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (b"not an archive", "cannot read the scores"),
+        ({"accuracy": np.ones(3)}, r"shape \(3,\), the cell says \(400,\)"),
+        ({"accuracy": np.full(400, np.nan)}, "not finite"),
+        ({"accuracy": np.array([object()] * 400)}, "cannot read the scores"),
+        ({"accuracy": np.array(["a"] * 400)}, "cannot read the scores"),
+    ],
+)
+def test_damaged_scores_are_named(tmp_path: Path, arrays, message: str):
+    folder = make_run(tmp_path / "run")
+    path = folder / "scores" / "images-mnist-ocd-s1.npz"
+    if isinstance(arrays, bytes):
+        path.write_bytes(arrays)
+    else:
+        np.savez(path, **arrays)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_run(folder).scores(Key("images", "mnist", "ocd", 1), "accuracy")
+    assert "images-mnist-ocd-s1.npz" in str(caught.value)
+
+
+def test_left_overs_of_an_atomic_write_are_passed_over(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    (folder / "cells" / ".x.json").write_text("{")
+    assert len(read_run(folder).cells) == 9
+
+
+def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+
+    def fail(*arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(results.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, b"newer")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are a matter of POSIX")
+def test_written_files_follow_the_umask(tmp_path: Path):
+    old = os.umask(0o022)
+    try:
+        write_atomic(tmp_path / "file", b"")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_union_of_two_runs(tmp_path: Path):
+    one = read_run(make_run(tmp_path / "one", seeds=(0, 1), info={"notes": {"images-mnist": "some"}}))
+    two = read_run(make_run(tmp_path / "two", seeds=(1, 2), groups=[("images", "mnist"), ("nlp", "news")]))
+    both = merge_runs([one, two])
+    assert len(both.cells) == 9 + 6
+    assert both.info["seeds"] == [0, 1, 2]
+    assert both.info["tasks"]["nlp"]["dataset"] == ["news"]
+    assert both.info["notes"] == {"images-mnist": "some"}
+    assert both.scores(Key("nlp", "news", "ocd", 2), "accuracy") is not None
+    assert len(one.cells) == 6
+    assert one.info["seeds"] == [0, 1]
+
+
+def test_the_same_cell_may_cost_more_the_second_time(tmp_path: Path):
+    one, two = (make_run(tmp_path / name, seeds=(0,)) for name in ("one", "two"))
+    edit_cell(two, "images-mnist-ocd-s0", cost={"fit_s": 99.0})
+    assert len(merge_runs([read_run(one), read_run(two)]).cells) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"fingerprint": {"config": "x"}}, "fingerprint"),
+        ({"status": "failed", "reason": "why"}, "status"),
+        ({"layer": "fc2"}, "layer"),
+    ],
+)
+def test_a_cell_that_differs_is_named(tmp_path: Path, changes: dict, what: str):
+    one, two = (make_run(tmp_path / name, seeds=(0,)) for name in ("one", "two"))
+    edit_cell(two, "images-mnist-ocd-s0", **changes)
+    with pytest.raises(UsageError, match=f"images-mnist-ocd-s0 differs in {what} between .*one and .*two"):
+        merge_runs([read_run(one), read_run(two)])
+
+
+def test_values_that_differ_are_a_conflict(tmp_path: Path):
+    one = make_run(tmp_path / "one", seeds=(0,))
+    two = make_run(tmp_path / "two", seeds=(0,), stream=5)
+    with pytest.raises(UsageError, match="differs in metrics"):
+        merge_runs([read_run(one), read_run(two)])
+
+
+def test_configurations_that_differ_are_a_conflict(tmp_path: Path):
+    one = make_run(tmp_path / "one", seeds=(0,))
+    tasks = {"images": {"dataset": ["mnist"], "config": {"base": {"epochs": 5, "lr": 0.001}}}}
+    two = make_run(tmp_path / "two", seeds=(1,), info={"tasks": tasks})
+    with pytest.raises(UsageError, match=r"images: base\.epochs 3 and 5"):
+        merge_runs([read_run(one), read_run(two)])
+    three = make_run(tmp_path / "three", seeds=(1,), info={"preset": "paper"})
+    with pytest.raises(UsageError, match="differ in preset: 'quick' and 'paper'"):
+        merge_runs([read_run(one), read_run(three)])
+
+
+def test_differences_of_configurations():
+    one = {"base": {"epochs": 3, "lr": 1}, "ocd": {"draws": 5}}
+    two = {"base": {"epochs": 3, "lr": 2, "new": True}}
+    assert config_differences(one, two) == ["base.lr 1 and 2", "base.new absent and True", "ocd.draws 5 and absent"]
+    assert config_differences(one, two, common=True) == ["base.lr 1 and 2", "base.new absent and True"]
+
+
+def test_a_cell_without_a_method_is_refused(tmp_path: Path):
+    entry = cell("images", "mnist", "ocd", 0, status="failed", reason="why")
+    folder = write_run(tmp_path / "run", [entry], {})
+    edit_cell(folder, "images-mnist-ocd-s0", method="")
+    with pytest.raises(UsageError, match="'method' is missing"):
+        read_run(folder)
+
+
+def test_reading_needs_no_torch():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; import ocd_bench.results, ocd_bench.report.html, ocd_bench.report.text, ocd_bench.compare.machine, "
+        "ocd_bench.cli.report, ocd_bench.cli.compare, ocd_bench.cli.merge; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_modules_are_light():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; import ocd_bench.cli.report, ocd_bench.cli.compare, ocd_bench.cli.merge; "
+        "heavy = {'numpy', 'scipy', 'rich', 'torch'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
