@@ -45,7 +45,7 @@ def test_learns_64_samples_by_heart(learned):
 
 @pytest.mark.parametrize(("diffusion", "scaled"), [(True, False), (False, True)])
 def test_every_ablation_learns_by_heart_too(diffusion, scaled):
-    fitted = fit(problem(count=24), replace(QUICK, steps=100), diffusion=diffusion, scaled=scaled)
+    fitted = fit(problem(count=24), replace(QUICK, steps=160), diffusion=diffusion, scaled=scaled)
     cosine, before, oracle, after = compare(fitted)
     assert cosine.mean() >= 0.95
     assert after - oracle < 0.15 * (before - oracle)
@@ -68,7 +68,7 @@ def test_the_unet_on_the_full_matrix_learns_by_heart_too():
 
 def test_a_convolution_is_adapted_through_a_form_that_keeps_the_gain():
     torch.manual_seed(3)
-    fitted = fit(problem("conv", count=32, picture=True), replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam"))
+    fitted = fit(problem("conv", count=32, picture=True), replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=240))
     cosine, before, oracle, after = compare(fitted)
     assert fitted.form.size <= 36
     assert cosine.mean() >= 0.85
@@ -129,7 +129,7 @@ def test_what_the_layer_cannot_see_an_encoder_of_the_sample_supplies():
     """A base that throws the sample away: only the encoder can tell samples apart."""
     model = base()
     model.first.weight.zero_()
-    settings = replace(QUICK, steps=80)
+    settings = replace(QUICK, steps=120)
     blind = compare(fit(problem(model=model), settings))[0].mean()
     seeing = compare(fit(problem(model=model, encoder=lambda: nn.Linear(6, 16)), settings))[0].mean()
     assert seeing > 0.9 > 0.8 > blind

@@ -24,7 +24,7 @@ def test_the_methods_and_their_sections():
     assert list(METHODS) == [
         "ocd", "ocd-x5", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper", "ocd-random", "capacity",
     ]  # fmt: skip
-    assert {name for name, method in METHODS.items() if method.section != "ocd"} == {"ocd-noscale", "ocd-layer2", "ocd-paper"}
+    assert {name for name, method in METHODS.items() if method.section != "ocd"} == {"ocd-paper"}
     assert {name for name, method in METHODS.items() if not method.default} == {"ocd-noscale", "ocd-layer2", "ocd-paper"}
     assert all(method.description and "\n" not in method.description for method in METHODS.values())
     assert not any(method.uses_test_labels for method in METHODS.values())

@@ -47,7 +47,7 @@ class SpeechSettings:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {
-            "seconds": 1.0, "train_mixtures": 200, "val_mixtures": 40, "test_mixtures": 60, "speeds": (1.0,),
+            "seconds": 1.0, "train_mixtures": 120, "val_mixtures": 30, "test_mixtures": 40, "speeds": (1.0,),
             "channels": 48, "hidden": 24, "blocks": 1, "base_steps": 200, "base_batch": 4, "base_lr": 6e-3, "base_checks": 5,
         },
         "paper": {
@@ -75,7 +75,7 @@ class SpeechTask(Task):
     description = "separation of 2 to 5 speakers from one microphone"
     corruptions = ("gaussian_noise", "babble", "reverb", "clipping", "lowpass")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {**OVERFIT, "run.batch_size": 20, "ocd.steps": 120, "ocd.batch_size": 32},
+        "quick": {**OVERFIT, "run.batch_size": 20, "ocd.steps": 80, "ocd.batch_size": 32},
         "default": {**OVERFIT, "run.batch_size": 20},
         "paper": {**OVERFIT, "run.batch_size": 8},
     }

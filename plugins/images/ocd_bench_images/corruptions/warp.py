@@ -38,7 +38,7 @@ def translate(pictures: Tensor, distance: float, generator: torch.Generator) -> 
 
 
 def elastic_transform(pictures: Tensor, displacement: float, generator: torch.Generator) -> Tensor:
-    """Each pixel from a place nearby, neighbours from neighbouring places; ``displacement`` is the root mean square distance."""
+    """Each pixel from a place nearby, neighbours alike; ``displacement`` is the root mean square of the distances."""
     count, _, height, width = pictures.shape
     unit = min(height, width) / 32
     # Noise beyond the edges too: smoothed from within alone, the field would be strongest there.
