@@ -139,8 +139,8 @@ def execute(command: str) -> tuple[int, str, str]:
 
 
 def shape(text: str) -> list[str]:
-    """Lines of output without what differs between machines: numbers, the processor's name, widths, remarks about time."""
-    text = re.sub(r"cpu \(.*\)", "cpu", text)
+    """Lines of output without what differs between machines: numbers, the device, widths, remarks about time."""
+    text = re.sub(r"^(OCD-Bench .*?seeds? [0-9, to]*[0-9]),.*$", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "#", text)
     text = re.sub(r"[ ─]+", " ", text)
     return [line.strip() for line in text.splitlines() if line.strip() and "(advisory)" not in line]

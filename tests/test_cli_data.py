@@ -300,6 +300,12 @@ def spot() -> Files:
     return {"spot.obj": "\n".join(lines).encode()}
 
 
+def counterfactual() -> Files:
+    rows = "".join(f'If only sentence {number} "had been\t{number % 2}\n' for number in range(12))
+    head = "sentence\tis_counterfactual\n"
+    return {f"{part}.tsv": (head + rows.replace("If only", part)).encode() for part in ("train", "validation", "test")}
+
+
 MINIATURES: Mapping[str, Callable[[], Files]] = {
     "mnist": mnist,
     "fashion-mnist": mnist,
@@ -309,8 +315,12 @@ MINIATURES: Mapping[str, Callable[[], Files]] = {
     "librispeech": librispeech,
     "fsdd": fsdd,
     "spot": spot,
+    "amazon_counterfactual_en": counterfactual,
 }
 SMALL = {
+    "nlp.encoder": "hashed",
+    "nlp.shots": 2,
+    "nlp.rounds": 0,
     "recon3d.size": 8,
     "recon3d.train_views": 2,
     "recon3d.val_views": 1,
@@ -328,6 +338,7 @@ SHAPES = {
     "librispeech": (8000,),
     "fsdd": (8000,),
     "spot": (8, 8, 6),
+    "amazon_counterfactual_en": (256,),
 }
 
 

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,8 +84,6 @@ def test_the_examples_do_what_the_page_says(plugins: Story) -> None:
 
 def test_the_conformance_example_is_a_test(plugins: Story) -> None:
     with environment(plugins.folder):
-        import sys
-
         sys.path.insert(0, str(plugins.folder))
         made = importlib.util.spec_from_file_location("example_of_the_page", "test_blobs.py")
         assert made is not None

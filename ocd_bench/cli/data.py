@@ -77,17 +77,17 @@ def _fetch(chosen: list[Entry], directory: Path, offline: bool) -> int:
     from ocd_bench.data.fetch import fetch, state
     from ocd_bench.errors import UsageError
 
-    missing = []
+    missing: list[str] = []
+    by_hand: list[str] = []
     for entry in chosen:
         dataset, folder = entry.dataset, directory / entry.folder
         if dataset.embedded:
             print(f"{dataset.name}: embedded, nothing to fetch")
             continue
         if not dataset.sources:
-            raise UsageError(
-                f"{dataset.name}: cannot be downloaded automatically; see {dataset.homepage or 'its documentation'} "
-                f"and put it into {folder}"
-            )
+            place = dataset.homepage or "its documentation"
+            by_hand.append(f"{dataset.name} cannot be downloaded automatically; see {place} and put it into {folder}")
+            continue
         for source in dataset.sources:
             if offline:
                 if state(folder, source) != "ok":
@@ -96,6 +96,8 @@ def _fetch(chosen: list[Entry], directory: Path, offline: bool) -> int:
                 print(f"{dataset.name}: fetched {folder / source.path}")
             else:
                 print(f"{dataset.name}: {folder / source.path} is there already")
+    if by_hand:
+        raise UsageError("; ".join(by_hand))
     if missing:
         raise UsageError(f"--offline: missing or corrupted: {', '.join(missing)}")
     return 0

@@ -61,9 +61,9 @@ def fetch(folder: Path, source: Source, progress: Progress = lambda what, done, 
         raise UsageError(
             f"{source.url}: what arrived has sha256 {found[:12]}…, recorded is {source.sha256[:12]}…; nothing was kept"
         )
-    part.replace(path)
     if source.unpack:
-        unpack(path, folder)
+        unpack(part, folder)  # before the archive gets its name: a fetch that dies in between is done again
+    part.replace(path)
     return True
 
 

@@ -34,6 +34,10 @@ class SilentReporter:
         self.notes.append(text)
 
 
+def _silent(line: str) -> None:
+    """The parent process has warned already."""
+
+
 def work(order: Order, group: Group, path: Path, jobs: int) -> tuple[Result, SilentReporter]:
     """One group, in a worker."""
     from ocd_bench.plugin.manager import load_plugins
@@ -43,7 +47,7 @@ def work(order: Order, group: Group, path: Path, jobs: int) -> tuple[Result, Sil
 
     limit_threads(jobs)
     reporter = SilentReporter()
-    return run_group(order, group, RunFolder(path), load_plugins(order.plugins), reporter), reporter
+    return run_group(order, group, RunFolder(path), load_plugins(order.plugins, warn=_silent), reporter), reporter
 
 
 def _tell(answer: tuple[Result, SilentReporter], reporter: Any) -> Result:

@@ -1,12 +1,23 @@
 """The datasets this task names, and where their owners publish them.
 
-None has a file to fetch: their owners' files are of other formats than the CSV this task reads (a header, a text column and a
-label column), or lie behind a form or a drive that no checksum can be recorded for.
+Only one can be fetched: the others' official files are of other formats than the CSV this task reads (a header, a text column
+and a label column), or lie on a drive that no checksum can be recorded for.
 """
 
 from __future__ import annotations
 
-from ocd_bench import Dataset
+from ocd_bench import Dataset, Source
+
+
+def _counterfactual(part: str, name: str, digest: str, size: int) -> Source:
+    """A file of the official English split at a fixed commit, under the name this task looks for."""
+    return Source(f"{COUNTERFACTUAL}/EN_{part}.tsv", digest, size, f"{name}.tsv")
+
+
+COUNTERFACTUAL = (
+    "https://raw.githubusercontent.com/amazon-research/amazon-multilingual-counterfactual-dataset/"
+    "3cc7de48bd8a1e8814dabe18697098f685e00d9e/data"
+)
 
 DATASETS = (
     Dataset(
@@ -41,8 +52,13 @@ DATASETS = (
     ),
     Dataset(
         "amazon_counterfactual_en",
-        "review sentences, counterfactual or not (Matthews correlation); train, validation and test as CSV",
+        "review sentences, counterfactual or not (Matthews correlation)",
         folder="text/amazon_counterfactual_en",
+        sources=(
+            _counterfactual("train", "train", "fa1d3db89f133725011f022e1e0bb9ba147b0e9b8b38e15f832ad6192070f7d1", 444664),
+            _counterfactual("valid", "validation", "47c981cd724394a45c091998ba9fb553ea5c9159aae228b5009ac32a1e51d6be", 37707),
+            _counterfactual("test", "test", "ca0bbbc8d32e795526b21eba31c6b400e81c192f4d756bafa95c7b71375893d5", 73457),
+        ),
         licence="CC BY-NC 4.0",
         citation="O'Neill et al., I wish I would have loved this one, but I didn't, EMNLP 2021",
         homepage="https://github.com/amazon-research/amazon-multilingual-counterfactual-dataset",

@@ -12,7 +12,7 @@ from pathlib import Path
 from ocd_bench.errors import UsageError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content")
-LABEL_COLUMNS = ("label", "class", "target", "category")
+LABEL_COLUMNS = ("label", "class", "target", "category", "is_counterfactual")
 VALIDATION_FILES = ("validation", "dev", "val", "valid")
 
 
@@ -42,7 +42,9 @@ def read_file(path: Path) -> Texts:
     texts, labels = [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=delimiter, strict=True)
+            # Tab-separated files are not quoted: a quotation mark in one is a quotation mark.
+            quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+            rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
             header = [name.strip().lower() for name in next(rows, [])]
             text = _column(path, header, TEXT_COLUMNS, "text")
             label = _column(path, header, LABEL_COLUMNS, "label")
