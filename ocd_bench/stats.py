@@ -278,6 +278,8 @@ def pooled_variance(first: Sequence[float], second: Sequence[float]) -> tuple[fl
     if freedom < 1:
         return 0.0, 0
     squares = float(((one - one.mean()) ** 2).sum() + ((two - two.mean()) ** 2).sum())
+    if squares <= (1e-12 * float(np.abs(np.concatenate([one, two])).max())) ** 2:
+        squares = 0.0  # equal values, but for the rounding of their mean
     return squares / freedom * (1 / len(one) + 1 / len(two)), freedom
 
 

@@ -32,7 +32,7 @@ class Spread:
         group: rows of one group share base models and seeds.
         ratio: seed variance of the change over its sample variance.
         freedom: degrees of freedom of the former.
-        residuals: by (run, seed), what the seed's value differs from its run's mean, in units of the sample variance's root.
+        residuals: by (run, seed), what the seed's value differs from its run's mean, over the root of the sample variance.
     """
 
     group: tuple[str, str]

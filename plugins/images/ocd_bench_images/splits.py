@@ -9,6 +9,7 @@ batches of one class would ruin the methods that read batch statistics.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,11 +50,12 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     samples = {part: Samples(tensors[part], torch.from_numpy(pools[part].labels[chosen[part]])) for part in pools}
     available = len(source.train) - (0 if source.val else _validation_size(len(source.train)))
     subsets = [_part_note(len(train), available, "training"), _part_note(len(chosen["test"]), len(source.test), "test")]
+    base = f"base weights from {Path(settings.checkpoint).name}" if settings.checkpoint else ""
     return Splits(
         samples["train"],
         samples["val"],
         samples["test"],
-        note=", ".join(filter(None, [source.note, *subsets])),
+        note=", ".join(filter(None, [source.note, *subsets, base])),
         extras={"classes": tuple(source.classes)},
     )
 

@@ -130,6 +130,7 @@ def test_the_reference_checkpoint_scores_as_its_readme_says():
     asked = request("mnist", dirs=shared("mnist"), checkpoint="reference_checkpoints/checkpoint_lenet5.pth")
     splits = Images().load_data(asked)
     assert [len(splits.train), len(splits.val), len(splits.test)] == [55_000, 5_000, 10_000]
+    assert splits.note == "base weights from checkpoint_lenet5.pth"
     model = Images().train_base(Images().base_model(splits, asked), splits, asked, lambda done, total: None)
     accuracy, loss = accuracy_and_loss(model.eval(), splits)
     assert accuracy == pytest.approx(0.9875, abs=1e-6)
