@@ -104,8 +104,8 @@ def weigh(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: 
     if samples is None or samples[0] <= 0:
         if samples is None and variance <= 0 and adjusted != 0:
             return Evidence(change, adjusted, reason="no spread over seeds, and no per-sample scores to judge by")
-        design, parts = ("seeds", ()) if samples is None else ("seeds and samples", (samples,))
-        return settle(Evidence(change, adjusted, design=design, parts=((variance, freedom), *parts)))
+        known = ((variance, float(freedom)),) if samples is None else ((variance, float(freedom)), samples)
+        return settle(Evidence(change, adjusted, design="seeds" if samples is None else "seeds and samples", parts=known))
     parts = ((variance, freedom), samples)
     return Evidence(change, adjusted, design="seeds and samples", parts=parts, spread=_spread(pair, old, new, parts))
 

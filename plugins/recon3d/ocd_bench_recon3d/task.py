@@ -43,7 +43,7 @@ class Settings:
     checkpoint: str = ""
     base_steps: int = 6000
     base_rays: int = 4096
-    base_lr: float = 5e-3
+    base_lr: float = 2e-3
 
 
 class Recon3D(ocd_bench.Task):
@@ -62,8 +62,8 @@ class Recon3D(ocd_bench.Task):
             "recon3d.val_views": 4,
             "recon3d.test_views": 8,
             "recon3d.samples": 16,
-            "recon3d.base_steps": 400,
-            "recon3d.base_rays": 1024,
+            "recon3d.base_steps": 300,
+            "recon3d.base_rays": 512,
             "run.batch_size": 8,
             "select.samples": 2,
             "select.draws": 10,
