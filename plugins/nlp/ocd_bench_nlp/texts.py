@@ -38,13 +38,13 @@ def read_file(path: Path) -> Texts:
         UsageError: naming file and line of what is wrong.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
     texts, labels = [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # Tab-separated files are not quoted: a quotation mark in one is a quotation mark.
-            quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-            rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+            rows = csv.reader(file, delimiter=",", strict=True)
+            if path.suffix.lower() in (".tsv", ".tab"):
+                rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
             header = [name.strip().lower() for name in next(rows, [])]
             text = _column(path, header, TEXT_COLUMNS, "text")
             label = _column(path, header, LABEL_COLUMNS, "label")

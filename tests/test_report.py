@@ -1,0 +1,312 @@
+"""The comparison table: the model built from a run, and its flat formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+
+from ocd_bench.cli import main
+from ocd_bench.errors import UsageError
+from ocd_bench.report import FORMATS, build_table, render
+from ocd_bench.report.latex import escape as escape_latex
+from ocd_bench.report.markdown import escape as escape_markdown
+from ocd_bench.report.numbers import Style, quantity, seeds_text, style_for
+from ocd_bench.report.text import render_text
+from ocd_bench.results import merge_runs, read_run
+from ocd_bench.stats import Estimate
+from tests.runs import accuracy_scores, cell, edit_cell, make_run, write_run
+
+DRAWS = 300
+
+
+def table_of(folder: Path, **options):
+    return build_table(read_run(folder), draws=DRAWS, **options)
+
+
+def mixed_run(folder: Path) -> Path:
+    """Rows of every kind, with names and reasons that try to be markup."""
+    scores = accuracy_scores({"base": 0.0, "ocd": 0.6, "tent": -0.6}, (0, 1), n=120)
+    cells = [cell("images", "mnist", m, s, arrays) for (m, s), arrays in scores.items()]
+    for seed in (0, 1):
+        cells.append(cell("images", "mnist", "bn_adapt", seed, status="not-applicable", reason="no norm | layer <b>here</b>"))
+        cells.append(cell("images", "mnist", "memo$", seed, status="failed", reason="RuntimeError: 50% & more_of_it"))
+    arrays = {("images", "mnist", m, s): entry for (m, s), entry in scores.items()}
+    return write_run(folder, cells, arrays, notes={"images-mnist": "2,000 of 60,000 training samples"})
+
+
+# -- the model ----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_means_and_differences(tmp_path: Path):
+    run = read_run(make_run(tmp_path / "run", n=150))
+    table = build_table(run, draws=DRAWS)
+    (group,) = table.groups
+    assert [row.method for row in group.rows] == ["base", "ocd", "tent"]
+    assert [metric.name for metric in group.metrics] == ["accuracy", "cross_entropy"]
+    values = {
+        name: [run.cells[key]["metrics"]["accuracy"]["value"] for key in run.cells if key.method == name]
+        for name in ("base", "ocd")
+    }
+    base, ocd, tent = group.rows
+    assert ocd.metrics["accuracy"] == (pytest.approx(np.mean(values["ocd"])), pytest.approx(np.std(values["ocd"], ddof=1)))
+    assert base.delta is None
+    assert ocd.delta.value == pytest.approx(np.mean(np.subtract(values["ocd"], values["base"])))
+    assert ocd.delta.low < ocd.delta.value < ocd.delta.high
+    assert (ocd.verdict, base.verdict) == ("better", "")
+    assert tent.verdict == ("" if tent.delta.low <= 0 <= tent.delta.high else "worse")
+    assert ocd.cost["fit_s"] == 1.5
+    assert group.n_test == 150
+
+
+def test_a_lower_error_is_better(tmp_path: Path):
+    scores = {key: {"rmse": value["cross_entropy"]} for key, value in accuracy_scores({"base": 0.0, "ocd": 1.0}, (0,)).items()}
+    cells = [cell("t", "d", m, s, a) for (m, s), a in scores.items()]
+    folder = write_run(tmp_path / "run", cells, {("t", "d", m, s): a for (m, s), a in scores.items()})
+    row = table_of(folder).groups[0].rows[1]
+    assert row.delta.high < 0
+    assert row.verdict == "better"
+    assert row.metrics["rmse"][1] is None
+    assert "± –" in render_text(table_of(folder), 100)
+
+
+def test_problem_rows_and_notes(tmp_path: Path):
+    (group,) = table_of(mixed_run(tmp_path / "run")).groups
+    problems = {row.method: row.problem for row in group.rows if row.problem}
+    assert problems == {"bn_adapt": "n/a: no norm | layer <b>here</b>", "memo$": "failed: RuntimeError: 50% & more_of_it"}
+    assert group.notes == ("seeds 0, 1; 120 test samples; layer fc1", "2,000 of 60,000 training samples")
+
+
+def test_a_seed_that_failed_is_told(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    edit_cell(folder, "images-mnist-ocd-s1", status="failed", reason="out of memory", metrics={})
+    (group,) = table_of(folder).groups
+    assert group.rows[1].seeds == (0, 2)
+    assert "ocd: seed 1 failed: out of memory; numbers over the other seeds" in group.notes
+
+
+def test_a_run_without_scores_or_base_has_no_intervals(tmp_path: Path):
+    (group,) = table_of(make_run(tmp_path / "one", with_scores=False)).groups
+    assert group.rows[1].delta.low is None
+    assert group.rows[1].verdict == ""
+    assert "rows without per-sample scores have no interval" in group.notes
+    (group,) = table_of(make_run(tmp_path / "two", {"ocd": 0.0, "tent": 0.0})).groups
+    assert not group.has_delta
+    assert "no base row: no differences" in group.notes
+
+
+def test_few_test_samples_are_told(tmp_path: Path):
+    (group,) = table_of(make_run(tmp_path / "run", n=5)).groups
+    assert "fewer than 8 test samples: no intervals" in group.notes
+
+
+def test_layers_that_differ_between_seeds_are_told(tmp_path: Path):
+    folder = make_run(tmp_path / "run", {"base": 0.0})
+    edit_cell(folder, "images-mnist-base-s2", layer="fc2")
+    assert "layer fc1 (seeds 0, 1), fc2 (seed 2)" in table_of(folder).groups[0].notes[0]
+
+
+def test_the_note_of_a_dataset_holds_for_its_corrupted_variants(tmp_path: Path):
+    folder = make_run(tmp_path / "run", groups=[("images", "mnist+blur-3")], info={"notes": {"images-mnist": "a subset"}})
+    assert "a subset" in table_of(folder).groups[0].notes
+
+
+def test_plugin_columns(tmp_path: Path):
+    seen = []
+
+    def columns(cells):
+        seen.append([entry["seed"] for entry in cells])
+        return [None, {"energy": f"{len(cells)} J"}] if cells[0]["method"] == "ocd" else []
+
+    table = table_of(make_run(tmp_path / "run"), columns=columns)
+    assert table.extras == ("energy",)
+    assert table.groups[0].rows[1].extra == {"energy": "3 J"}
+    assert seen == [[0, 1, 2]] * 3
+    assert "| energy |" in render(table, "markdown")
+    assert "3 J" in render_text(table, 120)
+
+    def broken(cells):
+        raise RuntimeError("no")
+
+    table = table_of(tmp_path / "run", columns=broken)
+    assert "a plugin's columns are left out: RuntimeError: no" in table.notes
+
+
+def test_caption(tmp_path: Path):
+    assert table_of(make_run(tmp_path / "run")).caption == "OCD-Bench 0.1.0, preset quick, seeds 0, 1, 2, cpu (Test CPU)"
+
+
+def test_oracles_are_called_what_they_are(tmp_path: Path):
+    table = table_of(make_run(tmp_path / "run", {"base": 0.0, "oracle": 3.0}))
+    assert any("fitted to the test labels" in note for note in table.notes)
+
+
+# -- numbers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "number", "text"),
+    [
+        ("fraction", [0.98], 0.98754, "98.75"),
+        ("dB", [12.0], 12.345, "12.35"),
+        ("nats", [0.04, 0.03, 12.0], 0.0401, "0.04010"),
+        ("", [0.5], 0.51234, "0.5123"),
+        ("", [1234.0], 1234.5, "1234"),
+        ("", [1e-6], 1.234e-6, "1.234e-06"),
+        ("", [0.0], 0.0, "0.0000"),
+    ],
+)
+def test_digits(unit: str, values: list[float], number: float, text: str):
+    assert style_for(unit, values).value(number) == text
+
+
+def test_signs():
+    style = style_for("fraction", [])
+    assert [style.signed(x) for x in (0.0042, -0.001, 0.0, -1e-9)] == ["+0.42", "-0.10", "0.00", "0.00"]
+    assert style.difference(Estimate(0.01, 0.001, 0.02)) == "+1.00 [+0.10, +2.00]"
+    assert style.difference(Estimate(0.01)) == "+1.00"
+    assert (style.unit, style.difference_unit) == ("%", "points")
+    assert Style(decimals=2).spread(1.0, None) == "1.00 ± –"
+
+
+def test_quantities_and_seeds():
+    assert [quantity(x) for x in (None, 0, 0.1234, 4.567, 78.91, 1234.4)] == ["–", "0", "0.123", "4.57", "78.9", "1,234"]
+    assert [seeds_text(x) for x in ([0], [1, 0, 7], range(10))] == ["seed 0", "seeds 0, 1, 7", "seeds 0 to 9"]
+
+
+# -- formats ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [80, 100, 140, 200])
+def test_the_terminal_table_keeps_to_its_width(tmp_path: Path, width: int):
+    text = render_text(table_of(mixed_run(tmp_path / "run")), width)
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+    for word in ("images, mnist", "n/a: no norm | layer", "failed: RuntimeError", "2,000 of 60,000"):
+        assert word in text
+    assert "\x1b" not in text
+    assert ("columns left out" in text) == (width == 80)
+
+
+def test_colour_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    table = table_of(make_run(tmp_path / "run"))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert "\x1b[" in render_text(table, 120)
+
+
+def test_ascii_where_stdout_knows_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    table = table_of(make_run(tmp_path / "run"))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    text = render_text(table, 120)
+    assert text.isascii()
+    assert "+/-" in text
+
+
+def test_a_reason_cannot_steer_the_terminal(tmp_path: Path):
+    folder = make_run(tmp_path / "run", {"base": 0.0})
+    for seed in range(3):
+        edit_cell(folder, f"images-mnist-base-s{seed}", status="failed", reason="a\x1b[2Jb\nc [bold]x[/bold]", metrics={})
+    text = render_text(table_of(folder), 100)
+    assert "\x1b" not in text
+    assert "[bold]x[/bold]" in text
+
+
+def test_markdown_cells_cannot_break_out(tmp_path: Path):
+    text = render(table_of(mixed_run(tmp_path / "run")), "markdown")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    borders = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
+    assert len(borders) == 1
+    assert r"n/a: no norm \| layer &lt;b&gt;here&lt;/b&gt;" in text
+    assert "**ocd**" in text
+    assert "**tent**" not in text
+    assert escape_markdown("@you <!-- x -->\n[a](b)") == r"&#64;you &lt;!-- x --&gt; \[a\](b)"
+    assert len(text) < 65_536
+
+
+def test_csv_has_raw_numbers(tmp_path: Path):
+    folder = mixed_run(tmp_path / "run")
+    lines = list(csv.DictReader(io.StringIO(render(table_of(folder), "csv"))))
+    assert len(lines) == 3 * 2 + 2
+    ocd = next(line for line in lines if line["method"] == "ocd" and line["primary"] == "true")
+    run = read_run(folder)
+    values = [c["metrics"]["accuracy"]["value"] for k, c in run.cells.items() if k.method == "ocd"]
+    assert float(ocd["mean"]) == np.mean(values)
+    assert float(ocd["delta_low"]) > 0
+    assert (ocd["verdict"], ocd["seeds"], ocd["n_test"]) == ("better", "0 1", "120")
+    memo = next(line for line in lines if line["method"] == "memo$")
+    assert (memo["status"], memo["mean"]) == ("failed", "")
+
+
+def test_csv_holds_no_formulas(tmp_path: Path):
+    folder = make_run(tmp_path / "run", {"base": 0.0}, seeds=(0,))
+    edit_cell(folder, "images-mnist-base-s0", status="failed", reason="=cmd|' /C calc'!A0", metrics={})
+    assert "'=cmd" in render(table_of(folder), "csv")
+
+
+def test_latex_is_balanced_and_escaped(tmp_path: Path):
+    text = render(table_of(mixed_run(tmp_path / "run")), "latex")
+    assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
+    assert r"bn\_adapt & \multicolumn{5}{l}{n/a: no norm | layer \textless{}b\textgreater{}here" in text
+    assert r"memo\$" in text
+    assert r"50\% \& more\_of\_it" in text
+    assert r"\toprule" in text
+    assert not re.search(r"[±Δ↑↓–]", text)
+    width = text.split(r"\begin{tabular}{")[1].split("}")[0]
+    lines = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(width) - 1}
+    assert escape_latex("a\\b~^") == r"a\textbackslash{}b\textasciitilde{}\textasciicircum{}"
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path):
+    with pytest.raises(UsageError, match="unknown format 'pdf'"):
+        render(table_of(make_run(tmp_path / "run")), "pdf")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_empty_run_and_one_of_failures_render_in_every_format(tmp_path: Path, format: str):
+    empty = write_run(tmp_path / "empty", [], {})
+    assert render(table_of(empty), format).strip()
+    failed = write_run(tmp_path / "failed", [cell("a", "b", "ocd", 0, status="failed", reason="why")], {})
+    assert "why" in render(table_of(failed), format)
+
+
+# -- the command --------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    one = str(make_run(tmp_path / "one", seeds=(0,), n=60))
+    two = str(make_run(tmp_path / "two", seeds=(1,), n=60))
+    assert main(["report", one, two]) == 0
+    assert "seeds 0, 1; 60 test samples" in capsys.readouterr().out
+    for format in FORMATS:
+        out = tmp_path / f"out.{format}"
+        assert main(["report", one, "--format", format, "--out", str(out)]) == 0
+        assert "images" in out.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == ""
+
+
+def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", str(tmp_path / "none")]) == 2
+    failed = write_run(tmp_path / "failed", [cell("a", "b", "ocd", 0, status="failed", reason="why")], {})
+    assert main(["report", str(failed)]) == 4
+    one = make_run(tmp_path / "one", seeds=(0,), n=60)
+    two = make_run(tmp_path / "two", seeds=(0,), n=60, stream=3)
+    assert main(["report", str(one), str(two)]) == 2
+    assert "differs in" in capsys.readouterr().err
+    assert main(["report", str(one), "--out", str(tmp_path / "no" / "x")]) == 2
+
+
+def test_several_runs_are_shown_as_one(tmp_path: Path):
+    one = read_run(make_run(tmp_path / "one", n=60))
+    two = read_run(make_run(tmp_path / "two", n=60, groups=[("nlp", "news")]))
+    table = build_table(merge_runs([one, two]), draws=DRAWS)
+    assert [(group.task, group.dataset) for group in table.groups] == [("images", "mnist"), ("nlp", "news")]
+    assert json.dumps(dict(table.info))
