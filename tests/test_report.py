@@ -21,7 +21,7 @@ from ocd_bench.report.numbers import Style, quantity, seeds_text, style_for
 from ocd_bench.report.text import render_text
 from ocd_bench.results import merge_runs, read_run
 from ocd_bench.stats import Estimate
-from tests.runs import accuracy_scores, cell, edit_cell, make_run, write_run
+from tests.runs import ENVIRONMENT, accuracy_scores, cell, edit_cell, make_run, write_run
 
 DRAWS = 300
 
@@ -159,7 +159,7 @@ def test_oracles_are_called_what_they_are(tmp_path: Path):
         ("", [0.5], 0.51234, "0.5123"),
         ("", [1234.0], 1234.5, "1234"),
         ("", [1e-6], 1.234e-6, "1.234e-06"),
-        ("", [0.0], 0.0, "0.0000"),
+        ("", [0.0], 0.0, "0.000"),
     ],
 )
 def test_digits(unit: str, values: list[float], number: float, text: str):
@@ -176,7 +176,15 @@ def test_signs():
 
 
 def test_quantities_and_seeds():
-    assert [quantity(x) for x in (None, 0, 0.1234, 4.567, 78.91, 1234.4)] == ["–", "0", "0.123", "4.57", "78.9", "1,234"]
+    assert [quantity(x) for x in (None, 0, 0.0002, 0.1234, 4.567, 78.91, 1234.4)] == [
+        "–",
+        "0",
+        "<0.001",
+        "0.123",
+        "4.57",
+        "78.9",
+        "1,234",
+    ]
     assert [seeds_text(x) for x in ([0], [1, 0, 7], range(10))] == ["seed 0", "seeds 0, 1, 7", "seeds 0 to 9"]
 
 
@@ -310,3 +318,12 @@ def test_several_runs_are_shown_as_one(tmp_path: Path):
     table = build_table(merge_runs([one, two]), draws=DRAWS)
     assert [(group.task, group.dataset) for group in table.groups] == [("images", "mnist"), ("nlp", "news")]
     assert json.dumps(dict(table.info))
+
+
+def test_runs_of_one_machine_stay_on_one_machine(tmp_path: Path):
+    one = read_run(make_run(tmp_path / "one", seeds=(0,), n=60))
+    for change, caption in (({"git": "def"}, "cpu (Test CPU)"), ({"cpu": "Another"}, "several machines")):
+        folder = make_run(tmp_path / caption, seeds=(1,), n=60, info={"environment": {**ENVIRONMENT, **change}})
+        merged = merge_runs([one, read_run(folder)])
+        assert build_table(merged, draws=DRAWS).caption.endswith(caption)
+        assert (change.get("cpu", "def")) in render(build_table(merged, draws=DRAWS), "html")

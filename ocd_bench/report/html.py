@@ -56,10 +56,12 @@ def _list(lines: Iterable[str]) -> str:
 
 def _facts(info: Mapping[str, Any]) -> str:
     """What the run was: plain values only."""
-    environment = info.get("environment", {})
+    environments = list(info.get("environments", {}).values()) or [info.get("environment", {})]
     facts: list[tuple[str, object]] = [(key, info.get(key)) for key in ("created", "ocd_bench", "preset")]
     facts.append(("seeds", seeds_text(info["seeds"]) if info.get("seeds") else None))
-    facts += list(environment.items())
+    for name in dict.fromkeys(name for environment in environments for name in environment):
+        values = dict.fromkeys(str(environment.get(name)) for environment in environments if environment.get(name) is not None)
+        facts.append((name, "; ".join(values)))
     facts.append(("plugins", ", ".join(f"{name} {version}" for name, version in info.get("plugins", {}).items())))
     return (
         "<dl>"

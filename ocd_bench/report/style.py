@@ -23,7 +23,7 @@ button{font:inherit;color:inherit;background:none;border:1px solid var(--rule);b
 padding:.25rem .6rem;cursor:pointer}
 button:focus-visible,a:focus-visible,summary:focus-visible,
 .scroll:focus-visible{outline:2px solid var(--link);outline-offset:2px}
-.scroll{overflow-x:auto;border:1px solid var(--rule);border-radius:.4rem}
+.scroll{position:relative;overflow-x:auto;border:1px solid var(--rule);border-radius:.4rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.5rem .6rem}
 th,td{padding:.35rem .6rem;border-top:1px solid var(--rule);text-align:right;white-space:nowrap}
@@ -38,7 +38,7 @@ th[aria-sort=ascending] button::after{content:"\\2191";opacity:1}
 th[aria-sort=descending] button::after{content:"\\2193";opacity:1}
 td.better,td.worse{font-weight:700}td.better{color:var(--better)}td.worse{color:var(--worse)}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1rem;margin-top:1rem}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));align-items:start;gap:1rem;margin-top:1rem}
 figure{margin:0;border:1px solid var(--rule);border-radius:.4rem;padding:.6rem}
 svg{display:block;width:100%;max-width:35rem;height:auto;margin:auto}svg text{fill:var(--text);font-size:12px}
 svg .small{font-size:11px;fill:var(--quiet)}.axis{stroke:var(--quiet)}.grid{stroke:var(--rule);stroke-opacity:.5}

@@ -51,7 +51,7 @@ class Axis:
             steps = [factor * 10.0**power for power in range(decades.start - 1, decades.stop + 1) for factor in (1, 2, 5)]
             return [step for step in steps if self.low <= step <= self.high] or [self.low, self.high]
         unit = 10.0 ** math.floor(math.log10((self.high - self.low) / 4))
-        step = unit * next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (unit * factor) <= 5)
+        step = unit * next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (unit * factor) <= 6)
         first = math.ceil(self.low / step - 1e-9)
         return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
 

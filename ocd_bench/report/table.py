@@ -114,11 +114,11 @@ class Table:
     @property
     def caption(self) -> str:
         """One line: version, preset, seeds, device."""
-        environment = self.info.get("environment", {})
-        several = self.info.get("environments")
-        device = "several machines" if several else environment.get("device")
-        if device == "cpu" and environment.get("cpu"):
-            device = f"cpu ({environment['cpu']})"
+        environments = list(self.info.get("environments", {}).values()) or [self.info.get("environment", {})]
+        machines = {(environment.get("device"), environment.get("cpu")) for environment in environments}
+        device, cpu = machines.pop() if len(machines) == 1 else ("several machines", None)
+        if device == "cpu" and cpu:
+            device = f"cpu ({cpu})"
         parts = [f"OCD-Bench {self.info.get('ocd_bench', '')}".strip()]
         if self.info.get("preset"):
             parts.append(f"preset {self.info['preset']}")
