@@ -17,7 +17,8 @@ from ocd_bench.stats import holm, mean_sd
 TESTED = ("regression", "improvement", "no change")
 VERDICTS = ("regression", "broken", "vanished", "improvement", "repaired", "new", "untested", "no change", "no number")
 """Worst first. ``broken``: had a number in the baseline, has none now. ``no number``: has one in neither run."""
-ADVISORY = ("fit_s", "adapt_s", "peak_memory_mb")
+ADVISORY = {"fit_s": 0.5, "adapt_s": 0.5, "peak_memory_mb": 0.0}
+"""Costs whose ratio is told, and what they must amount to: the clock of shorter work says nothing."""
 
 
 @dataclass(frozen=True)
@@ -213,11 +214,14 @@ def _summary(run: Run, side: Side, metric: str) -> Summary:
 
 def _cost_ratio(pair: Pair, baseline: Run, candidate: Run) -> tuple[tuple[str, float], ...]:
     ratios = []
-    for name in ADVISORY:
+    for name, least in ADVISORY.items():
         old, new = (
             [run.cells[key]["cost"][name] for key in side.ok if run.cells[key]["cost"].get(name)]
             for run, side in ((baseline, pair.baseline), (candidate, pair.candidate))
         )
-        if old and new:
-            ratios.append((name, (sum(new) / len(new)) / (sum(old) / len(old))))
+        if not old or not new:
+            continue
+        means = sum(old) / len(old), sum(new) / len(new)
+        if max(means) >= least:
+            ratios.append((name, means[1] / means[0]))
     return tuple(ratios)

@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 def as_dict(comparison: Comparison, exit_code: int) -> dict[str, Any]:
-    """The shape documented in docs/compare.md; plain values only."""
+    """The shape documented in docs/comparing.md; plain values only."""
     return {
         "schema": SCHEMA,
         "baseline": comparison.baseline,

@@ -62,9 +62,9 @@ def style_for(unit: str, values: Iterable[float]) -> Style:
 
 
 def quantity(number: float | None) -> str:
-    """A time, rate or size with three significant digits: ``0.123``, ``4.56``, ``78.9``, ``1,234``; a dash for none.
+    """A time, rate or size with three significant digits, four decimals at most; a dash for none.
 
-    What is smaller than a thousandth is no more than that: ``<0.001``.
+    ``0.0007``, ``0.123``, ``4.56``, ``78.9``, ``1,234``.
     """
     if number is None:
         return "–"
@@ -73,9 +73,7 @@ def quantity(number: float | None) -> str:
         return f"{number:,.0f}"
     if size == 0:
         return "0"
-    if 0 < number < 0.001:
-        return "<0.001"
-    return f"{number:.{min(6, 2 - math.floor(math.log10(size)))}f}"
+    return f"{number:.{min(4, 2 - math.floor(math.log10(size)))}f}"
 
 
 def seeds_text(seeds: Iterable[int]) -> str:
