@@ -11,6 +11,7 @@ from ocd_bench.engine.settings import OCDSettings
 
 QUICK = OCDSettings(
     overfit_lr=0.5, steps=160, batch_size=64, lr=6e-3, ema=0.95, evaluations=1, width=48, depth=2, sampling_steps=8,
+    task_weight=0.0,
 )  # fmt: skip
 
 

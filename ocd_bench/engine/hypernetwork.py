@@ -16,6 +16,7 @@ from ocd_bench.engine.sampler import ddim
 from ocd_bench.engine.scale import ScaleNetwork, scale_loss_db, scale_loss_log
 from ocd_bench.engine.schedule import NoiseSchedule
 from ocd_bench.engine.targets import Targets
+from ocd_bench.engine.through import Through
 
 
 class HyperNetwork(nn.Module):
@@ -30,6 +31,7 @@ class HyperNetwork(nn.Module):
         prediction, sampling_steps: of the diffusion.
         scale_loss: ``"log"`` or ``"db"``.
         noise_draws: noise levels per sample in :meth:`loss`.
+        task_draws: how many of these are run through the base.
     """
 
     length: Tensor
@@ -46,10 +48,12 @@ class HyperNetwork(nn.Module):
         sampling_steps: int = 10,
         scale_loss: str = "log",
         noise_draws: int = 1,
+        task_draws: int = 1,
     ) -> None:
         super().__init__()
         self.condition, self.network, self.schedule, self.scale = condition, network, schedule, scale
         self.size, self.prediction, self.scale_loss, self.noise_draws = size, prediction, scale_loss, noise_draws
+        self.task_draws = task_draws
         self.sampling_steps = sampling_steps if schedule is None else min(sampling_steps, len(schedule))
         self.register_buffer("length", torch.ones(()))  # root mean square length of training codes
 
@@ -78,30 +82,45 @@ class HyperNetwork(nn.Module):
         lengths = code.norm(dim=1, keepdim=True)
         return code * self.size**0.5 / lengths.clamp(min=1e-8 * float(self.length))
 
-    def loss(self, targets: Targets, generator: torch.Generator) -> Tensor:
-        """Training loss of a batch, a scalar: squared error of the prediction plus the scale loss.
+    def loss(self, targets: Targets, generator: torch.Generator, through: Through | None = None) -> dict[str, Tensor]:
+        """Training losses of a batch, scalars to be summed: ``diffusion`` (or ``regression``: squared error of the direction),
+        ``scale``, and, beyond the paper, ``task``.
 
         Args:
             generator: CPU generator of the noise and the noise levels.
+            through: loss of codes ``(D, N, K)`` run through the base. It is given what the network makes of ``task_draws``
+                noisy codes per sample: the directions without noise that it implies, times the predicted length.
         """
         e = self.condition(targets.features, targets.inputs)
         direction = self.directions(targets.code)
         if self.schedule is None:
-            total = F.mse_loss(self.network(e), direction)
+            implied = self.network(e)
+            found = {"regression": F.mse_loss(implied, direction)}
         else:
             many, x0 = e.repeat(self.noise_draws, 1), direction.repeat(self.noise_draws, 1)
             noise = torch.randn(x0.shape, generator=generator).to(x0)
             t = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(x0.device)
-            found = self._denoise(self.schedule.add_noise(x0, t, noise), t, many)
-            total = F.mse_loss(found, self.schedule.target(x0, t, noise, self.prediction))
-        if self.scale is None:
-            return total
-        lengths = self._lengths(targets.code)
-        if self.scale_loss == "db":
-            # Its gradient grows without bound near the answer and would drown the direction's in what they share.
-            return total + scale_loss_db(self.scale(e.detach()), lengths).mean()
-        # In units of the lengths' own spread, so that it weighs the same whatever the task.
-        return total + scale_loss_log(self.scale(e), lengths).mean() / self.scale.std**2
+            x_t = self.schedule.add_noise(x0, t, noise)
+            output = self._denoise(x_t, t, many)
+            found = {"diffusion": F.mse_loss(output, self.schedule.target(x0, t, noise, self.prediction))}
+            implied = self.schedule.split(output, x_t, t, self.prediction)[0]
+        if self.scale is not None:
+            lengths = self._lengths(targets.code)
+            if self.scale_loss == "db":
+                # Its gradient grows without bound near the answer and would drown the direction's in what they share.
+                found["scale"] = scale_loss_db(self.scale(e.detach()), lengths).mean()
+            else:
+                # In units of the lengths' own spread, so that it weighs the same whatever the task.
+                found["scale"] = scale_loss_log(self.scale(e), lengths).mean() / self.scale.std**2
+        if through is not None:
+            draws = implied.reshape(-1, *direction.shape)[: self.task_draws]
+            found["task"] = through(self.codes(e, draws))
+        return found
+
+    def codes(self, e: Tensor, directions: Tensor) -> Tensor:
+        """Codes ``(D, N, K)`` of directions ``(D, N, K)`` under condition vectors ``(N, width)``: lengths put back in."""
+        length = self.length if self.scale is None else self.scale(e).unsqueeze(1)
+        return directions * length / self.size**0.5
 
     def _denoise(self, x: Tensor, t: Tensor, e: Tensor) -> Tensor:
         assert self.schedule is not None
@@ -116,8 +135,7 @@ class HyperNetwork(nn.Module):
             random: take the noise itself as the direction (the control of the direction's worth).
         """
         e = self.condition(features, inputs)
-        length = self.length if self.scale is None else self.scale(e).unsqueeze(1)
-        return torch.stack([self._direction(e, draw, random) * length for draw in noise]) / self.size**0.5
+        return self.codes(e, torch.stack([self._direction(e, draw, random) for draw in noise]))
 
     def _direction(self, e: Tensor, noise: Tensor, random: bool) -> Tensor:
         if random:

@@ -21,6 +21,7 @@ from ocd_bench.engine.scale import ScaleNetwork
 from ocd_bench.engine.schedule import NoiseSchedule
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
 from ocd_bench.engine.targets import Overfitter, Targets, pick_form
+from ocd_bench.engine.through import overfitting_gains, through_base
 from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.engine.unet import UNet
 from ocd_bench.errors import NotApplicable
@@ -140,6 +141,7 @@ def make_overfitter(problem: Problem, settings: OCDSettings, encoder: nn.Module 
         subsample=problem.subsample,
         fixed=None if trained else encoder,
         keep_inputs=trained,
+        keep_answers=settings.task_weight > 0,
     )
 
 
@@ -167,7 +169,12 @@ def source(
 
         passes = max(1, settings.passes)
         bank = problem.remember("targets", lambda: overfitter.bank(form, inputs, targets, changes, passes, progress=told))
-        return lambda: bank.take(next(indices)).to(problem.device), bank
+
+        def known() -> Targets:
+            chosen = bank.take(next(indices)).to(problem.device)
+            return overfitter.traced(chosen, changes) if overfitter.keep_answers else chosen
+
+        return known, bank
 
     def batch() -> Targets:
         chosen = next(indices)
@@ -211,6 +218,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         sampling_steps=settings.sampling_steps,
         scale_loss=settings.scale_loss,
         noise_draws=settings.noise_draws,
+        task_draws=min(settings.task_draws, settings.noise_draws),
     )
     try:
         network.calibrate(known)
@@ -218,15 +226,30 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         raise NotApplicable(str(error)) from error
     network = network.to(problem.device)
 
+    unit = _task_unit(problem, overfitter) / settings.task_weight if settings.task_weight else 1.0
+
+    def losses(module: HyperNetwork, samples: Targets, noise: torch.Generator) -> dict[str, Tensor]:
+        through = through_base(problem.layer, problem.loss, form, samples.pieces, unit) if samples.pieces else None
+        return module.loss(samples, noise, through)
+
     held = problem.validation(min(settings.val_samples, 512))
     chance = problem.generator("validation")
     val = problem.remember("validation", lambda: overfitter.bank(form, *held, chance, augment=False))
+
+    def validate(module: HyperNetwork) -> float:
+        noise, total = problem.generator("validation noise"), 0.0  # the same every time
+        for start in range(0, len(val), settings.batch_size):
+            piece = val.take(slice(start, start + settings.batch_size)).to(problem.device)
+            piece = overfitter.traced(piece, noise) if overfitter.keep_answers else piece
+            total += sum(float(part) for part in losses(module, piece, noise).values()) * len(piece)
+        return total / len(val)
+
     noise = problem.generator("noise")
-    how = Training(settings.steps, settings.lr, settings.weight_decay, settings.lr_schedule, settings.ema, settings.evaluations)
+    how = Training.of(settings)
     best, history = train(
         network,
-        lambda module: module.loss(batch(), noise),
-        lambda module: _validation_loss(module, val, problem, settings.batch_size),
+        lambda module: losses(module, batch(), noise),
+        validate,
         how,
         lambda done, total: problem.progress("hypernetwork", done, total),
     )
@@ -237,10 +260,10 @@ def _unet(settings: PaperSettings, form: Form) -> UNet:
     return UNet(form.shape, settings.channels, settings.multipliers, settings.blocks, settings.attention)
 
 
-def _validation_loss(network: HyperNetwork, val: Targets, problem: Problem, batch: int) -> float:
-    """Mean loss of validation targets, under the same noise every time."""
-    noise, total = problem.generator("validation noise"), 0.0
-    for start in range(0, len(val), batch):
-        piece = val.take(slice(start, start + batch)).to(problem.device)
-        total += float(network.loss(piece, noise)) * len(piece)
-    return total / len(val)
+def _task_unit(problem: Problem, overfitter: Overfitter) -> float:
+    """What overfitting gains on training samples: the task's loss weighs the same then, whatever its unit."""
+    inputs, targets = problem.train
+    chance = problem.generator("unit")
+    few = torch.randperm(len(inputs), generator=chance)[: min(256, max(32, 2 * overfitter.rows(inputs)))]
+    x, y = overfitter.change(inputs[few], targets[few], chance)
+    return overfitting_gains(problem.layer, problem.loss, overfitter.deltas(x, y))

@@ -85,13 +85,12 @@ def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, netw
     indices = shuffled(len(inputs), settings.batch_size, problem.generator("order"))
     changes = problem.generator("augment")
 
-    def loss(module: PlainNetwork) -> Tensor:
+    def loss(module: PlainNetwork) -> dict[str, Tensor]:
         chosen = next(indices)
         x, y = overfitter.change(inputs[chosen], targets[chosen], changes)
         known = _describe(overfitter, x, y)
-        return problem.loss(
-            known.code + module(known.features, known.inputs).reshape(known.code.shape), y.to(problem.device)
-        ).mean()
+        output = known.code + module(known.features, known.inputs).reshape(known.code.shape)
+        return {"task": problem.loss(output, y.to(problem.device)).mean()}
 
     held, answers = problem.validation(min(settings.val_samples, 512))
 

@@ -26,6 +26,9 @@ class OCDSettings:
         schedule, prediction, sampling_steps: of the diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``;
             DDIM steps.
         noise_draws: noise levels per sample and training step; they share the encoding of the sample.
+        task_weight: weight of the task's own loss of predicted changes, taken through the base, in units of what overfitting
+            gains; 0: the hypernetwork only imitates overfitted changes, as in the paper.
+        task_draws: how many of the noise levels are run through the base.
         width, depth: of the hypernetwork.
         input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
         augment: whether training samples are augmented (``Task.augment``).
@@ -51,6 +54,8 @@ class OCDSettings:
     prediction: str = "v"
     sampling_steps: int = 10
     noise_draws: int = 4
+    task_weight: float = 1.0
+    task_draws: int = 1
     width: int = 256
     depth: int = 3
     input_encoder: bool = True
@@ -85,6 +90,7 @@ class OCDSettings:
             "evaluations",
             "sampling_steps",
             "noise_draws",
+            "task_draws",
             "width",
             "depth",
         )
@@ -94,8 +100,8 @@ class OCDSettings:
         for key in ("overfit_lr", "lr"):
             if not getattr(self, key) > 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected more than 0")
-        if self.passes < 0 or self.weight_decay < 0 or not 0 <= self.ema < 1:
-            raise UsageError(f"settings {self.section}: expected passes >= 0, weight_decay >= 0 and 0 <= ema < 1")
+        if min(self.passes, self.weight_decay, self.task_weight) < 0 or not 0 <= self.ema < 1:
+            raise UsageError(f"settings {self.section}: expected passes, weight_decay, task_weight >= 0 and 0 <= ema < 1")
         if not self.gains or min(self.gains) < 0:
             raise UsageError(f"setting {self.section}.gains={self.gains}: expected at least one number, none negative")
         if self.prediction == "epsilon" and self.schedule == "cosine":
@@ -129,6 +135,7 @@ class PaperSettings(OCDSettings):
     schedule: str = "code"
     prediction: str = "epsilon"
     noise_draws: int = 1
+    task_weight: float = 0.0
     input_encoder: bool = False
     augment: bool = False
     scale_loss: str = "db"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,38 +29,53 @@ class Targets:
     Attributes:
         features: I(x), each ``(N, D)``.
         code: of the overfitted ΔW, ``(N, K)``.
-        inputs: the samples themselves ``(N, ...)`` where an encoder is trained on them, else None.
+        inputs: the samples themselves ``(N, ...)``, augmented but whole, where somebody will ask for them, else None.
+        answers: the task's targets ``(N, ...)`` beside ``inputs``, where the task's loss is to be trained on, else None.
+        pieces: traces of all N samples in turn, each with its targets, where the base is to be run on from the layer. They are
+            of the very tensors ``code`` was made from, and get lost where samples are taken out or moved.
     """
 
     features: dict[str, Tensor]
     code: Tensor
-    inputs: Tensor | None
+    inputs: Tensor | None = None
+    answers: Tensor | None = None
+    pieces: tuple[tuple[Trace, Tensor], ...] = ()
 
     def __len__(self) -> int:
         return len(self.code)
 
     def take(self, indices: Tensor | slice) -> Targets:
         """The samples at ``indices``."""
-        inputs = None if self.inputs is None else self.inputs[indices]
-        return Targets({name: value[indices] for name, value in self.features.items()}, self.code[indices], inputs)
+        return self._map(lambda part: part[indices])
 
     def to(self, device: torch.device) -> Targets:
         """On another device."""
-        inputs = None if self.inputs is None else self.inputs.to(device)
-        return Targets({name: value.to(device) for name, value in self.features.items()}, self.code.to(device), inputs)
+        return self._map(lambda part: part.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        inputs = None if self.inputs is None else change(self.inputs)
+        answers = None if self.answers is None else change(self.answers)
+        return Targets({name: change(value) for name, value in self.features.items()}, change(self.code), inputs, answers)
 
     def numbers(self) -> int:
         """Numbers held per sample."""
-        parts = [*self.features.values(), self.code, *([] if self.inputs is None else [self.inputs])]
-        return sum(part[0].numel() for part in parts)
+        parts = [*self.features.values(), self.code, self.inputs, self.answers]
+        return sum(part[0].numel() for part in parts if part is not None)
 
 
 def join(parts: Sequence[Targets]) -> Targets:
     """Several batches of targets as one."""
-    inputs = None if parts[0].inputs is None else torch.cat([part.inputs for part in parts if part.inputs is not None])
-    names = parts[0].features
+
+    def whole(values: Sequence[Tensor | None]) -> Tensor | None:
+        known = [value for value in values if value is not None]
+        return torch.cat(known) if known else None
+
     return Targets(
-        {name: torch.cat([p.features[name] for p in parts]) for name in names}, torch.cat([p.code for p in parts]), inputs
+        {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features},
+        torch.cat([part.code for part in parts]),
+        whole([part.inputs for part in parts]),
+        whole([part.answers for part in parts]),
+        tuple(piece for part in parts for piece in part.pieces),
     )
 
 
@@ -76,6 +91,7 @@ class Overfitter:
         output_features: the model's output as features of the condition.
         fixed: features of the inputs that need no training.
         keep_inputs: whether targets carry the samples, for an encoder in training.
+        keep_answers: whether they carry the task's targets too, and the traces, for training on the task's own loss.
     """
 
     layer: TargetLayer
@@ -87,6 +103,7 @@ class Overfitter:
     subsample: Change | None = None
     fixed: Callable[[Tensor], Tensor] | None = None
     keep_inputs: bool = False
+    keep_answers: bool = False
 
     def __post_init__(self) -> None:
         self._rows: dict[tuple[int, ...], int] = {}
@@ -117,11 +134,15 @@ class Overfitter:
         self, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Samples augmented (if ``augment``) and subsampled."""
-        if augment and self.augment is not None:
-            inputs, targets = self.augment(inputs, targets, generator)
-        if self.subsample is not None:
-            inputs, targets = self.subsample(inputs, targets, generator)
-        return inputs, targets
+        return self.part(*self.copy(inputs, targets, generator, augment), generator)
+
+    def copy(self, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True) -> tuple[Tensor, Tensor]:
+        """Samples augmented, if ``augment``."""
+        return self.augment(inputs, targets, generator) if augment and self.augment is not None else (inputs, targets)
+
+    def part(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Samples subsampled."""
+        return (inputs, targets) if self.subsample is None else self.subsample(inputs, targets, generator)
 
     def deltas(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Trace, Tensor, Delta]]:
         """Trace, targets and overfitted ΔW, chunk by chunk, on the device.
@@ -144,13 +165,28 @@ class Overfitter:
 
     def make(self, form: Form, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True) -> Targets:
         """Targets of the samples, on the device."""
-        inputs, targets = self.change(inputs, targets, generator, augment)
-        return join(
-            [
-                Targets(self.describe(trace), form.encode(delta, trace), trace.inputs if self.keep_inputs else None)
-                for trace, _, delta in self.deltas(inputs, targets)
-            ]
-        )
+        inputs, targets = self.copy(inputs, targets, generator, augment)
+        x, y = self.part(inputs, targets, generator)
+        parts, start = [], 0
+        for trace, answers, delta in self.deltas(x, y):
+            rows = slice(start, start + len(trace))
+            found = Targets(self.describe(trace), form.encode(delta, trace))
+            if self.keep_inputs or self.keep_answers:
+                found = replace(found, inputs=inputs[rows].to(self.device))
+            if self.keep_answers:
+                found = replace(found, answers=targets[rows].to(self.device), pieces=((trace, answers),))
+            parts.append(found)
+            start = rows.stop
+        return join(parts)
+
+    def traced(self, targets: Targets, generator: torch.Generator) -> Targets:
+        """The same targets with ``pieces``: the base is run again on the samples, subsampled anew; for targets with answers."""
+        assert targets.inputs is not None and targets.answers is not None
+        x, y = self.part(targets.inputs.cpu(), targets.answers.cpu(), generator)
+        rows = self.rows(x)
+        pairs = zip(x.split(rows), y.split(rows), strict=True)
+        pieces = tuple((self.layer.trace(a.to(self.device)), b.to(self.device)) for a, b in pairs)
+        return replace(targets, pieces=pieces)
 
     def bank(
         self,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +38,24 @@ class Training:
 
 @dataclass(frozen=True)
 class Record:
-    """One evaluation: after ``step`` steps, the mean training loss since the last one, and the validation loss."""
+    """One evaluation: after ``step`` steps, the mean training loss since the last one, and the validation loss.
+
+    ``parts``: the training loss by its terms.
+    """
 
     step: int
     train: float
     val: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def details(history: Sequence[Record]) -> dict[str, Any]:
+    """The history as plain values, for a cell's ``detail``."""
+    names = history[0].parts if history and len(history[0].parts) > 1 else ()
+    return {
+        "history": [[record.step, record.train, record.val] for record in history],
+        "curves": {f"{name} loss": [record.parts[name] for record in history] for name in names},
+    }
 
 
 def rate(step: int, how: Training) -> float:
@@ -56,7 +70,7 @@ def rate(step: int, how: Training) -> float:
 
 def train(
     network: Network,
-    loss: Callable[[Network], Tensor],
+    loss: Callable[[Network], Mapping[str, Tensor]],
     validate: Callable[[Network], float],
     how: Training,
     progress: Progress = lambda done, total: None,
@@ -65,37 +79,40 @@ def train(
 
     Args:
         network: trained in place, in train mode.
-        loss: the loss of the next batch, a scalar.
+        loss: the loss of the next batch, as named scalars to be summed.
         validate: validation loss of a network in eval mode; called without gradients.
 
     With ``how.evaluations == 1`` the last weights are returned whatever their validation loss.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    parts = [list(child.parameters()) for child in network.children()]
+    groups = [list(child.parameters()) for child in network.children()]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay, fused=fused)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, how))
     average = EMA(network, how.ema)
     evaluate_at = {round(how.steps * (k + 1) / how.evaluations) for k in range(how.evaluations)}
     best: Network | None = None
-    best_loss, total, count = math.inf, 0.0, 0
+    best_loss, totals, count = math.inf, Counter[str](), 0
     history: list[Record] = []
     network.train()
     for step in range(1, how.steps + 1):
-        value = loss(network)
+        parts = loss(network)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        for part in filter(None, parts):  # each on its own: a wild scale loss must not slow the denoiser down
-            nn.utils.clip_grad_norm_(part, 1.0)
+        torch.stack(list(parts.values())).sum().backward()
+        for group in filter(None, groups):  # each on its own: a wild scale loss must not slow the denoiser down
+            nn.utils.clip_grad_norm_(group, 1.0)
         optimizer.step()
         schedule.step()
         average.update(network)
-        total, count = total + float(value.detach()), count + 1
+        totals.update({name: float(part.detach()) for name, part in parts.items()})
+        count += 1
         if step in evaluate_at:
             with torch.no_grad():
                 found = validate(average.module)
-            history.append(Record(step, total / count, found))
-            total, count = 0.0, 0
+            means = {name: total / count for name, total in totals.items()}
+            history.append(Record(step, sum(means.values()), found, means))
+            totals.clear()
+            count = 0
             if best is None or found < best_loss:
                 best, best_loss = copy.deepcopy(average.module), found
         progress(step, how.steps)

@@ -7,6 +7,7 @@ import torch
 from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.plain import FittedPlain, fit_plain
 from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.training import details
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.ocd import OCD, gain_detail, problem_of
 
@@ -24,8 +25,7 @@ class PlainPredictor(Predictor):
 
     def __init__(self, fitted: FittedPlain, gain: Gain) -> None:
         self.fitted, self.gain, self.parameters = fitted, gain, fitted.parameters
-        history = [[record.step, record.train, record.val] for record in fitted.history]
-        self.detail = {**gain_detail(gain), "history": history}
+        self.detail = {**gain_detail(gain), **details(fitted.history)}
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.fitted.outputs(inputs, (self.gain.value,))[0]

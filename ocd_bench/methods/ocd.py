@@ -13,6 +13,7 @@ from ocd_bench.engine.nearest import Nearest
 from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.engine.training import details
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.task import Task
@@ -62,7 +63,7 @@ class OCDPredictor(Predictor):
             "form": fitted.form.describe(),
             "draws": draws,
             **gain_detail(gain),
-            "history": [[record.step, record.train, record.val] for record in fitted.history],
+            **details(fitted.history),
         }
         self.reset()
 

@@ -1,0 +1,89 @@
+"""The task's loss of predicted codes, taken through the base, against autograd over the whole batch at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import ocd_bench.engine.targets as targets_module
+from ocd_bench.engine.forms import FullForm, RankOneForm
+from ocd_bench.engine.ocd import fit, make_overfitter
+from ocd_bench.engine.overfit import losses
+from ocd_bench.engine.through import overfitting_gains, through_base
+from tests.toy_engine import QUICK, data, loss, problem
+
+
+@pytest.mark.parametrize("kind", [RankOneForm, FullForm])
+def test_value_and_gradient_are_those_of_the_whole_batch(kind):
+    task = problem(count=10)
+    x, y = task.train
+    form = kind(task.layer.shape)
+    pieces = [(task.layer.trace(x[a:b]), y[a:b]) for a, b in ((0, 4), (4, 10))]
+    codes = 0.3 * torch.randn(3, 10, form.size, generator=torch.Generator().manual_seed(0))
+
+    ours = codes.clone().requires_grad_()
+    value = through_base(task.layer, loss, form, pieces, unit=0.5)(2 * ours)
+    value.backward()
+
+    whole = codes.clone().requires_grad_()
+    trace = task.layer.trace(x)
+    outputs = [task.layer.forward(trace, form.decode(2 * draw, trace)) for draw in whole]
+    expected = torch.stack([loss(output, y) for output in outputs]).mean() / 0.5
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(ours.grad, whole.grad)
+
+
+def test_without_gradients_it_is_a_number():
+    task = problem(count=4)
+    x, y = task.train
+    form = RankOneForm(task.layer.shape)
+    with torch.no_grad():
+        value = through_base(task.layer, loss, form, [(task.layer.trace(x), y)])(torch.zeros(1, 4, form.size))
+    torch.testing.assert_close(value, losses(task.layer, task.layer.trace(x), y, loss).mean())
+
+
+def test_the_unit_is_what_overfitting_gains():
+    task = problem(count=12)
+    x, y = task.train
+    overfitter = make_overfitter(task, QUICK, None)
+    trace, _, delta = next(overfitter.deltas(x, y))
+    expected = losses(task.layer, trace, y, loss).mean() - losses(task.layer, trace, y, loss, delta).mean()
+    assert overfitting_gains(task.layer, loss, overfitter.deltas(x, y)) == pytest.approx(float(expected), rel=1e-5)
+    assert overfitting_gains(task.layer, lambda output, target: 0 * loss(output, target), overfitter.deltas(x, y)) == 1.0
+
+
+def test_targets_carry_what_the_loss_needs_and_meet_new_subsamples():
+    def crop(inputs, targets, generator):
+        return inputs + torch.randn(1, generator=generator), targets
+
+    task = problem(count=6, subsample=crop)
+    overfitter = make_overfitter(task, replace(QUICK, task_weight=1.0), None)
+    form = RankOneForm(task.layer.shape)
+    made = overfitter.make(form, *task.train, torch.Generator().manual_seed(0))
+    assert torch.equal(made.inputs, task.train[0])  # whole, not the part that was overfitted
+    assert not torch.equal(made.pieces[0][0].inputs, made.inputs)
+    taken = made.take(slice(2, 5))
+    assert taken.pieces == ()
+    chance = torch.Generator().manual_seed(1)
+    first, second = (overfitter.traced(taken, chance).pieces[0][0].inputs for _ in range(2))
+    assert first.shape == second.shape == (3, 6)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("budget", [None, 800])
+def test_training_on_it_lowers_it(monkeypatch, budget):
+    """Few steps, of which imitation makes less than the loss itself does."""
+    if budget:
+        monkeypatch.setattr(targets_module, "BUDGET", budget)  # several pieces a batch
+    settings = replace(QUICK, steps=60, overfit_lr=0.05)
+    x, y = data(200, seed=20)
+    after = {
+        weight: float(loss(fit(problem(count=300), replace(settings, task_weight=weight)).predict(x, 5), y).mean())
+        for weight in (0.0, 3.0)
+    }
+    before = float(loss(fit(problem(), replace(settings, steps=1)).predict(x, gain=0.0), y).mean())
+    assert after[3.0] < after[0.0] < before
+    assert before - after[3.0] > 1.5 * (before - after[0.0])
