@@ -156,12 +156,13 @@ class Images(Task):
 
 
 def _with_checkpoint(model: torch.nn.Module, request: Request) -> torch.nn.Module:
-    checkpoint = settings_of(request).checkpoint
-    if not checkpoint:
+    name = settings_of(request).checkpoint
+    if not name:
         return model
-    from ocd_bench_images.checkpoint import find_checkpoint, load_checkpoint
+    from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
 
-    return load_checkpoint(model, find_checkpoint(checkpoint, request.data_dirs))
+    path = find_checkpoint("images.checkpoint", name, request.data_dirs)
+    return load_checkpoint(model, path, "choose the fitting model and dataset (--set images.model=NAME)")
 
 
 def settings_of(request: Request) -> ImagesSettings:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ocd_bench import Request, Splits, Unavailable, UsageError
-from ocd_bench_images.checkpoint import load_checkpoint
 from ocd_bench_images.models import NAMES, build, choose
 from ocd_bench_images.models.encoder import Encoder
 from ocd_bench_images.models.googlenet import GoogLeNet
@@ -135,45 +134,12 @@ def test_a_checkpoint_replaces_training(tmp_path, key):
     assert task.train_base(LeNet5(), splits, request(), lambda done, total: None) is None
 
 
-def _without(state):
-    del state["fc1.bias"]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (_without, "'fc1.bias' is missing"),
-        (lambda state: state.update(head=torch.ones(1)), "'head' is not in the model"),
-        (lambda state: state.update({"fc2.weight": torch.ones(7, 84)}), "'fc2.weight' is 7 x 84, the model has 10 x 84"),
-        (lambda state: state["conv1.bias"].fill_(float("nan")), "'conv1.bias' holds NaN"),
-    ],
-)
-def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, said):
-    state = {name: value.clone() for name, value in LeNet5().state_dict().items()}
-    change(state)
-    torch.save(state, tmp_path / "weights.pth")
-    with pytest.raises(UsageError) as caught:
-        load_checkpoint(LeNet5(), tmp_path / "weights.pth")
-    assert said in str(caught.value)
-    assert "weights.pth" in str(caught.value)
-
-
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "weights.pth"
-    torch.save(LeNet5().state_dict(), path)
-    good = path.read_bytes()
-    for data in (b"", b"junk", b"\x80\x02cos\nsystem\n.", good[: len(good) // 2]):
-        path.write_bytes(data)
-        with pytest.raises(UsageError, match="weights.pth: not a readable file of weights") as caught:
-            load_checkpoint(LeNet5(), path)
-        assert "\n" not in str(caught.value)
-    for content in ([1, 2], {"a": 1}, {}, torch.ones(3)):
-        torch.save(content, path)
-        with pytest.raises(UsageError, match="not a state dict of named tensors"):
-            load_checkpoint(LeNet5(), path)
-    torch.save(LeNet5(), path)  # a whole pickled model: never unpickled
-    with pytest.raises(UsageError, match="not a readable file of weights"):
-        load_checkpoint(LeNet5(), path)
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    torch.save(LeNet5(classes=7).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(
+        UsageError, match=r"weights.pth: 'fc2.weight' is 7 x 84, the model has 10 x 84; choose the fitting model"
+    ):
+        Images().base_model(splits_of(1, 28, 28), request(folder=tmp_path, checkpoint="weights.pth"))
 
 
 def test_a_missing_checkpoint_says_where_it_was_looked_for(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ocd_bench
 from ocd_bench_recon3d.datasets_list import DATASETS
@@ -29,7 +29,8 @@ class Settings:
     ``mesh``: a mesh file to render in place of a dataset. ``size``: pixels a side of rendered or scaled views.
     ``train_views``, ``val_views``, ``test_views``: of rendered scenes; a set with its own parts gives ``val_views`` of its
     training part where it has no validation part; 0 test views means all. ``checkpoint``: a TinyNeRF state dict to begin
-    from; ``base_steps``: Adam steps of ``base_rays`` rays from there (0: take it as it is).
+    from, looked for as given, then in the data directories; ``base_steps``: Adam steps of ``base_rays`` rays from there (0:
+    take it as it is).
     """
 
     mesh: str = ""
@@ -110,18 +111,20 @@ class Recon3D(ocd_bench.Task):
         if views.surface is not None and views.mask is not None:
             targets = np.concatenate([targets, views.surface, views.mask[..., None]], -1).astype(np.float32)
         inputs, pictures = torch.from_numpy(rays), torch.from_numpy(targets)
-        note = "; ".join(
-            filter(None, [note, f"{len(train)} training, {len(val)} validation, {len(test)} test views of {width} x {height}"])
-        )
+        sizes = f"{len(train)} training, {len(val)} validation, {len(test)} test views of {width} x {height}"
+        begun = f"base begins from {Path(settings.checkpoint).name}" if settings.checkpoint else ""
+        note = "; ".join(filter(None, [note, sizes, begun]))
         training, validation, held_out = (ocd_bench.Samples(inputs[list(p)], pictures[list(p)]) for p in (train, val, test))
         return ocd_bench.Splits(training, validation, held_out, note=note)
 
     # -- base model ---------------------------------------------------------------------------------------------------
     def base_model(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
+        """TinyNeRF. A checkpoint is read here already, so that whoever identifies a base by its initial weights sees the file's
+        content, not only its name."""
         from ocd_bench_recon3d.model import TinyNeRF
 
         settings: Settings = request.settings
-        return TinyNeRF(settings.near, settings.far, settings.samples)
+        return with_checkpoint(TinyNeRF(settings.near, settings.far, settings.samples), request)
 
     def train_base(
         self,
@@ -134,8 +137,7 @@ class Recon3D(ocd_bench.Task):
         import torch
 
         settings: Settings = request.settings
-        if settings.checkpoint:
-            load_checkpoint(model, Path(settings.checkpoint))
+        with_checkpoint(model, request)  # also a model that a plugin swapped in
         device = next(model.parameters()).device
         rays, colours = splits.train.inputs.reshape(-1, 6), splits.train.targets[..., :3].reshape(-1, 3)
         draw = request.generator("base-rays")
@@ -230,23 +232,16 @@ class Recon3D(ocd_bench.Task):
         return written
 
 
-def load_checkpoint(model: Any, path: Path) -> None:
-    """A TinyNeRF state dict into ``model``.
+def with_checkpoint(model: torch.nn.Module, request: ocd_bench.Request) -> torch.nn.Module:
+    """``model`` with the weights of ``recon3d.checkpoint``, where there is one.
 
     Raises:
-        UsageError: if the file cannot be read, or its tensors are not those of the model.
+        UsageError: if the file is not there, cannot be read, or its tensors are not those of the model.
     """
-    import torch
+    from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or foreign file raises pickle, zip, runtime or OS errors
-        raise ocd_bench.UsageError(
-            f"recon3d.checkpoint={path}: not a readable state dict ({str(error).splitlines()[0]})"
-        ) from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, shape in wanted.items():
-        found = tuple(state[name].shape) if name in state else None
-        if found != shape:
-            raise ocd_bench.UsageError(f"recon3d.checkpoint={path}: {name} is {found or 'missing'}, TinyNeRF needs {shape}")
-    model.load_state_dict({name: state[name] for name in wanted})
+    name = request.settings.checkpoint
+    if not name:
+        return model
+    path = find_checkpoint("recon3d.checkpoint", name, request.data_dirs)
+    return load_checkpoint(model, path, "give a state dict of TinyNeRF")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_bench import DataMissing, Request, UsageError
+from ocd_bench import DataMissing, Request, Splits, UsageError
 from ocd_bench.config import resolve
 from ocd_bench_recon3d import meshes, rays, scores
 from ocd_bench_recon3d.model import PoseEncoder, TinyNeRF, composite
-from ocd_bench_recon3d.task import RAYS, Recon3D, load_checkpoint
+from ocd_bench_recon3d.task import RAYS, Recon3D
 
 SHARED = Path(os.environ.get("OCD_BENCH_DATA") or Path(__file__).resolve().parents[3].parent / "shared" / "data")
 needs_lego = pytest.mark.skipif(not (SHARED / "tiny_nerf").is_dir(), reason=f"needs the Lego views in {SHARED / 'tiny_nerf'}")
@@ -22,6 +22,16 @@ def request_for(dataset: str, *directories: Path, preset: str = "quick", **setti
     overrides = {f"recon3d.{key}": value for key, value in settings.items()}
     chosen = resolve(Recon3D(), [], preset, overrides).section("recon3d")
     return Request("recon3d", dataset, chosen, preset, data_dirs=directories)
+
+
+def base_of(dataset: str, *directories: Path, **settings: object) -> torch.nn.Module:
+    task = Recon3D()
+    nothing = torch.zeros(1, 2, 2, 6), torch.zeros(1, 2, 2, 3)
+    return task.base_model(Splits(nothing, nothing, nothing), request_for(dataset, *directories, **settings))
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_a_camera_sees_what_it_looks_at_in_the_middle() -> None:
@@ -148,17 +158,37 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="broken.obj: (holds no faces|cannot be read)"):
         Recon3D().load_data(request_for("x", tmp_path, mesh=str(tmp_path / "broken.obj")))
     torch.save({"layer1.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
-    with pytest.raises(UsageError, match=r"layer1.weight is \(2, 2\)"):
-        load_checkpoint(TinyNeRF(2, 6), tmp_path / "other.pt")
+    with pytest.raises(UsageError, match=r"other.pt: 'layer1.weight' is 2 x 2, the model has 128 x 63; give a state dict"):
+        base_of("lego", tmp_path, checkpoint="other.pt")
+    with pytest.raises(UsageError, match=r"setting recon3d.checkpoint='nothing.pt': no such file"):
+        base_of("lego", tmp_path, checkpoint="nothing.pt")
+
+
+def test_a_checkpoint_is_where_training_begins(tmp_path: Path) -> None:
+    task, torch_model = Recon3D(), TinyNeRF(2, 6)
+    torch.save(torch_model.state_dict(), tmp_path / "begun.pt")
+    initial = base_of("primitives", tmp_path, checkpoint="begun.pt")
+    assert same_weights(initial, torch_model)  # already here: the cache tells bases apart by their initial weights
+    swapped = TinyNeRF(2, 6)
+    kept = request_for("primitives", tmp_path, checkpoint="begun.pt", base_steps=0)
+    splits = task.load_data(kept)
+    assert same_weights(task.train_base(swapped, splits, kept, lambda done, total: None), torch_model)
+    assert "base begins from begun.pt" in splits.note
+    further = request_for("primitives", tmp_path, checkpoint="begun.pt", base_steps=2)
+    assert not same_weights(task.train_base(TinyNeRF(2, 6), splits, further, lambda done, total: None), torch_model)
 
 
 @needs_lego
 def test_the_authors_checkpoint_renders_view_101_near_21_5_db() -> None:
     """21.4 dB with the randomly shifted depths its training code also renders with, 22.1 dB with ours, which are fixed."""
-    splits = Recon3D().load_data(request_for("lego", SHARED, preset="default"))
-    model = TinyNeRF(2, 6)
-    load_checkpoint(model, SHARED / "reference_checkpoints" / "checkpoint_tinynerf.pt")
+    name = "reference_checkpoints/checkpoint_tinynerf.pt"
+    if not (SHARED / name).exists():
+        pytest.skip(f"needs {SHARED / name}")
+    task, asked = Recon3D(), request_for("lego", SHARED, preset="default", checkpoint=name, base_steps=0)
+    splits = task.load_data(asked)
+    model = task.train_base(task.base_model(splits, asked), splits, asked, lambda done, total: None)
     view = splits.test.take([1])  # test views are 100 ... 105
     with torch.no_grad():
-        value = Recon3D().metrics(model(view.inputs), view.targets)["psnr"].item()
+        value = task.metrics(model(view.inputs), view.targets)["psnr"].item()
+    assert 21 < value < 22.5
     assert value == pytest.approx(22.07, abs=0.05)
