@@ -20,6 +20,8 @@ class ConvTasNet(nn.Module):
     R stacks of six blocks.
     """
 
+    trained = False
+
     def __init__(self, speakers: int, channels: int, hidden: int, blocks: int, kernel: int, depth: int = 6) -> None:
         super().__init__()
         from torchaudio.models import ConvTasNet as Network
@@ -34,7 +36,7 @@ class ConvTasNet(nn.Module):
         return self.network(mixture[:, None] / level) * level
 
 
-def build(settings: SpeechSettings) -> nn.Module:
+def build(settings: SpeechSettings) -> GatedLSTM | ConvTasNet:
     """The untrained base model of the settings.
 
     Raises:

@@ -76,7 +76,11 @@ class GatedLSTM(nn.Module):
         kernel: L, samples of the encoder's window; its hop is half of it.
         chunk: frames of a chunk; 0 chooses about sqrt(2 * frames) from the first mixture's length at each call, which
             makes both sequence lengths equal.
+
+    ``trained``: whether the weights are a finished base that no one should train further.
     """
+
+    trained = False
 
     def __init__(self, speakers: int, channels: int = 128, hidden: int = 128, blocks: int = 6, kernel: int = 8, chunk: int = 0):
         super().__init__()

@@ -22,6 +22,9 @@ class SpeechSettings:
     ``minutes``: at most this much speech per split is held in memory. ``speeds``: training speakers are also heard at these
     speeds. ``model``: ``gated_lstm`` or ``conv_tasnet``, with ``channels`` (N), ``hidden`` (H), ``blocks`` (R) and ``kernel``
     (L). ``base_*``: training of the base in steps of ``base_batch`` new mixtures; of section ``base`` only ``cache`` counts.
+    ``checkpoint``: a state dict to begin from, of any number of speakers, looked for as given, then in the data directories;
+    with ``base_steps=0`` it is the base as it is. ``auto``: the packaged weights for the dataset, the number of speakers and
+    the model's sizes, where there are some, without further training; ``none``: begin from nothing.
     """
 
     speakers: int = 2
@@ -39,6 +42,7 @@ class SpeechSettings:
     hidden: int = 64
     blocks: int = 2
     kernel: int = 32
+    checkpoint: str = "auto"
     base_steps: int = 12_000
     base_batch: int = 4
     base_lr: float = 1e-3
@@ -96,16 +100,31 @@ class SpeechTask(Task):
         return load(request)
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
+        """The separator of the settings, with its packaged weights (``trained``: no one should train it further) or those of
+        ``speech.checkpoint``. They are read here already, so that whoever identifies a base by its initial weights sees the
+        file's content, not only its name."""
+        from ocd_bench.checkpoint import load_checkpoint
+        from ocd_bench_speech.bases import begin, packaged
         from ocd_bench_speech.models import build
 
-        return build(request.settings)
+        model = build(request.settings)
+        path = packaged(request)
+        if path is None:
+            return begin(model, request)
+        model.trained = True
+        return load_checkpoint(model, path, "install the package again")
 
     def train_base(
         self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
     ) -> torch.nn.Module:
-        """Adam on ever new mixtures of the training speech; see :mod:`ocd_bench_speech.training`."""
+        """Adam on ever new mixtures of the training speech; see :mod:`ocd_bench_speech.training`. Packaged weights stay as they
+        are; a model that another plugin swapped in is trained, from ``speech.checkpoint`` if that names a file."""
+        from ocd_bench_speech.bases import begin
         from ocd_bench_speech.training import make_mixer, train
 
+        if getattr(model, "trained", False):
+            return model
+        begin(model, request)
         mixer = make_mixer(splits.extras, splits.train, request.settings, request.generator("base mixtures"))
         return train(model, mixer, splits.val, request.settings, progress)
 
@@ -142,6 +161,12 @@ class SpeechTask(Task):
         from ocd_bench_speech.features import spectral_summary
 
         return spectral_summary(output)
+
+    def output_picture(self, output: torch.Tensor) -> torch.Tensor:
+        """The estimates' spectrograms (1024-bin FFT) below each other in one grey picture, ``(N, 1, C * 513, frames)``."""
+        from ocd_bench_speech.features import spectral_picture
+
+        return spectral_picture(output)
 
     def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module:
         """A small convolutional encoder of the mixture's log-mel spectrogram, ``(N, T) -> (N, 128)``."""

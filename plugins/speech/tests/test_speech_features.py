@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ocd_bench_speech.corruption import KINDS
-from ocd_bench_speech.features import MixtureEncoder, assignment_entropy, power, spectral_summary
+from ocd_bench_speech.features import MixtureEncoder, assignment_entropy, power, spectral_picture, spectral_summary
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -31,6 +31,15 @@ def test_summary_follows_the_order_of_speakers() -> None:
     assert summary.shape == (2, 3 * 1026)
     swapped = spectral_summary(waves[:, [1, 0, 2]]).view(2, 3, 1026)
     torch.testing.assert_close(swapped[:, [1, 0, 2]].flatten(1), summary)
+
+
+def test_picture_is_the_spectrograms_below_each_other() -> None:
+    waves = torch.stack([torch.zeros(4000), tones(1000.0)[0]])[None]
+    picture = spectral_picture(waves)
+    assert picture.shape == (1, 1, 2 * 513, 16)
+    assert (picture[:, :, :513] == 0).all()
+    assert int(picture[0, 0, 513:].mean(-1).argmax()) == 128
+    assert 0.5 < float(picture.max()) <= 1
 
 
 def test_entropy_prefers_the_truth_and_knows_no_levels() -> None:
