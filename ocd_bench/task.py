@@ -107,6 +107,9 @@ class Task:
     """The metric that decides; several names where datasets differ (regression and classes): the first one reported."""
     metric_info: ClassVar[Mapping[str, Metric]] = {}
     """Metrics whose name is not in :data:`ocd_bench.metrics.KNOWN`."""
+    average: ClassVar[Metric | None] = None
+    """Unit and direction of the mean of the primary metrics over datasets, where such a mean is customary: a table of several
+    datasets then ends with it."""
     requires: ClassVar[Sequence[str]] = ()
     """Modules that must be importable; a missing one makes the task ``unavailable: pip install ...``."""
     Settings: ClassVar[type | None] = None
@@ -174,6 +177,11 @@ class Task:
     def encode_output(self, output: torch.Tensor) -> torch.Tensor:
         """The output as features ``(N, D)`` for the condition; default: flattened."""
         return output.flatten(1)
+
+    def output_picture(self, output: torch.Tensor) -> torch.Tensor | None:
+        """An output that is a picture or a spectrogram as ``(N, C, H, W)``, C = 1 or 3, values in [0, 1]: the paper's method
+        (``ocd-paper``) passes such outputs through VGG11; None where outputs are neither."""
+        return None
 
     def ensemble(self, outputs: torch.Tensor) -> torch.Tensor:
         """One output from K draws, ``(K, N, ...) -> (N, ...)``: mean of class probabilities where ``logits`` is defined

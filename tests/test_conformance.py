@@ -202,6 +202,12 @@ TASK_FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "output features": ("encoders", {"encode_output": lambda self, o: o.flatten()}, "return floating (N, D)"),
     "input features": ("encoders", {"encode_input": lambda self, s, r: nn.Flatten(0)}, "encode_input gives"),
+    "output picture": ("encoders", {"output_picture": lambda self, o: o[:, :, None, None].repeat(1, 2, 4, 4)}, "(N, 3, H, W)"),
+    "output picture range": (
+        "encoders",
+        {"output_picture": lambda self, o: 2 + o[:, :, None, None] ** 2},
+        "values outside [0, 1]",
+    ),
 }  # fmt: skip
 
 

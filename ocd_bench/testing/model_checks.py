@@ -144,7 +144,7 @@ def check_layer(trial: TaskTrial) -> str:
 
 
 def check_encoders(trial: TaskTrial) -> str:
-    """Features of outputs, and of inputs where there is an encoder, are ``(N, D)``."""
+    """Features of outputs, and of inputs where there is an encoder, are ``(N, D)``; outputs as pictures ``(N, C, H, W)``."""
     count = len(trial.inputs)
     features = {"encode_output": trial.task.encode_output(trial.output)}
     with torch.random.fork_rng(devices=[]):
@@ -163,4 +163,17 @@ def check_encoders(trial: TaskTrial) -> str:
             f"{what} gives {value.dtype} {shape} for {count} samples: return floating (N, D)",
         )
         require(bool(torch.isfinite(value).all()), f"{what} is not finite")
-    return ", ".join(f"{what} {tuple(value.shape)[1]}" for what, value in features.items())
+    found = {what: str(value.shape[1]) for what, value in features.items()}
+    picture = trial.task.output_picture(trial.output)
+    if picture is not None:
+        shape = tuple(picture.shape)
+        require(
+            len(shape) == 4 and shape[0] == count and shape[1] in (1, 3),
+            f"output_picture gives {shape} for {count} samples: return (N, 1, H, W) or (N, 3, H, W), or None",
+        )
+        require(
+            bool(((picture >= 0) & (picture <= 1)).all()),
+            "output_picture has values outside [0, 1]: scale or clamp them, no NaN among them",
+        )
+        found["output_picture"] = " x ".join(map(str, shape[1:]))
+    return ", ".join(f"{what} {size}" for what, size in found.items())

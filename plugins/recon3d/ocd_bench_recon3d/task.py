@@ -208,6 +208,10 @@ class Recon3D(ocd_bench.Task):
         picture = torch.cat([output[..., :3], output[..., 6:7]], -1).movedim(-1, 1)
         return torch.nn.functional.adaptive_avg_pool2d(picture, 8).flatten(1)
 
+    def output_picture(self, output: Tensor) -> Tensor:
+        """The rendered view, ``(N, 3, H, W)``."""
+        return output[..., :3].movedim(-1, 1).clamp(0, 1)
+
     def corrupt(self, inputs: Tensor, kind: str, severity: int, generator: torch.Generator) -> Tensor:
         """``pose_noise``: cameras that believe they stand elsewhere, by severity x 0.01 scene units (SD per axis)."""
         import torch

@@ -128,6 +128,13 @@ def test_pose_encoder_tells_cameras_apart_and_not_resolutions() -> None:
     assert (coarse[0] - coarse[1]).norm() > 5 * (coarse - fine).norm(dim=1).max()
 
 
+def test_an_output_is_a_picture_of_its_colours() -> None:
+    output = torch.rand(2, 5, 4, 8) * 1.5
+    picture = Recon3D().output_picture(output)
+    assert picture.shape == (2, 3, 5, 4)
+    assert torch.equal(picture[1, 2, 4, 3], output[1, 4, 3, 2].clamp(max=1))
+
+
 def test_transforms_folder(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -31,8 +31,8 @@ def spectral_summary(estimates: Tensor) -> Tensor:
 
 def spectral_picture(estimates: Tensor) -> Tensor:
     """Log power spectrograms below each other as one grey picture, ``(N, C, T) -> (N, 1, C * 513, frames)``: a power of 1e-4
-    (its floor) is black, one of 1e4 and above white."""
-    return ((torch.log10(power(estimates) + 1e-4) + 4) / 8).clamp(0, 1).flatten(1, 2).unsqueeze(1)
+    (its floor) is black, one of 1e6 white; a full tone of amplitude 1 has 6.6e4."""
+    return ((torch.log10(power(estimates) + 1e-4) + 4) / 10).clamp(0, 1).flatten(1, 2).unsqueeze(1)
 
 
 def assignment_entropy(estimates: Tensor, mixture: Tensor) -> Tensor:
