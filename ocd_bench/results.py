@@ -240,7 +240,7 @@ def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
                     f"{runs[0].name} and {run.name} differ in {what}: {info.get(what)!r} and {run.info.get(what)!r}"
                 )
         for task, entry in run.info.get("tasks", {}).items():
-            mine = info["tasks"].setdefault(task, {"dataset": [], "config": {}})
+            mine = info["tasks"].setdefault(task, {**entry, "dataset": [], "config": {}})
             mine["dataset"] = list(dict.fromkeys([*mine.get("dataset", []), *entry.get("dataset", [])]))
             for difference in config_differences(mine.get("config", {}), entry.get("config", {}), common=True):
                 raise UsageError(f"{runs[0].name} and {run.name} differ in configuration: {task}: {difference}")

@@ -194,27 +194,61 @@ class Resampled:
 
     def value(self, name: str) -> Estimate | None:
         """Mean over seeds of the value of ``name``; None if it has no scores."""
-        return self._estimate([((name, seed), 1.0) for seed in self.seeds(name)])
+        return self._estimate(self.terms(name))
 
     def difference(self, name: str, base: str) -> Estimate | None:
         """Mean over common seeds of value(name) - value(base), paired per sample; None without a common seed."""
+        return self._estimate(self.terms(name, base))
+
+    def terms(self, name: str, base: str | None = None) -> list[tuple[tuple[str, int], float]]:
+        """Weights of the cells in the sum over seeds of value(name), or of value(name) - value(base) over common seeds."""
+        if base is None:
+            return [((name, seed), 1.0) for seed in self.seeds(name)]
         common = [seed for seed in self.seeds(name) if (base, seed) in self._values]
-        return self._estimate([((which, seed), sign) for seed in common for which, sign in ((name, 1.0), (base, -1.0))])
+        return [((which, seed), sign) for seed in common for which, sign in ((name, 1.0), (base, -1.0))]
 
     def _estimate(self, terms: list[tuple[tuple[str, int], float]]) -> Estimate | None:
         if not terms:
             return None
+        value, draws, pulls = self.parts(terms)
+        return _bounded(value, draws, pulls, self.level)
+
+    def parts(self, terms: list[tuple[tuple[str, int], float]]) -> tuple[float, Array | None, list[Array]]:
+        """Mean over seeds of :meth:`terms`: its value, replicates (None for a single sample) and influence values."""
         share = len({seed for (_, seed), _ in terms})
         value = sum(weight * self._values[key] for key, weight in terms) / share
         sets: dict[int, Array] = {}
         for key, weight in terms:
             pull = self._pulls[key]
             sets[len(pull)] = sets.get(len(pull), 0.0) + weight * pull / share
-        if sum(sets) < MIN_SAMPLES or min(sets) < 2:
-            return Estimate(value)
-        draws = sum(weight * self._draws[key] for key, weight in terms) / share
-        low, high = bca_interval(value, np.asarray(draws), list(sets.values()), self.level)
-        return Estimate(value, low, high)
+        draws = None
+        if min(sets) >= 2:
+            draws = np.asarray(sum(weight * self._draws[key] for key, weight in terms) / share)
+        return value, draws, list(sets.values())
+
+
+def estimate_average(sets: Sequence[Resampled], name: str, base: str | None = None) -> Estimate | None:
+    """Mean over independent test sets of the value of ``name``, or of its paired difference from ``base``.
+
+    Args:
+        sets: of equally many resamples, but drawn by another ``seed`` each.
+
+    Returns:
+        None if a set has no such scores.
+    """
+    terms = [part.terms(name, base) for part in sets]
+    if not all(terms):
+        return None
+    values, draws, pulls = zip(*(part.parts(own) for part, own in zip(sets, terms, strict=True)), strict=True)
+    together = None if any(drawn is None for drawn in draws) else np.mean(draws, axis=0)
+    return _bounded(sum(values) / len(sets), together, [pull / len(sets) for own in pulls for pull in own], sets[0].level)
+
+
+def _bounded(value: float, draws: Array | None, pulls: Sequence[Array], level: float) -> Estimate:
+    """With its interval, where there are enough test samples."""
+    if draws is None or sum(len(pull) for pull in pulls) < MIN_SAMPLES:
+        return Estimate(value)
+    return Estimate(value, *bca_interval(value, draws, pulls, level))
 
 
 # -- tests ----------------------------------------------------------------------------------------------------------------

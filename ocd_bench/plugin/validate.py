@@ -119,6 +119,8 @@ def _metrics_problem(task: Task) -> str | None:
     for name, info in task.metric_info.items():
         if not isinstance(info, Metric):
             return f"metric_info[{name!r}] is a {type(info).__name__}: make it an ocd_bench.Metric"
+    if not isinstance(task.average, Metric | None):
+        return f"average is {task.average!r}: make it an ocd_bench.Metric, or None"
     for name in names:
         if name not in KNOWN and name not in task.metric_info:
             return f"primary_metric {name!r} is not a common one{nearest(name, KNOWN)}: declare it in metric_info"

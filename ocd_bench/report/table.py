@@ -139,16 +139,21 @@ def build_table(run: Run, columns: Columns | None = None, draws: int = 0) -> Tab
     Raises:
         UsageError: if a score archive is damaged.
     """
+    from ocd_bench.report.average import averages
+
     keys: dict[tuple[str, str], dict[str, list[Key]]] = {}
     for key in run.cells:
         keys.setdefault((key.task, key.dataset), {}).setdefault(key.method, []).append(key)
     problems: list[str] = []
-    groups = tuple(_group(run, *name, rows, columns, problems, draws) for name, rows in keys.items())
+    groups = [_group(run, *name, rows, columns, problems, draws) for name, rows in keys.items()]
+    for task, means in averages(run, draws).items():
+        last = max(place for place, group in enumerate(groups) if group.task == task)
+        groups[last + 1 : last + 1] = means
     extras = tuple(dict.fromkeys(heading for group in groups for row in group.rows for heading in row.extra))
     notes = [LEGEND] if any(group.has_delta for group in groups) else []
     if any(row.method.startswith("oracle") and row.status == "ok" for group in groups for row in group.rows):
         notes.append("oracle rows are fitted to the test labels: an upper bound, not a method.")
-    return Table(groups, extras, run.info, (*notes, *dict.fromkeys(problems)))
+    return Table(tuple(groups), extras, run.info, (*notes, *dict.fromkeys(problems)))
 
 
 def _group(
@@ -230,7 +235,6 @@ def _row(
     by_seed = {name: tuple(c["metrics"][name]["value"] for c in good if name in c["metrics"]) for name in names}
     costs = {name: [cell["cost"][name] for cell in good if cell["cost"].get(name) is not None] for name in COSTS}
     delta = None if method == BASE else _delta(run, ok, base, method, primary.name, resampled)
-    sign = delta.sign if delta else 0
     return Row(
         method,
         "ok",
@@ -240,11 +244,17 @@ def _row(
         by_seed=by_seed,
         value=resampled.value(method) or Estimate(mean_sd(by_seed[primary.name])[0]),
         delta=delta,
-        verdict={0: "", 1: "better", -1: "worse"}[sign if primary.higher_is_better else -sign],
+        verdict=verdict(delta, primary.higher_is_better),
         cost={name: sum(values) / len(values) for name, values in costs.items() if values},
         extra=extra,
         details={key.seed: run.cells[key].get("detail") or {} for key in ok},
     )
+
+
+def verdict(delta: Estimate | None, higher_is_better: bool) -> str:
+    """``better`` or ``worse`` where the interval of a difference excludes zero, else empty."""
+    sign = delta.sign if delta else 0
+    return {0: "", 1: "better", -1: "worse"}[sign if higher_is_better else -sign]
 
 
 def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, resampled: Resampled) -> Estimate | None:

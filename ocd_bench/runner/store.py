@@ -70,7 +70,7 @@ class RunFolder:
             if task in run["tasks"]:
                 datasets = dict.fromkeys([*entry["dataset"], *run["tasks"][task]["dataset"]])
                 config = {**entry["config"], **run["tasks"][task]["config"]}
-                merged["tasks"][task] = {"dataset": list(datasets), "config": config}
+                merged["tasks"][task] = {**run["tasks"][task], "dataset": list(datasets), "config": config}
         for key in ("seeds", "methods"):
             merged[key] = list(dict.fromkeys([*old.get(key, []), *run[key]]))
         write_atomic(self.path / "run.json", _json(merged))

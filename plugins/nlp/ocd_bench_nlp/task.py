@@ -52,6 +52,7 @@ class FewShotText(ocd_bench.Task):
     name = "nlp"
     description = "few-shot text classification: sentence encoder, contrastive fine-tuning, linear head (SetFit)"
     primary_metric = ("matthews", "accuracy")
+    average = ocd_bench.Metric("fraction")
     requires = ("sklearn",)
     Settings = Settings
     presets = {

@@ -1,0 +1,113 @@
+"""The mean over a task's datasets as a group of its own, for tasks whose primary metrics may be averaged (``Task.average``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ocd_bench.report.numbers import seeds_text, style_for
+from ocd_bench.report.table import BASE, Group, MetricColumn, Row, verdict
+from ocd_bench.results import Key, Run, primary_of
+from ocd_bench.stats import Estimate, Resampled, draws_for, estimate_average, mean_sd
+
+NAME = "average"
+
+
+def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
+    """By task: a group of the means over its datasets, for each test variant (corruption) that two or more of them have.
+
+    Args:
+        draws: bootstrap resamples; 0: as many as the largest test set allows.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for key in run.cells:
+        if run.info.get("tasks", {}).get(key.task, {}).get("average"):
+            found.setdefault(key.task, {}).setdefault(key.dataset.partition("+")[2], {})[key.dataset] = None
+    return {
+        task: tuple(_group(run, task, variant, list(names), draws) for variant, names in variants.items() if len(names) > 1)
+        for task, variants in found.items()
+    }
+
+
+def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: int) -> Group:
+    methods = list(dict.fromkeys(key.method for key in run.cells if key.task == task and key.dataset in datasets))
+    seeds = {method: _common_seeds(run, task, method, datasets) for method in methods}
+    kept = {dataset: [Key(task, dataset, m, s) for m in methods for s in seeds[m]] for dataset in datasets}
+    sizes = {dataset: max((run.cells[key]["n_test"] for key in keys), default=0) for dataset, keys in kept.items()}
+    parts = _resample(run, kept, draws or draws_for(max(sizes.values())))
+    info = run.info["tasks"][task]["average"]
+    by_method = {m: tuple(_mean(run, task, m, seed, datasets) for seed in seeds[m]) for m in methods}
+    style = style_for(info["unit"], [value for values in by_method.values() for value in values])
+    metric = MetricColumn(NAME, info["unit"], info["higher_is_better"], True, style)
+    base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
+    rows = tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in methods)
+    title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
+    return Group(task, title, (metric,), rows, _notes(run, kept, seeds, sum(sizes.values())), sum(sizes.values()))
+
+
+def _common_seeds(run: Run, task: str, method: str, datasets: Sequence[str]) -> tuple[int, ...]:
+    """Seeds with a number on every dataset."""
+    ok = [
+        {key.seed for key, cell in run.cells.items() if key[:3] == (task, dataset, method) and cell["status"] == "ok"}
+        for dataset in datasets
+    ]
+    return tuple(sorted(set.intersection(*ok)))
+
+
+def _mean(run: Run, task: str, method: str, seed: int, datasets: Sequence[str]) -> float:
+    cells = [run.cells[Key(task, dataset, method, seed)] for dataset in datasets]
+    return sum(cell["metrics"][primary_of(cell)]["value"] for cell in cells) / len(cells)
+
+
+def _resample(run: Run, kept: Mapping[str, Sequence[Key]], draws: int) -> list[Resampled] | None:
+    """The scores of each dataset; None where some are missing."""
+    parts = []
+    for place, keys in enumerate(kept.values()):
+        scores, reduce = {}, "mean"
+        for key in keys:
+            cell = run.cells[key]
+            array = run.scores(key, primary_of(cell))
+            if array is None:
+                return None
+            scores[key.method, key.seed] = array
+            reduce = cell["metrics"][primary_of(cell)].get("reduce", "mean")
+        parts.append(Resampled(scores, reduce, draws, seed=place))  # datasets are independent: other resamples for each
+    return parts
+
+
+def _row(
+    method: str,
+    seeds: tuple[int, ...],
+    values: tuple[float, ...],
+    base: Mapping[int, float],
+    parts: Sequence[Resampled] | None,
+    metric: MetricColumn,
+    datasets: Sequence[str],
+) -> Row:
+    if not seeds:
+        return Row(method, "not-applicable", f"no seed has a number on all of {', '.join(datasets)}", ())
+    row = Row(method, "ok", "", seeds, {NAME: mean_sd(values)}, {NAME: values})
+    differences = [value - base[seed] for seed, value in zip(seeds, values, strict=True) if seed in base]
+    value = (estimate_average(parts, method) if parts else None) or Estimate(mean_sd(values)[0])
+    if method == BASE or not differences:
+        return replace(row, value=value)
+    delta = estimate_average(parts, method, BASE) if parts else None
+    delta = delta or Estimate(sum(differences) / len(differences))
+    return replace(row, value=value, delta=delta, verdict=verdict(delta, metric.higher_is_better))
+
+
+def _notes(run: Run, kept: Mapping[str, Sequence[Key]], seeds: Mapping[str, Sequence[int]], size: int) -> tuple[str, ...]:
+    """What the mean is of, over which seeds."""
+    primaries: dict[str, list[str]] = {}
+    for dataset, keys in kept.items():
+        cells: list[Any] = [run.cells[key] for key in keys]
+        if cells:
+            primaries.setdefault(primary_of(cells[0]), []).append(dataset)
+    what = " and ".join(f"{name} ({', '.join(names)})" for name, names in primaries.items())
+    every = sorted({seed for own in seeds.values() for seed in own})
+    if not every:
+        return ()
+    facts = [f"mean over datasets of {what}, within each seed; {seeds_text(every)}; {size:,} test samples"]
+    facts += [f"{m}: {seeds_text(own)} only" for m, own in seeds.items() if own and list(own) != every]
+    return tuple(facts)

@@ -1,0 +1,142 @@
+"""The mean over datasets: values by hand, intervals against their known law, what is left out and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocd_bench.report import FORMATS, build_table, render
+from ocd_bench.report.average import averages
+from ocd_bench.results import Key, merge_runs, read_run
+from ocd_bench.stats import Resampled, estimate_average
+from tests.runs import accuracy_scores, cell, edit_cell, make_run, write_run
+
+DRAWS = 2000
+FRACTION = {"unit": "fraction", "higher_is_better": True}
+
+
+def averaged(folder: Path, **task: object) -> Path:
+    """The run, its task declared to be averaged."""
+    path = folder / "run.json"
+    info = json.loads(path.read_text())
+    for entry in info["tasks"].values():
+        entry.update({"average": FRACTION, **task})
+    path.write_text(json.dumps(info))
+    return folder
+
+
+def three_sets(folder: Path, **options: object) -> Path:
+    return averaged(make_run(folder, groups=[("nlp", "a"), ("nlp", "b"), ("nlp", "c")], n=120, own=0.3, **options))
+
+
+def test_mean_within_a_seed_then_spread_over_seeds(tmp_path: Path) -> None:
+    run = read_run(three_sets(tmp_path / "run"))
+    table = build_table(run, draws=DRAWS)
+    assert [group.dataset for group in table.groups] == ["a", "b", "c", "average of 3 datasets"]
+    last = table.groups[-1]
+
+    def values(method: str) -> np.ndarray:
+        sets = [
+            [run.cells[Key("nlp", name, method, seed)]["metrics"]["accuracy"]["value"] for seed in (0, 1, 2)] for name in "abc"
+        ]
+        return np.mean(sets, axis=0)
+
+    base, ocd, _ = last.rows
+    for row in (base, ocd):
+        assert row.metrics["average"] == (
+            pytest.approx(values(row.method).mean()),
+            pytest.approx(values(row.method).std(ddof=1)),
+        )
+    assert base.delta is None
+    assert ocd.delta is not None
+    assert ocd.delta.value == pytest.approx((values("ocd") - values("base")).mean())
+    assert ocd.verdict == "better"
+    assert last.n_test == 360
+    assert last.notes == ("mean over datasets of accuracy (a, b, c), within each seed; seeds 0, 1, 2; 360 test samples",)
+
+
+def test_the_interval_is_that_of_independent_test_sets() -> None:
+    """Means of 300 normal differences: SD s / sqrt(300) each, so the mean of two sets has s / sqrt(600)."""
+    random = np.random.default_rng(0)
+    base = random.normal(size=(2, 300))
+    other = base + random.normal(0.2, 1.0, size=(2, 300))
+    sets = [Resampled({("base", 0): base[i], ("m", 0): other[i]}, "mean", DRAWS, seed=i) for i in range(2)]
+    found = estimate_average(sets, "m", "base")
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    change = other - base
+    half = 1.96 * np.sqrt((change.var(axis=1, ddof=1) / 300).sum()) / 2
+    assert found.value == pytest.approx(change.mean())
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.06)
+    assert (found.high + found.low) / 2 == pytest.approx(found.value, abs=0.1 * half)
+    assert estimate_average(sets, "m", "absent") is None
+
+
+def test_metrics_of_different_kinds_are_averaged_as_they_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    cells, scores = [], {}
+    for method, right in (("base", 0.7), ("ocd", 0.9)):
+        target = random.integers(0, 2, 200)
+        predicted = np.where(random.random(200) < right, target, 1 - target)
+        for dataset, arrays in (
+            ("counterfactual", {"matthews": (2 * target + predicted).astype(float)}),
+            ("news", {"accuracy": (predicted == target).astype(float)}),
+        ):
+            cells.append(cell("nlp", dataset, method, 0, arrays))
+            scores["nlp", dataset, method, 0] = arrays
+    run = read_run(averaged(write_run(tmp_path / "run", cells, scores)))
+    group = build_table(run, draws=DRAWS).groups[-1]
+    for row in group.rows:
+        both = [run.cells[Key("nlp", *pair, row.method, 0)]["metrics"] for pair in (("counterfactual",), ("news",))]
+        assert row.metrics["average"][0] == pytest.approx((both[0]["matthews"]["value"] + both[1]["accuracy"]["value"]) / 2)
+    assert "matthews (counterfactual) and accuracy (news)" in group.notes[0]
+    assert group.metrics[0].heading == "average [%] ↑"
+    assert group.rows[1].verdict == "better"
+
+
+def test_a_row_without_some_dataset_has_no_mean(tmp_path: Path) -> None:
+    folder = three_sets(tmp_path / "run")
+    for seed in (0, 1, 2):
+        edit_cell(folder, f"nlp-b-tent-s{seed}", status="not-applicable", reason="no", metrics={}, cost={})
+    edit_cell(folder, "nlp-c-ocd-s1", status="failed", reason="no", metrics={}, cost={})
+    group = build_table(read_run(folder), draws=DRAWS).groups[-1]
+    base, ocd, tent = group.rows
+    assert tent.problem == "n/a: no seed has a number on all of a, b, c"
+    assert (base.seeds, ocd.seeds) == ((0, 1, 2), (0, 2))
+    assert "ocd: seeds 0, 2 only" in group.notes
+    assert ocd.delta is not None
+    assert ocd.delta.low is not None
+
+
+def test_variants_are_averaged_apart_and_without_scores_there_is_no_interval(tmp_path: Path) -> None:
+    names = ["a", "b", "a+noise-3", "b+noise-3", "c+noise-3"]
+    folder = averaged(make_run(tmp_path / "run", groups=[("nlp", name) for name in names], n=60, with_scores=False))
+    clean, noisy = averages(read_run(folder), DRAWS)["nlp"]
+    assert (clean.dataset, noisy.dataset) == ("average of 2 datasets", "average of 3 datasets+noise-3")
+    assert noisy.rows[1].delta is not None
+    assert noisy.rows[1].delta.low is None
+
+
+def test_only_where_declared_and_of_several_datasets(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain", groups=[("images", "mnist"), ("images", "cifar10")], n=40)
+    assert len(build_table(read_run(plain), draws=DRAWS).groups) == 2
+    single = averaged(make_run(tmp_path / "single", groups=[("nlp", "a")], n=40))
+    assert len(build_table(read_run(single), draws=DRAWS).groups) == 1
+
+
+def test_every_format_shows_it_and_merging_keeps_it(tmp_path: Path) -> None:
+    parts = []
+    for name in ("a", "b"):
+        scores = accuracy_scores({"base": 0.0, "ocd": 0.5}, (0, 1), n=80)
+        cells = [cell("nlp", name, m, s, arrays) for (m, s), arrays in scores.items()]
+        arrays = {("nlp", name, m, s): entry for (m, s), entry in scores.items()}
+        parts.append(read_run(averaged(write_run(tmp_path / name, cells, arrays))))
+    other = read_run(make_run(tmp_path / "other", groups=[("images", "mnist")], n=40))
+    table = build_table(merge_runs([other, *parts]), draws=DRAWS)
+    assert table.groups[-1].dataset == "average of 2 datasets"
+    for format in FORMATS:
+        assert "average of 2 datasets" in render(table, format)
