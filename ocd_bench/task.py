@@ -110,9 +110,6 @@ class Task:
     average: ClassVar[Metric | None] = None
     """Unit and direction of the mean of the primary metrics over datasets, where such a mean is customary: a table of several
     datasets then ends with it."""
-    average: ClassVar[Metric | None] = None
-    """Unit and direction of the mean of the primary metrics over datasets, where such a mean is customary: a table of several
-    datasets then ends with it."""
     requires: ClassVar[Sequence[str]] = ()
     """Modules that must be importable; a missing one makes the task ``unavailable: pip install ...``."""
     Settings: ClassVar[type | None] = None
