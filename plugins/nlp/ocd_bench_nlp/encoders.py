@@ -78,11 +78,12 @@ def packaged_minilm() -> Path:
 
 
 def load_encoder(name: str, allow_download: bool) -> nn.Module:
-    """``hashed``; ``minilm``, the packaged one; or a sentence-transformers folder or model name.
+    """``hashed``; ``minilm``, the packaged one; or a sentence-transformers folder, or the name of a model in the local cache of
+    the hub. Nothing is looked up on the network unless ``allow_download``.
 
     Raises:
-        Unavailable: if sentence-transformers or the packaged weights are missing or do not load.
-        UsageError: if the name is no folder and may not be, or cannot be, downloaded.
+        Unavailable: if sentence-transformers or the packaged weights are missing.
+        UsageError: if the folder does not load, or the model is not at hand and may not be, or cannot be, downloaded.
     """
     if name == "hashed":
         return HashedEncoder()
@@ -90,14 +91,16 @@ def load_encoder(name: str, allow_download: bool) -> nn.Module:
         raise Unavailable(f"nlp.encoder={name}: {reason}")
     from sentence_transformers import SentenceTransformer
 
-    place = str(packaged_minilm()) if name == "minilm" else name
-    if not Path(place).is_dir() and not allow_download:
-        raise UsageError(
-            f"nlp.encoder={name}: no such folder; --set nlp.download=true (without --offline) looks it up on the hub"
-        )
+    folder = packaged_minilm() if name == "minilm" else Path(name).expanduser()
+    local = folder.is_dir() or not allow_download
     try:
-        model = SentenceTransformer(place, device="cpu", local_files_only=not allow_download)
+        model = SentenceTransformer(str(folder) if folder.is_dir() else name, device="cpu", local_files_only=local)
     except Exception as error:  # hub, tokenizer and weight readers each raise their own
+        if local and not folder.is_dir():
+            raise UsageError(
+                f"nlp.encoder={name}: no such folder, and no such model in the local cache; --set nlp.download=true (without "
+                "--offline) looks it up on the hub"
+            ) from error
         first = (str(error).strip().splitlines() or ["no message"])[0]
         raise UsageError(f"nlp.encoder={name}: cannot be loaded ({type(error).__name__}: {first})") from error
     return TransformerEncoder(model)

@@ -32,7 +32,8 @@ class Settings:
     nothing; ``minilm`` is the packaged one; or a sentence-transformers folder or model name. ``rounds``: contrastive pairs each
     text is in, times two (SetFit: 20; 0 leaves the encoder as it is); ``encoder_lr``, ``encoder_batch``: of that training.
     ``test_texts``: at most so many, the same for every seed (0: all). ``inverse_l2``: C of the logistic regression head.
-    ``download``: whether an encoder may be looked up on the hub.
+    ``download``: whether an encoder may be looked up on the hub. ``text_column``, ``label_column``: of a CSV or TSV file whose
+    header has none of the usual names.
     """
 
     shots: int = 8
@@ -43,6 +44,8 @@ class Settings:
     test_texts: int = 1000
     inverse_l2: float = 1.0
     download: bool = False
+    text_column: str = ""
+    label_column: str = ""
 
 
 class FewShotText(ocd_bench.Task):
@@ -112,14 +115,16 @@ class FewShotText(ocd_bench.Task):
         return ocd_bench.Splits(parts[0], parts[1], parts[2], note=note, extras=extras)
 
     def _texts(self, request: ocd_bench.Request) -> tuple[Texts, Texts | None, Texts]:
-        from ocd_bench_nlp.texts import cut, read_file, read_folder
+        from ocd_bench_nlp.texts import ENDINGS, cut, read_file, read_place
 
         if request.dataset == "requests":
             return cut(read_file(Path(__file__).with_name("requests.csv")), 0.4)
-        folder = f"text/{request.dataset}"
-        if request.dataset not in HOUSE and not any((directory / folder).is_dir() for directory in request.data_dirs):
-            folder = request.dataset
-        return read_folder(request.folder(folder))
+        settings: Settings = request.settings
+        inside = f"text/{request.dataset}"
+        names = [inside, request.dataset, *(f"{request.dataset}{ending}" for ending in ENDINGS)]
+        found = [name for name in names if any((directory / name).exists() for directory in request.data_dirs)]
+        place = request.folder(found[0] if found else inside if request.dataset in HOUSE else request.dataset)
+        return read_place(place, settings.text_column, settings.label_column)
 
     def _encoder(self, request: ocd_bench.Request) -> str:
         """``auto``: the packaged MiniLM for data from outside where it is installed, else the one that needs nothing."""

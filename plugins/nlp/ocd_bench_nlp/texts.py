@@ -13,6 +13,7 @@ from ocd_bench.errors import UsageError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content")
 LABEL_COLUMNS = ("label", "class", "target", "category", "is_counterfactual")
+ENDINGS = (".csv", ".tsv", ".tab")
 VALIDATION_FILES = ("validation", "dev", "val", "valid")
 
 
@@ -31,8 +32,11 @@ class Texts:
         return Texts(tuple(self.texts[i] for i in indices), tuple(self.labels[i] for i in indices))
 
 
-def read_file(path: Path) -> Texts:
+def read_file(path: Path, text_column: str = "", label_column: str = "") -> Texts:
     """A CSV or TSV file with a header, a text column and a label column.
+
+    Args:
+        text_column, label_column: their names in the header; empty: the first usual one that is there.
 
     Raises:
         UsageError: naming file and line of what is wrong.
@@ -46,8 +50,8 @@ def read_file(path: Path) -> Texts:
             if path.suffix.lower() in (".tsv", ".tab"):
                 rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
             header = [name.strip().lower() for name in next(rows, [])]
-            text = _column(path, header, TEXT_COLUMNS, "text")
-            label = _column(path, header, LABEL_COLUMNS, "label")
+            text = _column(path, header, text_column, TEXT_COLUMNS, "text")
+            label = _column(path, header, label_column, LABEL_COLUMNS, "label")
             for row in rows:
                 if not row:
                     continue
@@ -66,29 +70,40 @@ def read_file(path: Path) -> Texts:
     return Texts(tuple(texts), tuple(labels))
 
 
-def _column(path: Path, header: list[str], names: Sequence[str], what: str) -> int:
+def _column(path: Path, header: list[str], wanted: str, usual: Sequence[str], what: str) -> int:
+    names = (wanted.strip().lower(),) if wanted else usual
     for name in names:
         if name in header:
             return header.index(name)
-    raise UsageError(f"{path}: no {what} column ({', '.join(names)}) in its header: {', '.join(header) or 'it is empty'}")
+    raise UsageError(
+        f"{path}: no {what} column ({', '.join(names)}) in its header: {', '.join(header) or 'it is empty'}; "
+        f"name it with --set nlp.{what}_column=NAME"
+    )
 
 
-def read_folder(folder: Path) -> tuple[Texts, Texts | None, Texts]:
+def read_place(place: Path, text_column: str = "", label_column: str = "") -> tuple[Texts, Texts | None, Texts]:
     """Training, validation (or None) and test texts of a folder: ``train``, ``validation`` or ``dev``, and ``test``, each .csv
-    or .tsv; a folder of one single file is cut, its last fifth (after a fixed shuffle) for the test.
+    or .tsv. One single file, given as such or alone in its folder, is cut: a fifth of it, after a fixed shuffle, is the test.
 
     Raises:
-        UsageError: if there are no such files.
+        UsageError: if there are no such files, or one of them is damaged.
     """
-    files = {path.stem.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".csv", ".tsv", ".tab")}
+
+    def read(path: Path) -> Texts:
+        return read_file(path, text_column, label_column)
+
+    if place.is_file():
+        return cut(read(place))
+    folder = place
+    files = {path.stem.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS}
     if "train" in files and "test" in files:
         validation = next((files[name] for name in VALIDATION_FILES if name in files), None)
-        return read_file(files["train"]), read_file(validation) if validation else None, read_file(files["test"])
+        return read(files["train"]), read(validation) if validation else None, read(files["test"])
     if len(files) != 1:
         raise UsageError(
             f"{folder}: expected train.csv and test.csv (or .tsv), or one single file; found {', '.join(files) or 'none'}"
         )
-    return cut(read_file(next(iter(files.values()))))
+    return cut(read(next(iter(files.values()))))
 
 
 def cut(texts: Texts, share: float = 0.2) -> tuple[Texts, None, Texts]:

