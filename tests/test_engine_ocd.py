@@ -212,3 +212,19 @@ def test_the_layer_may_be_any_that_can_be_changed():
 def test_settings_that_make_no_sense_are_refused(change, message):
     with pytest.raises(UsageError, match=message):
         OCDSettings(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 7}, "setting ocd_paper.channels=7: expected an even number"),
+        ({"multipliers": ()}, "setting ocd_paper.multipliers"),
+        ({"blocks": 0}, "setting ocd_paper.blocks=0: expected 1 or more"),
+        ({"attention": (5,)}, r"setting ocd_paper.attention=\(5,\): expected levels from 0 to 4, or nothing"),
+        ({"dropout": 1.0}, "0 <= dropout < 1"),
+        ({"steps": 0}, "setting ocd_paper.steps=0: expected 1 or more"),
+    ],
+)
+def test_a_unet_that_cannot_be_built_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        PaperSettings(**change)

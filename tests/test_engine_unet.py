@@ -21,9 +21,25 @@ def wake(module: nn.Module) -> nn.Module:
 
 def test_as_published_it_has_110_million_parameters_on_fc1_of_lenet5():
     with torch.device("meta"):
-        net = UNet((84, 120))
-    assert parameter_count(net) == pytest.approx(110e6, rel=0.01)
+        net, six = UNet((84, 120)), UNet((84, 120), multipliers=(1, 1, 2, 2, 4, 4))
+    assert parameter_count(net) == pytest.approx(110e6, rel=0.02)
     assert (len(net.down), net.channels, net.width, net.multiple) == (5, 128, 512, 16)
+    assert parameter_count(six) == pytest.approx(110e6, rel=0.01)  # the levels of the authors' code
+
+
+def test_two_attention_layers_in_the_bottleneck_and_those_asked_for():
+    net = UNet((6, 5), **TINY)
+    assert [isinstance(block.attention, Attention) for block in net.middle] == [True, True]
+    assert [isinstance(row[0].attention, Attention) for row in net.down] == [False, True, False]
+    assert [isinstance(row[0].attention, Attention) for row in net.up] == [False, True, False]
+
+
+def test_dropout_is_of_training_alone():
+    net = wake(UNet((6, 5), **TINY, dropout=0.5))
+    code, t, e = torch.randn(1, 30), torch.zeros(1), torch.randn(1, 32)
+    assert not torch.equal(net(code, t, e), net(code, t, e))
+    net.eval()
+    assert torch.equal(net(code, t, e), net(code, t, e))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (8, 12), (13, 4)])

@@ -10,7 +10,7 @@ from torch import nn
 
 import ocd_bench.methods.ocd as ocd_module
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
-from ocd_bench.errors import NotApplicable
+from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.methods import controls, ocd
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
@@ -22,10 +22,12 @@ METHODS = {method.name: method for method in (*ocd.METHODS, *controls.METHODS)}
 
 def test_the_methods_and_their_sections():
     assert list(METHODS) == [
-        "ocd", "ocd-x5", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper", "ocd-random", "capacity",
+        "ocd", "ocd-x5", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper", "ocd-paper-x5",
+        "ocd-random", "capacity",
     ]  # fmt: skip
-    assert {name for name, method in METHODS.items() if method.section != "ocd"} == {"ocd-paper"}
-    assert {name for name, method in METHODS.items() if not method.default} == {"ocd-noscale", "ocd-layer2", "ocd-paper"}
+    paper = {"ocd-paper", "ocd-paper-x5"}
+    assert {name for name, method in METHODS.items() if method.section != "ocd"} == paper
+    assert {name for name, method in METHODS.items() if not method.default} == {"ocd-noscale", "ocd-layer2"} | paper
     assert all(method.description and "\n" not in method.description for method in METHODS.values())
     assert not any(method.uses_test_labels for method in METHODS.values())
 
@@ -72,6 +74,7 @@ def test_what_can_be_shared_is_fitted_once(monkeypatch):
     assert predictors["ocd"].gain is predictors["ocd-random"].gain
     METHODS["ocd-layer2"].fit(context)
     METHODS["ocd-paper"].fit(context)
+    METHODS["ocd-paper-x5"].fit(context)
     assert len(fits) == 5
 
 
@@ -137,3 +140,43 @@ def test_the_same_seed_gives_the_same_row_and_another_another():
 
     assert torch.equal(row(0), row(0))
     assert not torch.equal(row(0), row(1))
+
+
+class Pictures(ToyClasses):
+    """Its output is also to be seen as a picture."""
+
+    def output_picture(self, output: torch.Tensor) -> torch.Tensor:
+        return output.softmax(-1)[:, None, None]
+
+
+def test_pictures_go_through_vgg11_or_the_paper_s_method_does_not_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(ocd_module, "cached_vgg11", lambda: None)
+    context = make_context(Pictures(), settings=SETTINGS)
+    with pytest.raises(NotApplicable, match=r"weights are not at hand: .* --set ocd_paper.vgg11=FILE"):
+        METHODS["ocd-paper"].fit(context)
+    with pytest.raises(UsageError, match=r"setting ocd_paper.vgg11='none.pth': no such file"):
+        METHODS["ocd-paper"].fit(make_context(Pictures(), settings={"ocd_paper": replace(PAPER, vgg11="none.pth")}))
+    off = METHODS["ocd-paper"].fit(make_context(Pictures(), settings={"ocd_paper": replace(PAPER, vgg11="off")}))
+    assert off.fitted.network.condition.linear["output"].in_features == 3
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(3, 7)).requires_grad_(False)
+    monkeypatch.setattr(ocd_module, "load_vgg11", {tmp_path / "vgg.pth": encoder}.get)
+    (tmp_path / "vgg.pth").touch()
+    chosen = replace(PAPER, vgg11=str(tmp_path / "vgg.pth"))
+    found = METHODS["ocd-paper"].fit(make_context(Pictures(), settings={"ocd_paper": chosen}))
+    assert found.fitted.network.condition.linear["output"].in_features == 7
+    assert found.parameters == sum(p.numel() for p in (*found.fitted.network.parameters(), *encoder.parameters()))
+    assert found(held_out(Pictures()).inputs).isfinite().all()
+
+
+def test_the_paper_s_method_without_a_scale_network_is_a_setting():
+    fitted = METHODS["ocd-paper"].fit(make_context(ToyClasses(), settings={"ocd_paper": replace(PAPER, scaled=False)})).fitted
+    assert fitted.network.scale is None
+
+
+def test_the_paper_s_ensemble_is_five_draws_of_the_same_fit():
+    context = make_context(ToyClasses(), settings=SETTINGS)
+    one, five = METHODS["ocd-paper"].fit(context), METHODS["ocd-paper-x5"].fit(context)
+    assert one.fitted is five.fitted
+    x = held_out(context.task).inputs[:6]
+    torch.testing.assert_close(five(x), one.fitted.predict(x, draws=5))

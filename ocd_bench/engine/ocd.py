@@ -50,8 +50,9 @@ class FittedOCD:
 
     @property
     def parameters(self) -> int:
-        """Parameters of condition, encoder, denoiser and scale network."""
-        return parameter_count(self.network)
+        """Parameters of condition, encoder, denoiser and scale network, and of a network that makes features of outputs."""
+        features = self.problem.output_features
+        return parameter_count(self.network) + (parameter_count(features) if isinstance(features, nn.Module) else 0)
 
     def draw(
         self, trace: Trace, draws: int = 1, start: int = 0, *, random: bool = False, purpose: str = "test"
@@ -257,7 +258,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
 
 
 def _unet(settings: PaperSettings, form: Form) -> UNet:
-    return UNet(form.shape, settings.channels, settings.multipliers, settings.blocks, settings.attention)
+    return UNet(form.shape, settings.channels, settings.multipliers, settings.blocks, settings.attention, settings.dropout)
 
 
 def _task_unit(problem: Problem, overfitter: Overfitter) -> float:

@@ -120,7 +120,13 @@ class PaperSettings(OCDSettings):
     norm. No encoder of x, no augmentation, no choice on validation samples.
 
     Attributes:
-        channels, multipliers, blocks, attention: of the U-Net; these have 111 million parameters on LeNet5's fc1.
+        scaled: False is the paper's ablation without the scale network.
+        vgg11: weights of VGG11 for outputs that are pictures or spectrograms (``Task.output_picture``): a file with
+            torchvision's state dict; empty for the file that torchvision's own loader has left in its cache; ``off`` for the
+            task's own features of the output, which is not the published method.
+        channels, multipliers, blocks, attention: of the U-Net, see :class:`ocd_bench.engine.unet.UNet`; these have 112 million
+            parameters on LeNet5's fc1. The code has six levels (1, 1, 2, 2, 4, 4), and fewer for other layers.
+        dropout: in the U-Net. The code's for LeNet5 is 0.4; the paper names none.
     """
 
     overfit_optimizer: str = "adam"
@@ -140,10 +146,32 @@ class PaperSettings(OCDSettings):
     augment: bool = False
     scale_loss: str = "db"
     gains: tuple[float, ...] = (1.0,)
+    scaled: bool = True
+    vgg11: str = ""
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 4, 4)
     blocks: int = 2
     attention: tuple[int, ...] = (3,)
+    dropout: float = 0.0
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"steps": 100, "channels": 16}, "paper": {"steps": 50_000}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"steps": 30, "batch_size": 8, "channels": 8, "blocks": 1, "sampling_steps": 4, "val_samples": 32},
+        "paper": {"steps": 50_000, "batch_size": 8, "ema": 0.9999, "dropout": 0.4},
+    }
     section: ClassVar[str] = "ocd_paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        where = f"setting {self.section}"
+        if self.channels < 2 or self.channels % 2:
+            raise UsageError(f"{where}.channels={self.channels}: expected an even number, 2 or more")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise UsageError(f"{where}.multipliers={self.multipliers}: expected one whole number per level, 1 or more")
+        if self.blocks < 1:
+            raise UsageError(f"{where}.blocks={self.blocks}: expected 1 or more")
+        if not all(0 <= level < len(self.multipliers) for level in self.attention):
+            raise UsageError(
+                f"{where}.attention={self.attention}: expected levels from 0 to {len(self.multipliers) - 1}, or nothing"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"{where}.dropout={self.dropout}: expected 0 <= dropout < 1")

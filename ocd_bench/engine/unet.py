@@ -1,7 +1,8 @@
 """The paper's denoiser: the U-Net of Ho et al. (2020) over the weight matrix, taken as a picture of one channel.
 
-Residual blocks of two convolutions with group norm and SiLU, self-attention at chosen levels and in the bottleneck, halving and
-doubling of both sides between levels. Time and condition enter every residual block as one vector: e = PE(t) + E_i + E_a + E_o.
+Residual blocks of two convolutions with group norm and SiLU, self-attention at chosen levels and twice in the bottleneck,
+halving and doubling of both sides between levels. Time and condition enter every residual block as one vector:
+e = PE(t) + E_i + E_a + E_o.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ def _last(layer: nn.Conv2d) -> nn.Conv2d:
 class Residual(nn.Module):
     """``(N, inputs, H, W) -> (N, outputs, H, W)``, steered by a vector ``(N, width)``."""
 
-    def __init__(self, inputs: int, outputs: int, width: int) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Sequential(group_norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
         self.steer = nn.Sequential(nn.SiLU(), nn.Linear(width, outputs))
-        self.second = nn.Sequential(group_norm(outputs), nn.SiLU(), _last(nn.Conv2d(outputs, outputs, 3, padding=1)))
+        self.second = nn.Sequential(
+            group_norm(outputs), nn.SiLU(), nn.Dropout(dropout), _last(nn.Conv2d(outputs, outputs, 3, padding=1))
+        )
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
@@ -62,9 +65,9 @@ class Attention(nn.Module):
 class Level(nn.Module):
     """A residual block, with attention after it or not."""
 
-    def __init__(self, inputs: int, outputs: int, width: int, attention: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, dropout: float, attention: bool) -> None:
         super().__init__()
-        self.residual = Residual(inputs, outputs, width)
+        self.residual = Residual(inputs, outputs, width, dropout)
         self.attention = Attention(outputs) if attention else nn.Identity()
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
@@ -79,7 +82,8 @@ class UNet(nn.Module):
         channels: of the first level; 128 in the paper.
         multipliers: channels of each level as multiples of these; their number is the number of levels, five in the paper.
         blocks: residual blocks per level and direction (one more on the way up).
-        attention: levels (from 0, the finest) with attention; the bottleneck always has it.
+        attention: levels (from 0, the finest) with attention; both blocks of the bottleneck always have it.
+        dropout: in the residual blocks, in [0, 1).
 
     Raises:
         ValueError: if there is no level, or ``attention`` names one that is not there.
@@ -92,6 +96,7 @@ class UNet(nn.Module):
         multipliers: Sequence[int] = (1, 2, 2, 4, 4),
         blocks: int = 2,
         attention: Sequence[int] = (3,),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         levels = len(multipliers)
@@ -108,18 +113,18 @@ class UNet(nn.Module):
         for level, factor in enumerate(multipliers):
             row = nn.ModuleList()
             for _ in range(blocks):
-                row.append(Level(current, factor * channels, width, level in attention))
+                row.append(Level(current, factor * channels, width, dropout, level in attention))
                 current = factor * channels
                 skips.append(current)
             self.down.append(row)
             if level < levels - 1:
                 self.shrink.append(nn.Conv2d(current, current, 3, stride=2, padding=1))
                 skips.append(current)
-        self.middle = nn.ModuleList([Level(current, current, width, True), Level(current, current, width, False)])
+        self.middle = nn.ModuleList([Level(current, current, width, dropout, attention=True) for _ in range(2)])
         for level, factor in reversed(list(enumerate(multipliers))):
             row = nn.ModuleList()
             for _ in range(blocks + 1):
-                row.append(Level(current + skips.pop(), factor * channels, width, level in attention))
+                row.append(Level(current + skips.pop(), factor * channels, width, dropout, level in attention))
                 current = factor * channels
             self.up.append(row)
             if level > 0:

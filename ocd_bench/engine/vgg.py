@@ -96,5 +96,5 @@ def load_vgg11(path: Path) -> PictureFeatures:
 
 def cached_vgg11() -> Path | None:
     """Where torchvision's own loader leaves the weights it has downloaded, if it has; nothing is downloaded here."""
-    found = sorted(Path(torch.hub.get_dir(), "checkpoints").glob("vgg11-*.pth"))
-    return found[-1] if found else None
+    path = Path(torch.hub.get_dir(), "checkpoints", "vgg11-8a719046.pth")
+    return path if path.is_file() else None

@@ -34,6 +34,7 @@ ORDER = (
     "oracle",
     "oracle-all",
     "ocd-paper",
+    "ocd-paper-x5",
 )
 """Rows of the table, from top to bottom."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from ocd_bench.checkpoint import find_checkpoint
 from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.nearest import Nearest
@@ -14,6 +17,7 @@ from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
 from ocd_bench.engine.training import details
+from ocd_bench.engine.vgg import PictureFeatures, cached_vgg11, load_vgg11
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.task import Task
@@ -92,12 +96,21 @@ class OCD(Method):
         """The layer to change."""
         return context.layer
 
+    def problem(self, context: Context, layer: str) -> Problem:
+        """The context as the engine wants it."""
+        return problem_of(context, layer, self.section.replace("_", "-"))
+
+    def has_scale(self, settings: Any) -> bool:
+        """Whether there is a scale network."""
+        return self.scaled
+
     def fit(self, context: Context) -> OCDPredictor:
         layer = self.layer(context)
         settings = context.settings(self.section)
-        key = f"ocd-fit-{self.section}-{layer}-{self.diffusion}-{self.scaled}"
-        problem = lambda: problem_of(context, layer, self.section.replace("_", "-"))  # noqa: E731
-        fitted = context.shared(key, lambda: fit(problem(), settings, diffusion=self.diffusion, scaled=self.scaled))
+        scaled = self.has_scale(settings)
+        key = f"ocd-fit-{self.section}-{layer}-{self.diffusion}-{scaled}"
+        build = lambda: fit(self.problem(context, layer), settings, diffusion=self.diffusion, scaled=scaled)  # noqa: E731
+        fitted = context.shared(key, build)
         gain = context.shared(f"{key}-gain-{self.draws}", lambda: fitted.choose_gain(self.draws))
         return OCDPredictor(fitted, gain, self.draws, self.random)
 
@@ -144,14 +157,66 @@ class OCDSecondLayer(OCD):
         raise NotApplicable(f"{context.layer!r} is the only layer of this model that can be adapted per sample")
 
 
+class PictureOf(torch.nn.Module):
+    """A task's output as a picture, encoded."""
+
+    def __init__(self, task: Task, encode: torch.nn.Module) -> None:
+        super().__init__()
+        self.task, self.encode = task, encode
+
+    def forward(self, output: torch.Tensor) -> torch.Tensor:
+        return self.encode(self.task.output_picture(output))
+
+
 class OCDPaper(OCD):
-    """The paper's U-Net on the full matrix, I(x) alone as the condition; see :class:`PaperSettings`. Slow without a GPU."""
+    """The paper's U-Net on the full matrix, I(x) alone as the condition; see :class:`PaperSettings`. Slow without a GPU.
+
+    Outputs that are pictures or spectrograms reach the condition through VGG11, or the method does not run.
+    """
 
     name = "ocd-paper"
     description = "the paper's U-Net on the full matrix with its hyper-parameters (slow)"
     section = "ocd_paper"
     Settings = PaperSettings
     default = False
+
+    def has_scale(self, settings: PaperSettings) -> bool:
+        return settings.scaled
+
+    def problem(self, context: Context, layer: str) -> Problem:
+        problem, task = super().problem(context, layer), context.task
+        name = context.settings(self.section).vgg11
+        with torch.no_grad():
+            picture = task.output_picture(context.base(context.train.inputs[:1].to(context.device)))
+        if picture is None or name == "off":
+            return problem
+        build = lambda: self.picture_encoder(name, context.request.data_dirs)  # noqa: E731
+        encode = context.shared("ocd-paper-vgg11", build).to(context.device)
+        return replace(problem, output_features=PictureOf(task, encode))
+
+    @staticmethod
+    def picture_encoder(name: str, directories: Sequence[Path]) -> PictureFeatures:
+        """VGG11 with the weights ``name``, see :class:`PaperSettings`.
+
+        Raises:
+            NotApplicable: if none are named, and none lie in torchvision's cache.
+            UsageError: if the file is not there, or not VGG11's.
+        """
+        path = find_checkpoint("ocd_paper.vgg11", name, directories) if name else cached_vgg11()
+        if path is None:
+            raise NotApplicable(
+                "outputs that are pictures or spectrograms go through VGG11, whose weights are not at hand: give torchvision's "
+                "state dict, --set ocd_paper.vgg11=FILE (or =off: the task's own features, which is not the paper's method)"
+            )
+        return load_vgg11(path)
+
+
+class OCDPaperEnsemble(OCDPaper):
+    """Five draws per sample, combined by the task."""
+
+    name = "ocd-paper-x5"
+    description = f"ocd-paper, ensemble of {ENSEMBLE} draws (slower still)"
+    draws = ENSEMBLE
 
 
 class NearestPredictor(Predictor):
@@ -186,4 +251,4 @@ class OCDNearest(Method):
         return NearestPredictor(nearest, gain)
 
 
-METHODS = [OCD(), OCDEnsemble(), OCDNoScale(), OCDNearest(), OCDSecondLayer(), OCDRegress(), OCDPaper()]
+METHODS = [OCD(), OCDEnsemble(), OCDNoScale(), OCDNearest(), OCDSecondLayer(), OCDRegress(), OCDPaper(), OCDPaperEnsemble()]
