@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_bench import Dataset, Request, Splits
+from ocd_bench import Dataset, Request, Splits, UsageError
 from ocd_bench.cli import main
 from ocd_bench.config import resolve
 from ocd_bench.data.catalogue import Entry, catalogue
@@ -151,6 +151,26 @@ def test_a_changed_file_is_named_and_fetched_again(data: Callable[..., int], cap
     assert "timber/a.csv is not the recorded file" in capsys.readouterr().err
     assert data("fetch") == 0
     assert data("verify") == 0
+
+
+def test_a_run_refuses_a_changed_file(data: Callable[..., int]) -> None:
+    data("fetch")
+    manager = load_plugins(["beads.py"])
+    elsewhere = Path("empty")
+
+    def load(dataset: str) -> object:
+        request = Request("beads", dataset, data_dirs=(elsewhere, Path("data")))
+        return manager.hook.ocd_bench_load_data(task=manager.task("beads"), request=request)
+
+    assert load("wood") is None  # the task of this plugin loads nothing
+    Path("data/timber/b.zip").write_bytes(b"was extracted long ago")
+    assert load("wood") is None
+    Path("data/timber/a.csv").write_bytes(b"oak,2\n")
+    with pytest.raises(UsageError, match=r"data/timber/a.csv: not the file recorded for dataset 'wood'; delete it and run"):
+        load("wood")
+    assert load("glass") is None
+    Path("data/timber/a.csv").unlink()
+    assert load("wood") is None  # whether it is needed is the task's business
 
 
 def test_offline_says_what_is_missing(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,11 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ocd_bench.errors import UsageError
-from ocd_bench.task import Source
+from ocd_bench.task import Dataset, Source
 
 CHUNK = 2**18
 TIMEOUT = 30.0
@@ -31,6 +31,24 @@ def state(folder: Path, source: Source) -> str:
     if not path.exists():
         return "absent"
     return "ok" if path.stat().st_size == source.size and sha256(path) == source.sha256 else "corrupted"
+
+
+def refuse_corrupted(dataset: Dataset, directories: Sequence[Path]) -> None:
+    """Refuse a dataset if a file of it is there under its recorded name, and is not the recorded one.
+
+    Archives that were extracted are not looked at again: what is used is what came out of them.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    places = (directory / (dataset.folder or dataset.name) for directory in directories)
+    folder = next((place for place in places if place.is_dir()), None)
+    for source in dataset.sources if folder else ():
+        if not source.unpack and state(folder, source) == "corrupted":
+            raise UsageError(
+                f"{folder / source.path}: not the file recorded for dataset {dataset.name!r}; delete it and run "
+                f"'ocd-bench data fetch {dataset.name}', or put data of your own into a folder of another name"
+            )
 
 
 def fetch(folder: Path, source: Source, progress: Progress = lambda what, done, total: None) -> bool:

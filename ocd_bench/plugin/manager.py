@@ -216,6 +216,11 @@ class _Defaults:
 
     @hookimpl(trylast=True)
     def ocd_bench_load_data(self, task: Task, request: Request) -> Splits:
+        from ocd_bench.data.fetch import refuse_corrupted
+
+        for dataset in task.datasets():
+            if dataset.name == request.dataset:
+                refuse_corrupted(dataset, request.data_dirs)
         return task.load_data(request)
 
     @hookimpl(trylast=True)
