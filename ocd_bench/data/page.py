@@ -30,8 +30,8 @@ $ ocd-bench data verify mnist california_housing --data-dir DATA
 `fetch` downloads from the addresses below, resumes what broke off, and keeps a file only if its SHA-256 is the one recorded
 here; without names it fetches everything that can be fetched. `verify` checks files that are there (exit code 2: one is not the
 recorded file, 4: none is there); a run refuses a file of a recorded name with another content. `--offline` never uses the
-network and says what is missing. Where the table says *by hand*, a licence has to be accepted first, the official file has no recorded
-checksum, or it is of another format than the task reads: put the files into the named folder yourself.
+network and says what is missing. Where the table says *by hand*, a licence has to be accepted first, the official file has no
+recorded checksum, or it is of another format than the task reads: put the files into the named folder yourself.
 
 Data have licences of their own. They bind you, not this package, which contains none of the downloaded sets.
 """
