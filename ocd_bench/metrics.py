@@ -56,6 +56,9 @@ def _matthews(codes: Array) -> Array:
 REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {"mean": _mean, "root_mean": _root_mean, "matthews": _matthews}
 """Name to function of scores ``(..., N)`` giving values ``(...)``."""
 
+CERTAINTY = ("confidence", "correct")
+"""Scores stored beside the metrics where a task has class logits: the largest class probability, whether it is right."""
+
 KNOWN: Mapping[str, Metric] = {
     "accuracy": Metric("fraction", True),
     "cross_entropy": Metric("nats", False),

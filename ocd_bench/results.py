@@ -74,6 +74,8 @@ class Run:
     sources: dict[Key, Path] = field(default_factory=dict)
     """The score archive of each cell that has one."""
     _loaded: dict[Key, dict[str, Array]] = field(default_factory=dict)
+    figures: dict[tuple[str, str, int], list[Path]] = field(default_factory=dict)
+    """The task's own pictures, sounds and texts by (task, dataset, seed), sorted by name."""
 
     def scores(self, key: Key, metric: str) -> Array | None:
         """Per-sample scores ``(N,)`` in float64; None where the folder has none (a reference table without scores).
@@ -132,7 +134,12 @@ def read_run(path: Path | str) -> Run:
         if (path / "scores" / f"{file.stem}.npz").exists():
             sources[key] = path / "scores" / f"{file.stem}.npz"
     order = in_order(cells, info)
-    return Run(str(path), info, {key: cells[key] for key in order}, sources)
+    figures = {
+        names: files
+        for names in dict.fromkeys((key.task, key.dataset, key.seed) for key in order)
+        if (files := sorted((path / "figures" / "{}-{}-s{}".format(*names)).glob("[!.]*.*")))
+    }
+    return Run(str(path), info, {key: cells[key] for key in order}, sources, figures=figures)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -220,7 +227,9 @@ def merge_runs(runs: Sequence[Run]) -> Run:
             if key in run.sources:
                 sources.setdefault(key, run.sources[key])
     info = _merge_info(runs)
-    return Run(", ".join(run.name for run in runs), info, {key: cells[key] for key in in_order(cells, info)}, sources)
+    figures = {names: files for run in reversed(runs) for names, files in run.figures.items()}
+    ordered = {key: cells[key] for key in in_order(cells, info)}
+    return Run(", ".join(run.name for run in runs), info, ordered, sources, figures=figures)
 
 
 def _same_cell(key: Key, first: Mapping[str, Any], second: Mapping[str, Any], where: str, there: str) -> None:

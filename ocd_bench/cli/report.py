@@ -15,7 +15,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--format", default="table", choices=("table", "markdown", "csv", "latex", "html"), help="default: %(default)s"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout")
-    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="a plugin whose columns to add")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="a plugin whose columns or sections to add"
+    )
     parser.set_defaults(run=run)
 
 
@@ -26,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from ocd_bench.results import merge_runs, read_run
 
     stored = merge_runs([read_run(path) for path in args.runs])
-    table = build_table(stored, columns=load_plugins(tuple(args.plugin)).hook.ocd_bench_report_columns)
+    hook = load_plugins(tuple(args.plugin)).hook
+    table = build_table(stored, columns=hook.ocd_bench_report_columns, sections=hook.ocd_bench_report_sections)
     deliver(render(table, args.format), args.out)
     return 0 if any(cell["status"] == "ok" for cell in stored.cells.values()) else 4
 

@@ -118,3 +118,18 @@ def ocd_bench_report_columns(cells: Sequence[Mapping[str, Any]]) -> Mapping[str,
     Returns:
         Further columns, ``{heading: text}``, or None.
     """
+
+
+@hookspec
+def ocd_bench_report_sections(task: str, dataset: str, cells: Sequence[Mapping[str, Any]]) -> Mapping[str, str] | None:
+    """Called for each (task, dataset) of a report; the page has no other source of pictures or scripts than itself.
+
+    Args:
+        task: name of the task.
+        dataset: name of the dataset, with a corruption if there is one.
+        cells: all of its cell files.
+
+    Returns:
+        Further sections of the HTML report, ``{heading: HTML}``, below the plots of this task and dataset, or None. The HTML
+        goes in as it is: escape names that come from elsewhere.
+    """

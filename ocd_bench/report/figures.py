@@ -1,8 +1,8 @@
-"""Which plots a group gets: values, differences, cost against quality, and what the cells' ``detail`` carries.
+"""Which plots a group gets: values, differences, cost against quality, calibration, and what the cells' ``detail`` carries.
 
 Known keys of ``detail``; anything of another shape is passed over, since plugins may put what they like there:
-``layer_entropy``: {layer: score}; ``history``: [[step, training loss, validation loss], ...]; ``curves``: {name: [numbers]};
-``gain_candidates`` and ``gain_losses``: [numbers]; ``rho``: {"true": [numbers], "predicted": [numbers]}.
+``entropies``: {layer: nats}; ``history``: [[step, training loss, validation loss], ...]; ``history_parts``: {part: [[step,
+value], ...]}; ``gain_candidates`` and ``gain_losses``: [numbers]; ``rho``: [[true, predicted], ...].
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 from ocd_bench.report import svg
 from ocd_bench.report.columns import title
 from ocd_bench.report.numbers import quantity
-from ocd_bench.report.table import Group, Row
+from ocd_bench.report.table import BASE, Group, Row
 
 MANY = 400
 """Points of a cloud that are drawn; more are thinned evenly."""
+CURVES = 6
+"""Curves of one plot: as many as there are colours."""
 
 
 def result_figures(group: Group) -> Iterator[tuple[str, str]]:
@@ -47,13 +49,14 @@ def result_figures(group: Group) -> Iterator[tuple[str, str]]:
     )
     yield from _differences(group)
     yield from _cost(group)
+    yield from _calibration(group)
 
 
 def fitting_figures(group: Group) -> Iterator[tuple[str, str]]:
     """Caption and SVG of each plot of what the cells tell about layer selection and fitting."""
     yield from _layers(group)
     for row in group.rows:
-        for draw in (_training, _gain, _rho):
+        for draw in (_training, _parts, _gain, _rho):
             yield from draw(row, title(group))
 
 
@@ -102,41 +105,76 @@ def _cost(group: Group) -> Iterator[tuple[str, str]]:
         yield heading, svg.points(places, f"{heading}, {title(group)}", "samples/s", primary.heading, log=(True, False))
 
 
+def _calibration(group: Group) -> Iterator[tuple[str, str]]:
+    known = [(row, row.reliability) for row in group.rows if row.reliability is not None]
+    if not known:
+        return
+    caption = "Expected calibration error, all seeds together; 0 is best"
+    items = [svg.Item(row.method, 100 * found.error) for row, found in known]
+    yield caption, svg.intervals(items, f"{caption}, {title(group)}", "points", lambda error: f"{error:.2f}", bars=True)
+    methods = [(row, found) for row, found in known if not row.method.startswith("oracle")]
+    curves = [
+        (row.method, [sure for sure, _, _ in found.curve], [right for _, right, _ in found.curve])
+        for row, found in sorted(methods, key=lambda pair: pair[0].method != BASE)[:CURVES]
+    ]
+    left_out = f"; {CURVES} of {len(methods)} rows" if len(methods) > CURVES else ""
+    caption = f"Reliability: share of right answers by confidence; below the dashed line a method is too sure{left_out}"
+    if curves:
+        yield caption, svg.lines(curves, f"{caption}, {title(group)}", "confidence", unit_square=True)
+
+
 def _layers(group: Group) -> Iterator[tuple[str, str]]:
     for row in group.rows:
         for seed, detail in row.details.items():
-            scores = detail.get("layer_entropy")
+            scores = detail.get("entropies")
             if not isinstance(scores, Mapping):
                 continue
-            items = [svg.Item(str(name), float(score)) for name, score in scores.items() if _is_number(score)]
-            if items:
+            ranked = sorted(((str(name), score) for name, score in scores.items() if _is_number(score)), key=lambda i: -i[1])
+            if ranked:
                 caption = f"Layer selection: entropy of the losses under weight noise, seed {seed}"
-                yield caption, svg.intervals(items, f"{caption}, {title(group)}", "entropy", quantity, bars=True)
+                items = [svg.Item(name, float(score)) for name, score in ranked]
+                yield caption, svg.intervals(items, f"{caption}, {title(group)}", "nats", quantity, bars=True)
                 return
 
 
 def _training(row: Row, where: str) -> Iterator[tuple[str, str]]:
     for seed, detail in row.details.items():
-        series = list(_history(detail.get("history")))
-        curves = detail.get("curves")
-        for name, values in curves.items() if isinstance(curves, Mapping) else ():
-            numbers = _numbers(values)
-            if len(numbers) > 1:
-                series.append((str(name), [float(place + 1) for place in range(len(numbers))], numbers))
-        if series:
+        records = _records(detail.get("history"), 3)
+        series = [(name, records, column) for name, column in (("training loss", 1), ("validation loss", 2))]
+        curves = [curve for curve in (_curve(*one) for one in series) if curve]
+        if curves:
             caption = f"{row.method}: training, seed {seed}"
-            yield caption, svg.lines(series, f"{caption}, {where}", "step")
+            yield caption, svg.lines(curves, f"{caption}, {where}", "step")
             return
 
 
-def _history(records: Any) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Training and validation loss by step; a validation loss may be missing now and then."""
-    if not isinstance(records, list | tuple) or not all(isinstance(r, list | tuple) and len(r) == 3 for r in records):
+def _parts(row: Row, where: str) -> Iterator[tuple[str, str]]:
+    """The parts of the loss, which have units of their own: a plot each."""
+    for seed, detail in row.details.items():
+        parts = detail.get("history_parts")
+        if not isinstance(parts, Mapping):
+            continue
+        for name, records in parts.items():
+            curve = _curve(str(name), _records(records, 2), 1)
+            if curve:
+                caption = f"{row.method}: training, {name} part of the loss, seed {seed}"
+                yield caption, svg.lines([curve], f"{caption}, {where}", "step")
         return
-    for name, column in (("training loss", 1), ("validation loss", 2)):
-        kept = [record for record in records if _is_number(record[0]) and _is_number(record[column])]
-        if len(kept) > 1:
-            yield name, [float(record[0]) for record in kept], [float(record[column]) for record in kept]
+
+
+def _records(value: Any, width: int) -> list[list[Any]]:
+    """A list of lists of ``width``; empty if it is anything else."""
+    if not isinstance(value, list | tuple) or not all(isinstance(r, list | tuple) and len(r) == width for r in value):
+        return []
+    return [list(record) for record in value]
+
+
+def _curve(name: str, records: list[list[Any]], column: int) -> tuple[str, list[float], list[float]] | None:
+    """Steps and numbers of one column; None with fewer than two. A validation loss may be missing now and then."""
+    kept = [record for record in records if _is_number(record[0]) and _is_number(record[column])]
+    if len(kept) < 2:
+        return None
+    return name, [float(record[0]) for record in kept], [float(record[column]) for record in kept]
 
 
 def _gain(row: Row, where: str) -> Iterator[tuple[str, str]]:
@@ -152,14 +190,10 @@ def _gain(row: Row, where: str) -> Iterator[tuple[str, str]]:
 
 def _rho(row: Row, where: str) -> Iterator[tuple[str, str]]:
     for seed, detail in row.details.items():
-        rho = detail.get("rho")
-        if not isinstance(rho, Mapping):
+        known = [pair for pair in _records(detail.get("rho"), 2) if all(map(_is_number, pair))]
+        if not known:
             continue
-        true, predicted = _numbers(rho.get("true")), _numbers(rho.get("predicted"))
-        if len(true) != len(predicted) or not true:
-            continue
-        step = max(1, len(true) // MANY)
-        pairs = [(x, y, "", "") for x, y in zip(true[::step], predicted[::step], strict=True)]
+        pairs = [(float(x), float(y), "", "") for x, y in known[:: max(1, len(known) // MANY)]]
         caption = f"{row.method}: predicted against true size ρ of the weight change, seed {seed}"
         yield caption, svg.points(pairs, f"{caption}, {where}", "true ρ", "predicted ρ", log=(True, True), diagonal=True)
         return

@@ -9,11 +9,15 @@ from typing import Any
 
 from ocd_bench.report.columns import DASH, title
 from ocd_bench.report.figures import fitting_figures, result_figures
+from ocd_bench.report.media import gallery
 from ocd_bench.report.numbers import quantity, seeds_text
 from ocd_bench.report.style import CSS, SCRIPT
 from ocd_bench.report.table import BOLD, Group, MetricColumn, Row, Table
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:; "
+    "base-uri 'none'; form-action 'none'"
+)
 COSTS = (
     ("fit s", "fit_s"),
     ("test s", "adapt_s"),
@@ -75,8 +79,16 @@ def _section(group: Group, table: Table, name: str) -> str:
     folded = f"<details><summary>Layer selection and fitting</summary>{fitting}</details>" if fitting else ""
     return (
         f'<section id="{name}" aria-labelledby="{name}h"><h2 id="{name}h">{escape(title(group))}</h2>{_list(group.notes)}'
-        f"{_table(group, table, name)}{_plots(result_figures(group))}{folded}</section>\n"
+        f"{_table(group, table, name)}{_plots(result_figures(group))}{_media(group)}{folded}"
+        f"{''.join(f'<h3>{escape(heading)}</h3>{body}' for heading, body in group.sections)}</section>\n"
     )
+
+
+def _media(group: Group) -> str:
+    """What the task itself has to show."""
+    if not group.media:
+        return ""
+    return f"<h3>Test samples, seed {group.media_seed}</h3>{gallery(group.media)}"
 
 
 def _plots(figures: Iterable[tuple[str, str]]) -> str:

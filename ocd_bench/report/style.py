@@ -16,7 +16,7 @@ CSS = (
 body{margin:0 auto;max-width:76rem;padding:1rem;background:var(--page);color:var(--text);
 font:1rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 header{display:flex;gap:1rem;align-items:start;justify-content:space-between}
-h1{font-size:1.5rem;margin:0}h2{font-size:1.25rem;margin:2.5rem 0 .5rem}
+h1{font-size:1.5rem;margin:0}h2{font-size:1.25rem;margin:2.5rem 0 .5rem}h3{font-size:1.05rem;margin:1.5rem 0 .5rem}
 p,ul,dl{margin:.5rem 0}ul{padding-left:1.25rem}a{color:var(--link)}
 .quiet,figcaption,caption{color:var(--quiet);font-size:.9rem}
 button{font:inherit;color:inherit;background:none;border:1px solid var(--rule);border-radius:.4rem;
@@ -40,6 +40,10 @@ td.better,td.worse{font-weight:700}td.better{color:var(--better)}td.worse{color:
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));align-items:start;gap:1rem;margin-top:1rem}
 figure{margin:0;border:1px solid var(--rule);border-radius:.4rem;padding:.6rem}
+.media{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr));gap:1rem;align-items:start}
+.media .picture,.media .text{grid-column:1/-1}img{display:block;max-width:100%;height:auto}
+.sound img{width:100%;height:6rem;background:#000}audio{display:block;width:100%;height:2.5rem;margin-top:.4rem}
+pre{margin:0;max-height:24rem;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
 svg{display:block;width:100%;max-width:35rem;height:auto;margin:auto}svg text{fill:var(--text);font-size:12px}
 svg .small{font-size:11px;fill:var(--quiet)}.axis{stroke:var(--quiet)}.grid{stroke:var(--rule);stroke-opacity:.5}
 .zero{stroke:var(--quiet);stroke-dasharray:4 3}.dot,.bar,.point{fill:var(--dot)}.point{fill-opacity:.6}

@@ -135,20 +135,32 @@ def intervals(
     return plot(body, bottom + 34, title, said)
 
 
-def lines(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str, below: str) -> str:
-    """Curves ``(label, xs, ys)``, two points each at least; a legend line each."""
+def lines(
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str, below: str, unit_square: bool = False
+) -> str:
+    """Curves ``(label, xs, ys)``; a legend line each.
+
+    Args:
+        unit_square: both axes go from 0 to 1, every point is marked, and there is the line x = y.
+    """
     left, top, bottom = 46.0, 10.0 + 18 * len(series), 200.0 + 18 * len(series)
     values = [value for _, _, ys in series for value in ys]
     positive = min(values) > 0 and max(values) / min(values) > 100
-    up = axis_over(values, bottom, top, log=positive)
-    along = axis_over([value for _, xs, _ in series for value in xs], left, WIDTH - 14)
+    up = Axis(0, 1, bottom, top) if unit_square else axis_over(values, bottom, top, log=positive)
+    along = Axis(0, 1, left, WIDTH - 14) if unit_square else axis_over([x for _, xs, _ in series for x in xs], left, WIDTH - 14)
     body = _bottom_axis(along, bottom, below, top)
     body += _left_axis(up, left)
+    if unit_square:
+        body.append(line(along(0), up(0), along(1), up(1), "zero"))
     for place, (label, xs, ys) in enumerate(series):
         kind = f"line s{place % 6}"
         step = max(1, len(xs) // 300)
         path = " ".join(f"{along(x):.1f},{up(y):.1f}" for x, y in zip(xs[::step], ys[::step], strict=True))
         body.append(f'<polyline points="{path}" class="{kind}"/>')
+        if unit_square:
+            body += [
+                f'<circle cx="{along(x):.1f}" cy="{up(y):.1f}" r="2.5" class="{kind}"/>' for x, y in zip(xs, ys, strict=True)
+            ]
         body += [line(left, 10 + 18 * place, left + 22, 10 + 18 * place, kind), text(left + 28, 14 + 18 * place, label)]
     said = "; ".join(f"{label} from {short(ys[0])} to {short(ys[-1])}" for label, _, ys in series)
     return plot(body, bottom + 34, title, said)

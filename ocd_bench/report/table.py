@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ocd_bench.report.calibration import Reliability, of_cells
 from ocd_bench.report.numbers import Style, seeds_text, style_for
 from ocd_bench.results import Key, Run, primary_of
 from ocd_bench.stats import MIN_SAMPLES, Estimate, Resampled, mean_sd
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BASE = "base"
 COSTS = ("fit_s", "adapt_s", "samples_per_s", "peak_memory_mb", "parameters")
@@ -18,8 +22,9 @@ LEGEND = (
 )
 BOLD = "Bold differences: the interval excludes zero."
 """For the formats that have bold."""
-Columns = Callable[..., Any]
-"""The ``ocd_bench_report_columns`` hook: called with ``cells=[...]``, gives one mapping, or a list of mappings or None."""
+Hook = Callable[..., Any]
+"""``ocd_bench_report_columns`` or ``ocd_bench_report_sections``: called by keyword, gives one mapping, or a list of mappings or
+None."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Row:
         cost: mean over seeds, by name; names no cell reports are absent.
         extra: plugins' columns.
         details: the cells' ``detail`` by seed, for plots.
+        reliability: how sure the method is and how right, over all seeds' test samples, where the scores tell.
     """
 
     method: str
@@ -71,6 +77,7 @@ class Row:
     cost: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    reliability: Reliability | None = None
 
     @property
     def problem(self) -> str:
@@ -82,7 +89,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one (task, dataset)."""
+    """The rows of one (task, dataset).
+
+    Attributes:
+        media: the task's own pictures, sounds and texts of the first seed that has any.
+        media_seed: which seed that is.
+        sections: plugins' sections of the HTML report, heading and HTML.
+    """
 
     task: str
     dataset: str
@@ -90,6 +103,9 @@ class Group:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     n_test: int
+    media: tuple[Path, ...] = ()
+    media_seed: int | None = None
+    sections: tuple[tuple[str, str], ...] = ()
 
     @property
     def primary(self) -> MetricColumn | None:
@@ -129,11 +145,11 @@ class Table:
         return ", ".join(parts)
 
 
-def build_table(run: Run, columns: Columns | None = None, draws: int = 0) -> Table:
+def build_table(run: Run, columns: Hook | None = None, draws: int = 0, sections: Hook | None = None) -> Table:
     """The comparison table of ``run``.
 
     Args:
-        columns: the plugins' hook for further columns.
+        columns, sections: the plugins' hooks for further columns, and for further sections of the HTML report.
         draws: bootstrap resamples; 0: :func:`ocd_bench.stats.draws_for` of the test set.
 
     Raises:
@@ -145,7 +161,7 @@ def build_table(run: Run, columns: Columns | None = None, draws: int = 0) -> Tab
     for key in run.cells:
         keys.setdefault((key.task, key.dataset), {}).setdefault(key.method, []).append(key)
     problems: list[str] = []
-    groups = [_group(run, *name, rows, columns, problems, draws) for name, rows in keys.items()]
+    groups = [_group(run, *name, rows, columns, sections, problems, draws) for name, rows in keys.items()]
     for task, means in averages(run, draws).items():
         last = max(place for place, group in enumerate(groups) if group.task == task)
         groups[last + 1 : last + 1] = means
@@ -161,7 +177,8 @@ def _group(
     task: str,
     dataset: str,
     methods: Mapping[str, Sequence[Key]],
-    columns: Columns | None,
+    columns: Hook | None,
+    sections: Hook | None,
     problems: list[str],
     draws: int,
 ) -> Group:
@@ -175,7 +192,12 @@ def _group(
     )
     sizes = {run.cells[key]["n_test"] for keys in ok.values() for key in keys}
     notes = _notes(run, task, dataset, methods, ok, sizes, resampled is not None and not resampled.complete)
-    return Group(task, dataset, metrics, rows, notes, max(sizes, default=0))
+    cells = [run.cells[key] for keys in methods.values() for key in keys]
+    added = _from_plugins(sections, "sections", problems, task=task, dataset=dataset, cells=cells)
+    seeds = sorted(seed for name, data, seed in run.figures if (name, data) == (task, dataset))
+    media = tuple(run.figures[task, dataset, seeds[0]]) if seeds else ()
+    seed = seeds[0] if seeds else None
+    return Group(task, dataset, metrics, rows, notes, max(sizes, default=0), media, seed, tuple(added.items()))
 
 
 def _metrics(run: Run, keys: Sequence[Key]) -> tuple[MetricColumn, ...]:
@@ -222,11 +244,11 @@ def _row(
     base: Sequence[Key],
     primary: MetricColumn | None,
     resampled: Resampled | None,
-    columns: Columns | None,
+    columns: Hook | None,
     problems: list[str],
 ) -> Row:
     cells = [run.cells[key] for key in keys]
-    extra = _extra_columns(columns, cells, problems)
+    extra = _from_plugins(columns, "columns", problems, cells=cells)
     if not ok or primary is None or resampled is None:
         first = next((cell for cell in cells if cell["status"] == "failed"), cells[0])
         return Row(method, first["status"], str(first.get("reason") or "no reason given"), (), extra=extra)
@@ -248,6 +270,7 @@ def _row(
         cost={name: sum(values) / len(values) for name, values in costs.items() if values},
         extra=extra,
         details={key.seed: run.cells[key].get("detail") or {} for key in ok},
+        reliability=of_cells(run, ok),
     )
 
 
@@ -270,15 +293,16 @@ def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric
     return Estimate(sum(mine[seed] - theirs[seed] for seed in common) / len(common))
 
 
-def _extra_columns(columns: Columns | None, cells: Sequence[Mapping[str, Any]], problems: list[str]) -> dict[str, str]:
-    if columns is None:
+def _from_plugins(hook: Hook | None, what: str, problems: list[str], **arguments: Any) -> dict[str, str]:
+    """Heading to text, of all plugins that answer."""
+    if hook is None:
         return {}
     try:
-        answer = columns(cells=cells)
+        answer = hook(**arguments)
         answers = [answer] if isinstance(answer, Mapping) else answer or []
         return {str(heading): str(text) for part in answers for heading, text in (part or {}).items()}
-    except Exception as error:  # a plugin's column must not cost the table
-        problems.append(f"a plugin's columns are left out: {type(error).__name__}: {error}")
+    except Exception as error:  # a plugin's addition must not cost the table
+        problems.append(f"a plugin's {what} are left out: {type(error).__name__}: {error}")
         return {}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ocd_bench.errors import NotApplicable, OCDBenchError, UsageError
 from ocd_bench.method import Context, Method
-from ocd_bench.metrics import KNOWN, REDUCTIONS, Metric
+from ocd_bench.metrics import CERTAINTY, KNOWN, REDUCTIONS, Metric
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.machine import PeakMemory
@@ -98,7 +98,7 @@ class MethodRun:
             if len(output) != len(inputs):
                 raise RuntimeError(f"{len(inputs)} samples went in and {len(output)} outputs came out")
             with torch.no_grad():
-                for name, value in task.metrics(output, targets).items():
+                for name, value in {**certainty(task, output, targets), **task.metrics(output, targets)}.items():
                     scores.setdefault(name, []).append(value.detach().double().cpu())
             kept_bytes += output.numel() * output.element_size()
             if kept_bytes <= OUTPUT_LIMIT:
@@ -118,6 +118,8 @@ class MethodRun:
         task = self.context.task
         primary = primary_metric(task, scores)
         for name, array in scores.items():
+            if name in CERTAINTY and name not in task.metric_info:
+                continue
             info = metric_info(task, name)
             cell["metrics"][name] = {
                 "value": float(REDUCTIONS[info.reduce](array)),
@@ -136,6 +138,15 @@ class MethodRun:
             "base_fit_s": round(self.base.fit_s, 4),
         }
         cell["detail"] = dict(getattr(self._predictor, "detail", {}))
+
+
+def certainty(task: Task, output: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The scores :data:`ocd_bench.metrics.CERTAINTY`, ``(N,)`` each; none without logits, or where targets are no classes."""
+    logits = task.logits(output)
+    if logits is None or targets.dim() != 1 or targets.is_floating_point():
+        return {}
+    confidence, answer = logits.softmax(-1).max(-1)
+    return dict(zip(CERTAINTY, (confidence.nan_to_num(0.0), answer == targets), strict=True))
 
 
 def metric_info(task: Task, name: str) -> Metric:

@@ -1,0 +1,52 @@
+"""Whether a method is as sure as it is right: reliability curve and expected calibration error, from stored scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocd_bench.metrics import CERTAINTY
+from ocd_bench.results import Key, Run
+from ocd_bench.stats import Array
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Calibration of one method over all of its seeds' test samples.
+
+    Attributes:
+        curve: of each confidence bin that is not empty: mean confidence, share of right answers, number of samples.
+        error: the expected calibration error, mean over samples of |confidence - share right| of their bin, in [0, 1].
+    """
+
+    curve: tuple[tuple[float, float, int], ...]
+    error: float
+
+
+def reliability(confidence: Array, correct: Array, bins: int = BINS) -> Reliability:
+    """Equal-width bins, as in Guo et al., *On calibration of modern neural networks* (ICML 2017), equation 3.
+
+    Args:
+        confidence: largest class probability ``(N,)`` in [0, 1], N > 0.
+        correct: whether that class is the right one ``(N,)``, 0 or 1.
+    """
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # bins are open at their lower end
+    counts = np.bincount(place, minlength=bins)
+    kept = counts > 0
+    sure, right = (np.bincount(place, values, minlength=bins)[kept] / counts[kept] for values in (confidence, correct))
+    error = float((counts[kept] * np.abs(sure - right)).sum() / len(confidence))
+    curve = tuple(zip(sure.tolist(), right.tolist(), counts[kept].tolist(), strict=True))
+    return Reliability(curve, error)
+
+
+def of_cells(run: Run, keys: Sequence[Key]) -> Reliability | None:
+    """Of these cells together; None where one of them has no confidences, as in tasks without a class posterior."""
+    sides = [[run.scores(key, name) for key in keys if name not in run.cells[key]["metrics"]] for name in CERTAINTY]
+    if not keys or any(len(arrays) < len(keys) or any(array is None for array in arrays) for arrays in sides):
+        return None
+    confidence, correct = (np.concatenate(arrays) for arrays in sides)  # type: ignore[arg-type]
+    return reliability(confidence, correct) if len(confidence) else None
