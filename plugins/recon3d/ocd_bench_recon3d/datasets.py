@@ -35,16 +35,14 @@ def read_tiny_nerf(path: Path) -> Views:
 
 
 def read_transforms(folder: Path, size: int) -> tuple[Views, Parts]:
-    """A NeRF-synthetic folder: ``transforms_{train,val,test}.json`` and the pictures they name, on black, scaled to ``size``.
+    """A NeRF-synthetic folder: ``transforms_{train,val,test}.json`` and the pictures they name, on black, ``size`` pixels wide.
 
     Returns:
         All views, and the numbers of those in each official part.
 
     Raises:
-        UsageError: naming the file that is missing or damaged.
+        UsageError: naming the file that is missing or damaged, or a picture of another shape than the first.
     """
-    from PIL import Image
-
     images: list[np.ndarray] = []
     poses: list[np.ndarray] = []
     parts: list[np.ndarray] = []
@@ -53,26 +51,39 @@ def read_transforms(folder: Path, size: int) -> tuple[Views, Parts]:
         path = folder / f"transforms_{part}.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            frames, angle = record["frames"], float(record["camera_angle_x"])
+            angle = float(record["camera_angle_x"])
+            frames = [(str(frame["file_path"]), np.array(frame["transform_matrix"], float)) for frame in record["frames"]]
+            if not 0 < angle < np.pi or any(pose.shape != (4, 4) or not np.isfinite(pose).all() for _, pose in frames):
+                raise ValueError("an angle outside 0 to pi, or a transform_matrix that is not 4 x 4")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}: missing or not a NeRF-synthetic transforms file ({error})") from error
         focal = 0.5 * size / np.tan(0.5 * angle)
         first = len(images)
-        for frame in frames:
-            picture = folder / frame["file_path"]
+        for name, pose in frames:
+            picture = folder / name
             picture = picture if picture.suffix else picture.with_suffix(".png")
-            try:
-                with Image.open(picture) as opened:
-                    rgba = opened.convert("RGBA").resize((size, size), Image.Resampling.BOX)
-            except OSError as error:
-                raise UsageError(f"{picture}: named by {path.name}, but missing or unreadable ({error})") from error
-            pixels = np.asarray(rgba, np.float32) / 255
-            images.append(pixels[..., :3] * pixels[..., 3:])
-            poses.append(np.asarray(frame["transform_matrix"], float))
+            images.append(_read_picture(picture, size, path.name))
+            poses.append(pose)
+            if images[-1].shape != images[0].shape:
+                raise UsageError(f"{picture}: of another shape than the first picture; all views must have the same")
         parts.append(np.arange(first, len(images)))
         if len(parts[-1]) == 0:
             raise UsageError(f"{path}: names no frames")
     return Views(np.stack(poses), focal, np.stack(images)), (parts[0], parts[1], parts[2])
+
+
+def _read_picture(picture: Path, width: int, named_by: str) -> np.ndarray:
+    """``(H, W, 3)`` in [0, 1] on black, scaled to ``width`` with its own aspect."""
+    from PIL import Image
+
+    try:
+        with Image.open(picture) as opened:
+            height = max(1, round(width * opened.height / opened.width))
+            rgba = opened.convert("RGBA").resize((width, height), Image.Resampling.BOX)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{picture}: named by {named_by}, but missing or unreadable ({error})") from error
+    pixels = np.asarray(rgba, np.float32) / 255
+    return pixels[..., :3] * pixels[..., 3:]
 
 
 def find_mesh(request: Request) -> Path:
@@ -112,5 +123,5 @@ def read_views(request: Request) -> tuple[Views, Parts | None, str]:
         folder = directory / request.dataset
         if (folder / "transforms_train.json").exists():
             views, parts = read_transforms(folder, settings.size)
-            return views, parts, f"pictures scaled to {settings.size} x {settings.size}"
+            return views, parts, f"pictures scaled to a width of {settings.size}"
     return meshes.render(meshes.read_mesh(find_mesh(request)), count, settings.size, random), None, "rendered from a mesh"

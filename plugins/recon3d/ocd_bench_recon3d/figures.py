@@ -7,12 +7,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+WIDTH = 200
+"""Pixels across that a picture should have at least, to be looked at."""
 
-def side_by_side(pictures: Sequence[Tensor], titles: Sequence[str], path: Path, scale: int = 2) -> Path:
-    """Write pictures ``(H, W, 3)`` in [0, 1] with their titles above as one PNG, each pixel ``scale`` x ``scale``."""
+
+def side_by_side(pictures: Sequence[Tensor], titles: Sequence[str], path: Path) -> Path:
+    """Write pictures ``(H, W, 3)`` in [0, 1] with their titles above as one PNG, enlarged by a whole factor where small."""
     from PIL import Image, ImageDraw
 
     height, width, _ = pictures[0].shape
+    scale = -(-WIDTH // width)
     bar, gap = 16, 4
     sheet = Image.new("RGB", (len(pictures) * (width * scale + gap) - gap, height * scale + bar), "white")
     draw = ImageDraw.Draw(sheet)

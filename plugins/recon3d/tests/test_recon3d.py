@@ -154,6 +154,56 @@ def test_transforms_folder(tmp_path: Path) -> None:
         Recon3D().load_data(request_for("chair", tmp_path))
 
 
+def test_transforms_of_wide_pictures_and_damaged_ones(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "room"
+    folder.mkdir()
+    pose = rays.look_at(np.array([2.0, 1.0, 3.0]), np.zeros(3)).tolist()
+    frames = [{"file_path": "wide.jpg", "transform_matrix": pose}] * 2
+    record = {"camera_angle_x": 2 * np.arctan(0.5), "frames": frames}
+    Image.new("RGB", (16, 8), (0, 255, 0)).save(folder / "wide.jpg")
+    for part in ("train", "val", "test"):
+        (folder / f"transforms_{part}.json").write_text(json.dumps(record))
+    views = Recon3D().load_data(request_for("room", tmp_path, size=8)).train
+    assert views.targets.shape == (2, 4, 8, 3)
+    across = views.inputs[0, 2, :, 3:]
+    edge = across[0] - across[-1]
+    assert edge.norm() == pytest.approx(7 / 8, abs=1e-4)  # a field of 2 atan(1/2) is one unit wide at unit depth, 8 pixels
+    Image.new("RGB", (8, 8)).save(folder / "square.png")
+    damaged = (
+        (
+            {**record, "frames": [{"file_path": "square", "transform_matrix": pose}]},
+            "square.png: of another shape than the first",
+        ),
+        ({**record, "frames": [{"file_path": "wide.jpg"}]}, "transforms_test.json: missing or not a NeRF-synthetic"),
+        ({**record, "frames": [{"file_path": "wide.jpg", "transform_matrix": [[1, 2]]}]}, "transform_matrix that is not 4 x 4"),
+        ({**record, "camera_angle_x": 0}, "an angle outside"),
+        ({**record, "frames": []}, "names no frames"),
+    )
+    for content, said in damaged:
+        (folder / "transforms_test.json").write_text(json.dumps(content))
+        with pytest.raises(UsageError, match=said):
+            Recon3D().load_data(request_for("room", tmp_path, size=8))
+
+
+def test_views_side_by_side_are_large_enough_to_look_at(tmp_path: Path) -> None:
+    from PIL import Image
+
+    task = Recon3D()
+    splits = task.load_data(request_for("primitives"))
+    outputs = {name: torch.cat([splits.test.targets, torch.zeros(8, 24, 24, 1)], -1) for name in ("base", "ocd", "oracle")}
+    written = task.figures(splits, outputs, request_for("primitives"), tmp_path)
+    assert [path.name for path in written] == ["view-0.png", "view-1.png", "view-2.png"]
+    sheet = np.asarray(Image.open(written[0]).convert("RGB"))
+    enlarged = -(-200 // 24)
+    assert sheet.shape[1] == 4 * 24 * enlarged + 3 * 4
+    for place in range(4):  # every picture is the truth here
+        left = place * (24 * enlarged + 4)
+        pixels = sheet[16 + enlarged // 2 :: enlarged, left + enlarged // 2 : left + 24 * enlarged : enlarged] / 255
+        assert np.abs(pixels - splits.test.targets[0, ..., :3].numpy()).max() < 0.003
+
+
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataMissing, match="'nowhere' not found"):
         Recon3D().load_data(request_for("nowhere", tmp_path))
