@@ -99,8 +99,33 @@ def test_a_loss_in_one_seed_of_three_drowns_in_the_spread_over_seeds(tmp_path: P
     two = write_run(tmp_path / "two", cells, {("images", "mnist", m, s): a for (m, s), a in scores.items()})
     row = compared(one, two).rows[1]
     assert row.p_holm < 0.001
-    assert row.evidence.stands_out is False
+    assert row.evidence.p_refit > 0.02
     assert row.verdict == "no change"
+
+
+def test_rows_that_came_out_the_same_cost_the_others_no_level(tmp_path: Path):
+    """Nothing was redrawn in them: the refitting test is of the rows whose scores differ."""
+    rows = compared(make_run(tmp_path / "one"), worse_run(tmp_path / "two")).rows
+    assert [row.evidence.p_refit is None for row in rows] == [True, False, True]
+    assert rows[1].evidence.p_refit < 0.02
+
+
+def test_the_same_count_in_both_seeds_is_no_certainty(tmp_path: Path):
+    """Two redrawn fits that happen to lose as many right answers, of other samples: no spread over seeds, and yet by chance."""
+
+    def run(folder: Path, stream: int, right: int) -> Path:
+        entries, scores = [], {}
+        for method in ("base", "ocd"):
+            for seed in (0, 1):
+                random = np.random.default_rng([stream if method == "ocd" else 0, seed])
+                array = (random.permutation(400) < (right if method == "ocd" else 300)).astype(float)
+                entries.append(cell("images", "mnist", method, seed, {"accuracy": array}))
+                scores["images", "mnist", method, seed] = {"accuracy": array}
+        return write_run(folder, entries, scores)
+
+    row = compared(run(tmp_path / "one", 1, 330), run(tmp_path / "two", 2, 320)).rows[1]
+    assert row.evidence.change == pytest.approx(-0.025)
+    assert row.evidence.p_refit > 0.02
 
 
 def test_one_seed_under_the_same_conditions_is_compared_by_its_samples(tmp_path: Path):
@@ -203,6 +228,7 @@ def test_null_comparisons_raise_no_alarm_and_a_large_loss_is_found():
     assert alarms == 0
     assert rates.found(law, 5, 0.3, 5, random, same_seeds=False) >= 0.8
     assert rates.found(law, 3, 0.1, 5, random, same_seeds=True) >= 0.8
+    assert rates.redrawn(law, 3, 10, 0.1, random) == 0.0
 
 
 def spreads(ratios, residuals) -> list[Spread]:

@@ -19,6 +19,8 @@ VERDICTS = ("regression", "broken", "vanished", "improvement", "repaired", "new"
 """Worst first. ``broken``: had a number in the baseline, has none now. ``no number``: has one in neither run."""
 ADVISORY = {"fit_s": 0.5, "adapt_s": 0.5, "peak_memory_mb": 0.0}
 """Costs whose ratio is told, and what they must amount to: the clock of shorter work says nothing."""
+REFIT_LEVEL = 0.02
+"""Chance, two-sided and by each of two views, that any row counts as changed when the randomness of all fits was redrawn."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def compare_runs(baseline: Run, candidate: Run, thresholds: Thresholds | None = 
     """Compare every row of two runs.
 
     A row is a *regression* if its loss is larger than the smallest that matters, with and without the base's share taken out,
-    and significant after Holm's adjustment over all tested rows, and does not drown in the spread over seeds.
+    and significant after Holm's adjustment over all tested rows, and, under the same seeds, beyond what refitting does
+    (Holm's adjustment over the rows whose scores differ).
 
     Args:
         metrics: ``primary`` or ``all``.
@@ -120,8 +123,11 @@ def compare_runs(baseline: Run, candidate: Run, thresholds: Thresholds | None = 
         rows[place] = replace(rows[place], evidence=evidence)
     tested = [place for place, row in enumerate(rows) if row.evidence and row.evidence.p is not None and not _ignored(row)]
     adjusted = holm([rows[place].evidence.p for place in tested])  # type: ignore[union-attr, misc]
+    redrawn = [place for place in tested if rows[place].evidence.p_refit is not None]  # type: ignore[union-attr]
+    refits = holm([rows[place].evidence.p_refit for place in redrawn])  # type: ignore[union-attr, misc]
+    drowned = {place for place, p in zip(redrawn, refits, strict=True) if p >= REFIT_LEVEL}
     for place, p in zip(tested, adjusted, strict=True):
-        verdict = _verdict(rows[place], p, thresholds.alpha)
+        verdict = "no change" if place in drowned else _verdict(rows[place], p, thresholds.alpha)
         keep = rows[place].verdict == "broken" and verdict != "regression"
         rows[place] = replace(rows[place], p_holm=p, verdict="broken" if keep else verdict)
     unused = thresholds.unused(row.path for row in rows)
@@ -139,7 +145,7 @@ def _verdict(row: RowResult, p: float, alpha: float) -> str:
     assert row.minimal_effect is not None
     direction = 1 if row.higher_is_better else -1
     gains = direction * evidence.change, direction * evidence.adjusted
-    if p >= alpha or not evidence.stands_out:
+    if p >= alpha:
         return "no change"
     if max(gains) < -row.minimal_effect:
         return "regression"

@@ -45,8 +45,13 @@ def reliability(confidence: Array, correct: Array, bins: int = BINS) -> Reliabil
 
 def of_cells(run: Run, keys: Sequence[Key]) -> Reliability | None:
     """Of these cells together; None where one of them has no confidences, as in tasks without a class posterior."""
-    sides = [[run.scores(key, name) for key in keys if name not in run.cells[key]["metrics"]] for name in CERTAINTY]
-    if not keys or any(len(arrays) < len(keys) or any(array is None for array in arrays) for arrays in sides):
+    stored: list[list[Array]] = [[], []]
+    for key in keys:
+        for name, arrays in zip(CERTAINTY, stored, strict=True):
+            array = None if name in run.cells[key]["metrics"] else run.scores(key, name)
+            if array is None:
+                return None
+            arrays.append(array)
+    if not sum(len(array) for array in stored[0]):
         return None
-    confidence, correct = (np.concatenate(arrays) for arrays in sides)  # type: ignore[arg-type]
-    return reliability(confidence, correct) if len(confidence) else None
+    return reliability(np.concatenate(stored[0]), np.concatenate(stored[1]))
