@@ -35,7 +35,7 @@ def read(folder: Path, speakers: int = 2, length: int = 1000, **changes: object)
     return read_librimix(folder, speakers, length, generator=generator, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("speakers", [2, 3])
+@pytest.mark.parametrize("speakers", [2, 3, 4, 5])
 def test_mixtures_keep_the_levels_of_the_files(tmp_path: Path, speakers: int) -> None:
     mixtures = read(make(tmp_path, speakers), speakers)
     assert mixtures.val.shape == mixtures.test.shape == (3, speakers, 1000)

@@ -56,6 +56,18 @@ def test_five_speakers_and_metrics_of_the_truth() -> None:
     torch.testing.assert_close(TASK.metrics(doing_nothing, data.test.targets)["si_sdri"], torch.zeros(4), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("speakers", [2, 3, 4, 5])
+def test_the_improvement_is_that_of_torchmetrics(speakers: int) -> None:
+    functional = pytest.importorskip("torchmetrics.functional.audio")
+    data = TASK.load_data(request(speakers=speakers, train_mixtures=2, val_mixtures=2, test_mixtures=4))
+    mixture, truth = data.test.inputs, data.test.targets
+    estimate = (truth + 0.3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))).flip(1)
+    si_sdr = functional.scale_invariant_signal_distortion_ratio
+    best, _ = functional.permutation_invariant_training(estimate, truth, si_sdr, eval_func="max", zero_mean=True)
+    nothing = si_sdr(mixture[:, None].expand_as(truth), truth, zero_mean=True).mean(-1)
+    torch.testing.assert_close(TASK.metrics(estimate, truth)["si_sdri"], best - nothing, atol=1e-3, rtol=0)
+
+
 def test_every_seed_has_the_same_data_and_its_own_training(splits: Splits) -> None:
     again = TASK.load_data(request(seed=1))
     assert torch.equal(again.test.inputs, splits.test.inputs)
