@@ -112,7 +112,7 @@ def _table(group: Group, table: Table, name: str) -> str:
     body = "".join(_row(row, group, [key for _, key in costs], extras, len(headings) - 1) for row in group.rows)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}c"><table>'
-        f'<caption id="{name}c">Methods on {escape(title(group))}; choose a heading to sort</caption>'
+        f'<caption id="{name}c"><span>Methods on {escape(title(group))}; choose a heading to sort</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

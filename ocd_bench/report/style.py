@@ -26,6 +26,7 @@ button:focus-visible,a:focus-visible,summary:focus-visible,
 .scroll{position:relative;overflow-x:auto;border:1px solid var(--rule);border-radius:.4rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.5rem .6rem}
+caption span{display:inline-block;position:sticky;left:.6rem;max-width:calc(100vw - 4rem)}
 th,td{padding:.35rem .6rem;border-top:1px solid var(--rule);text-align:right;white-space:nowrap}
 th[scope=row],thead th:first-child{text-align:left;position:sticky;left:0;background:var(--page);z-index:1}
 summary{cursor:pointer;margin-top:1rem;color:var(--link)}
@@ -39,6 +40,7 @@ th[aria-sort=descending] button::after{content:"\\2193";opacity:1}
 td.better,td.worse{font-weight:700}td.better{color:var(--better)}td.worse{color:var(--worse)}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));align-items:start;gap:1rem;margin-top:1rem}
+figcaption{margin-top:.5rem}
 figure{margin:0;border:1px solid var(--rule);border-radius:.4rem;padding:.6rem}
 .media{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr));gap:1rem;align-items:start}
 .media .picture,.media .text{grid-column:1/-1}img{display:block;max-width:100%;height:auto}

@@ -107,10 +107,11 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def intervals(
     items: Sequence[Item], title: str, unit: str, form: Callable[[float], str], zero: bool = False, bars: bool = False
 ) -> str:
-    """A dot with its interval for each item, below each other; with ``zero`` a line there, with ``bars`` a bar from it."""
+    """A dot with its interval for each item, below each other; with ``zero`` a line there, with ``bars`` a bar from it and the
+    number beside it."""
     left = 14 + min(150.0, max(len(item.label) for item in items) * _LETTER)
     values = [v for item in items for v in (item.value, item.low, item.high) if v is not None]
-    axis = axis_over(values, left, WIDTH - 14, zero=zero or bars)
+    axis = axis_over(values, left, WIDTH - (60 if bars else 14), zero=zero or bars)
     bottom = 12 + 24 * len(items)
     body = _bottom_axis(axis, bottom, unit, 4)
     if zero or bars:
@@ -122,6 +123,7 @@ def intervals(
         if bars:
             x, width = min(axis(0), axis(item.value)), abs(axis(item.value) - axis(0))
             body.append(f'<rect x="{x:.1f}" y="{y - 6}" width="{width:.1f}" height="12" class="bar {item.mark}"/>')
+            body.append(text(x + width + 6, y + 4, form(item.value)))
             continue
         whiskers = ""
         if item.low is not None and item.high is not None:
