@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from ocd_bench.report import build_table, render, svg
-from ocd_bench.report.media import gallery, spectrogram
+from ocd_bench.report.figures import fitting_figures
+from ocd_bench.report.media import arranged, gallery, spectrogram
 from ocd_bench.report.png import grey_png
 from ocd_bench.report.style import CSS
 from ocd_bench.results import merge_runs, read_run
@@ -138,7 +140,7 @@ def test_a_tasks_own_samples_are_inside_the_page(page: str, checked: Checker):
     assert "<h3>Test samples, seed 0</h3>" in page
     pictures, players = checked.of("img"), checked.of("audio")
     assert [a["alt"] for a in pictures] == [
-        "0-mixture, spectrogram: 1.0 s, 0 to 4 kHz", "0-truth-1, spectrogram: 1.0 s, 0 to 4 kHz", "views"
+        "views", "0-mixture, spectrogram: 1.0 s, 0 to 4 kHz", "0-truth-1, spectrogram: 1.0 s, 0 to 4 kHz"
     ]  # fmt: skip
     assert [a["aria-label"] for a in players] == ["0-mixture", "0-truth-1"]
     assert all(a["src"].startswith("data:audio/wav;base64,") for a in players)
@@ -159,6 +161,34 @@ def test_a_png_is_read_back_as_it_was():
     image = pytest.importorskip("PIL.Image")
     levels = np.random.default_rng(0).integers(0, 256, (7, 13)).astype(np.uint8)
     assert (np.asarray(image.open(io.BytesIO(grey_png(levels)))) == levels).all()
+
+
+def test_samples_come_in_the_order_of_the_table():
+    names = [
+        "0-base-1",
+        "0-mixture",
+        "0-ocd-1",
+        "0-ocd-x5-1",
+        "0-truth-1",
+        "1-mixture",
+        "10-mixture",
+        "2-base-1",
+        "changed-ocd",
+    ]
+    files = arranged([Path(f"{name}.wav") for name in names], ["base", "ocd", "ocd-x5"])
+    assert [path.stem for path in files] == [
+        "changed-ocd", "0-mixture", "0-truth-1", "0-base-1", "0-ocd-1", "0-ocd-x5-1", "1-mixture", "2-base-1", "10-mixture"
+    ]  # fmt: skip
+
+
+def test_a_shared_fit_is_drawn_once(tmp_path: Path):
+    group = build_table(read_run(detailed_run(tmp_path / "run")), draws=200).groups[0]
+    base, ocd, ensemble, *rest = group.rows
+    other = {seed: {**detail, "gain_losses": [0.5, 0.3, 0.4]} for seed, detail in ocd.details.items()}
+    rows = (base, ocd, dataclasses.replace(ensemble, details=other), *rest)
+    captions = [caption for caption, _ in fitting_figures(dataclasses.replace(group, rows=rows))]
+    assert [caption for caption in captions if caption.startswith("ocd-x5")] == ["ocd-x5: validation loss by gain, seed 0"]
+    assert sum(caption.startswith("ocd: ") for caption in captions) == 5
 
 
 def test_what_is_too_large_or_no_sound_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

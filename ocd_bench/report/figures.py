@@ -53,11 +53,24 @@ def result_figures(group: Group) -> Iterator[tuple[str, str]]:
 
 
 def fitting_figures(group: Group) -> Iterator[tuple[str, str]]:
-    """Caption and SVG of each plot of what the cells tell about layer selection and fitting."""
+    """Caption and SVG of each plot of what the cells tell about layer selection and fitting.
+
+    Rows that share a fit, as an ensemble does, do not draw it again.
+    """
     yield from _layers(group)
+    plots = (
+        (_training, ("history",)),
+        (_parts, ("history_parts",)),
+        (_gain, ("gain_candidates", "gain_losses")),
+        (_rho, ("rho",)),
+    )
+    drawn: list[Any] = []
     for row in group.rows:
-        for draw in (_training, _parts, _gain, _rho):
-            yield from draw(row, title(group))
+        for draw, names in plots:
+            told = names, {seed: [detail.get(name) for name in names] for seed, detail in row.details.items()}
+            if told not in drawn:
+                drawn.append(told)
+                yield from draw(row, title(group))
 
 
 def _differences(group: Group) -> Iterator[tuple[str, str]]:

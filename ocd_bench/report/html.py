@@ -9,7 +9,7 @@ from typing import Any
 
 from ocd_bench.report.columns import DASH, title
 from ocd_bench.report.figures import fitting_figures, result_figures
-from ocd_bench.report.media import gallery
+from ocd_bench.report.media import arranged, gallery
 from ocd_bench.report.numbers import quantity, seeds_text
 from ocd_bench.report.style import CSS, SCRIPT
 from ocd_bench.report.table import BOLD, Group, MetricColumn, Row, Table
@@ -88,7 +88,8 @@ def _media(group: Group) -> str:
     """What the task itself has to show."""
     if not group.media:
         return ""
-    return f"<h3>Test samples, seed {group.media_seed}</h3>{gallery(group.media)}"
+    files = arranged(group.media, [row.method for row in group.rows])
+    return f"<h3>Test samples, seed {group.media_seed}</h3>{gallery(files)}"
 
 
 def _plots(figures: Iterable[tuple[str, str]]) -> str:

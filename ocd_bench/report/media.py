@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import wave
 from collections.abc import Callable, Sequence
 from html import escape
@@ -18,6 +19,18 @@ LIMIT = 8 * 2**20
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 WINDOW, RANGE = 256, 70.0
 """Samples of a spectrogram's window; decibels below the loudest that are still drawn."""
+
+
+def arranged(files: Sequence[Path], methods: Sequence[str]) -> list[Path]:
+    """By leading number, then what belongs to no method (the sample itself, the truth), then by method in the table's order."""
+
+    def place(path: Path) -> tuple[int, int, str]:
+        number = re.match(r"\d+", path.stem)
+        named = [name for name in methods if re.search(rf"(^|-){re.escape(name)}(-|$)", path.stem)]
+        method = max(named, key=len, default="")  # "0-ocd-x5-1" is of ocd-x5, not of ocd
+        return int(number[0]) if number else -1, 1 + methods.index(method) if method else 0, path.stem
+
+    return sorted(files, key=place)
 
 
 def gallery(files: Sequence[Path]) -> str:
