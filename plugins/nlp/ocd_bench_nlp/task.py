@@ -47,6 +47,14 @@ class Settings:
     text_column: str = ""
     label_column: str = ""
 
+    def __post_init__(self) -> None:
+        for name, least in (("shots", 1), ("rounds", 0), ("encoder_batch", 1), ("test_texts", 0)):
+            if getattr(self, name) < least:
+                raise ocd_bench.UsageError(f"setting nlp.{name}={getattr(self, name)}: expected {least} or more")
+        for name in ("encoder_lr", "inverse_l2"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ocd_bench.UsageError(f"setting nlp.{name}={getattr(self, name)}: expected a number above 0")
+
 
 class FewShotText(ocd_bench.Task):
     """SetFit (Tunstall et al. 2022): the encoder is fine-tuned contrastively on the few texts of the seed's draw, then every
@@ -85,7 +93,10 @@ class FewShotText(ocd_bench.Task):
         settings: Settings = request.settings
         pool, validation, test = self._texts(request)
         classes = sorted(set(pool.labels), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
-        test = test.take([i for i, label in enumerate(test.labels) if label in classes])
+        if len(classes) < 2 or not set(test.labels) <= set(classes):
+            odd = ", ".join(sorted(set(test.labels) - set(classes))[:5])
+            reason = f"test texts of classes that no training text has ({odd})" if odd else "a single class"
+            raise ocd_bench.UsageError(f"dataset {request.dataset!r}: {reason}; there must be two classes, the same in both")
         if settings.test_texts and len(test) > settings.test_texts:
             test = test.take(sorted(random.Random(0).sample(range(len(test)), settings.test_texts)))
         chance = random.Random(derive("nlp", request.dataset, "", request.seed, "shots"))

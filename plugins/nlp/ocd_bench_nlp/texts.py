@@ -129,6 +129,9 @@ def draw_shots(pool: Texts, classes: Sequence[str], shots: int, chance: random.R
                 seen.add(text)
                 own.append(index)
         if len(own) < shots:
-            raise UsageError(f"class {name!r} has {len(own)} training texts, {shots} are asked for; lower nlp.shots")
+            raise UsageError(
+                f"class {name!r} has {len(own)} texts to draw from (different ones, none of them held out), {shots} are asked "
+                "for; lower nlp.shots"
+            )
         chosen.append(chance.sample(own, shots))
     return [indices[turn] for turn in range(shots) for indices in chosen]

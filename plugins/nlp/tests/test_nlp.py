@@ -64,7 +64,7 @@ def test_shots_are_balanced_distinct_and_never_test_texts() -> None:
     assert sorted(picked.labels) == ["0"] * 3 + ["1"] * 3
     assert len(set(picked.texts)) == 6
     assert "a" not in picked.texts
-    with pytest.raises(UsageError, match="class '1' has 3 training texts, 4"):
+    with pytest.raises(UsageError, match="class '1' has 3 texts to draw from .*, 4 are asked for; lower nlp.shots"):
         texts.draw_shots(pool, ["1"], 4, random.Random(1), frozenset())
 
 
@@ -187,6 +187,27 @@ def test_any_file_by_name_with_columns_of_any_name(tmp_path: Path) -> None:
         FewShotText().load_data(request_for("tickets", tmp_path, encoder="hashed"))
     with pytest.raises(DataMissing, match="'nothing' of task 'nlp' not found"):
         FewShotText().load_data(request_for("nothing", tmp_path, encoder="hashed"))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ("text,label\na,x\nb,x\n", "text,label\nc,x\n", "'odd': a single class"),
+        ("text,label\na,x\nb,y\n", "text,label\nc,z\nd,x\n", r"'odd': test texts of classes that no training text has \(z\)"),
+    ],
+)
+def test_classes_that_do_not_fit_are_named(tmp_path: Path, train: str, test: str, said: str) -> None:
+    write(tmp_path / "odd", train=train, test=test)
+    with pytest.raises(UsageError, match=said):
+        FewShotText().load_data(request_for("odd", tmp_path, shots=1, encoder="hashed"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("shots", 0), ("rounds", -1), ("encoder_batch", 0), ("test_texts", -1), ("inverse_l2", 0)]
+)
+def test_settings_out_of_range(name: str, value: int) -> None:
+    with pytest.raises(UsageError, match=rf"setting nlp.{name}={value}(\.0)?: expected"):
+        request_for(**{name: value})
 
 
 def test_packaged_minilm_finds_the_nearer_sentence() -> None:

@@ -46,6 +46,18 @@ class Settings:
     base_rays: int = 4096
     base_lr: float = 2e-3
 
+    def __post_init__(self) -> None:
+        ranges = (
+            ("size", 8, 4096), ("train_views", 1, 10**6), ("val_views", 1, 10**6), ("test_views", 0, 10**6),
+            ("samples", 2, 4096), ("near", 0, 1e6), ("far", 1e-6, 1e9), ("base_steps", 0, 10**9), ("base_rays", 1, 10**7),
+            ("base_lr", 1e-9, 10),
+        )  # fmt: skip
+        for name, low, high in ranges:
+            if not low <= getattr(self, name) <= high:
+                raise ocd_bench.UsageError(f"setting recon3d.{name}={getattr(self, name)}: expected {low:g} to {high:g}")
+        if self.near >= self.far:
+            raise ocd_bench.UsageError(f"setting recon3d.near={self.near:g}: expected less than recon3d.far={self.far:g}")
+
 
 class Recon3D(ocd_bench.Task):
     """Novel-view synthesis with TinyNeRF (paper section 4, table 3)."""

@@ -146,7 +146,7 @@ def test_transforms_folder(tmp_path: Path) -> None:
             Image.new("RGBA", (8, 8), (255, 0, 0, 128)).save(folder / f"{part}_{number}.png")
             frames.append({"file_path": f"./{part}_{number}", "transform_matrix": np.eye(4).tolist()})
         (folder / f"transforms_{part}.json").write_text(json.dumps({"camera_angle_x": 0.69, "frames": frames}))
-    splits = Recon3D().load_data(request_for("chair", tmp_path, size=4))
+    splits = Recon3D().load_data(request_for("chair", tmp_path, size=8))
     assert [len(s) for s in (splits.train, splits.val, splits.test)] == [3, 1, 2]
     assert torch.allclose(splits.train.targets[0, 0, 0], torch.tensor([128 / 255, 0, 0]), atol=1e-3)
     (folder / "val_0.png").unlink()
@@ -233,6 +233,12 @@ def test_a_checkpoint_is_where_training_begins(tmp_path: Path) -> None:
     assert "base begins from begun.pt" in splits.note
     further = request_for("primitives", tmp_path, checkpoint="begun.pt", base_steps=2)
     assert not same_weights(task.train_base(TinyNeRF(2, 6), splits, further, lambda done, total: None), torch_model)
+
+
+@pytest.mark.parametrize(("name", "value"), [("size", 7), ("train_views", 0), ("samples", 1), ("near", 6), ("base_steps", -1)])
+def test_settings_out_of_range(name: str, value: int) -> None:
+    with pytest.raises(UsageError, match=rf"setting recon3d.{name}={value}(\.0)?: expected"):
+        request_for("primitives", **{name: value})
 
 
 @needs_lego
