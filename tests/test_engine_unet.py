@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ocd_bench.engine import unet
 from ocd_bench.engine.denoiser import parameter_count
 from ocd_bench.engine.unet import Attention, UNet, group_norm
 
@@ -61,6 +62,19 @@ def test_code_time_and_condition_all_matter_and_samples_do_not_mix():
     for other in (net(code + torch.randn(30), t, e), net(code, t.flip(0), e), net(code, t, e.flip(0))):
         assert (other - found)[[0, 2]].abs().mean() > 0.01 * scale
     torch.testing.assert_close(net(code[:1], t[:1], e[:1]), found[:1], rtol=1e-4, atol=1e-4 * scale)
+
+
+def test_large_batches_are_taken_in_pieces_where_no_gradient_is_wanted(monkeypatch):
+    net = wake(UNet((6, 5), **TINY))
+    code, t, e = torch.randn(7, 30), torch.arange(7.0), torch.randn(7, 32)
+    whole, sizes = net(code, t, e), []
+    monkeypatch.setattr(unet, "PIECE", {False: 3 * 8 * 8 * 8})  # three samples of 8 channels on 8 x 8
+    net.first.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    with torch.no_grad():
+        torch.testing.assert_close(net(code, t, e), whole, rtol=1e-4, atol=1e-4)
+    assert sizes == [3, 3, 1]
+    net(code, t, e)
+    assert sizes == [3, 3, 1, 7]
 
 
 def test_no_group_of_a_single_channel():
