@@ -90,7 +90,9 @@ def load_encoder(name: str, allow_download: bool) -> nn.Module:
     if reason := missing(["sentence_transformers"]):
         raise Unavailable(f"nlp.encoder={name}: {reason}")
     from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would write to stderr, terminal or not
     folder = packaged_minilm() if name == "minilm" else Path(name).expanduser()
     local = folder.is_dir() or not allow_download
     try:

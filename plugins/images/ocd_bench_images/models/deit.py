@@ -39,8 +39,10 @@ class DeiT(nn.Module):
         super().__init__()
         try:
             from transformers import AutoConfig, DeiTForImageClassificationWithTeacher
+            from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise Unavailable(f"model 'deit' needs transformers ({error}): pip install 'ocd-bench-images[deit]'") from error
+        disable_progress_bar()  # it would write to stderr, terminal or not
         folder = Path(source).expanduser()
         place = str(folder) if folder.is_dir() else source
         local = folder.is_dir() or not download
