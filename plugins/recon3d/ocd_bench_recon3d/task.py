@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-OVERFIT = {"ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1}
+OVERFIT = {
+    "ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1,
+    "ocd_paper.overfit_lr": 5e-3, "ocd_paper.overfit_steps": 10, "ocd_paper.passes": 1,
+}  # fmt: skip
 """How the paper's code overfits a view, and each view once: a step costs as much as hundreds of the hypernetwork's."""
 
 RAYS = 4096

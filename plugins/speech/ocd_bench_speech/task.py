@@ -62,7 +62,10 @@ class SpeechSettings:
     }  # fmt: skip
 
 
-OVERFIT = {"ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1}
+OVERFIT = {
+    "ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1,
+    "ocd_paper.overfit_lr": 5e-3, "ocd_paper.overfit_steps": 10, "ocd_paper.passes": 1,
+}  # fmt: skip
 """Each mixture once, beforehand: overfitting one costs as much as many steps of the hypernetwork."""
 
 
