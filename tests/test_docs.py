@@ -77,6 +77,8 @@ def test_the_examples_do_what_the_page_says(plugins: Story) -> None:
     assert cell(plugins, "deeper", "tent-norm")["status"] == "ok"
     hot = cell(plugins, "hot", "temperature")
     assert hot["metrics"]["accuracy"] == cell(plugins, "hot", "base")["metrics"]["accuracy"]
+    page = (plugins.folder / "blobs.html").read_text()
+    assert "<h3>Samples measured</h3><table><tbody><tr><th scope='row'>base, seed 0</th><td>180</td></tr>" in page
     together = next(result for result in plugins.results if "temperature_column.py" in result.command)
     assert f"{hot['detail']['temperature']:.2f}" in together.out
     assert "temperature" in together.out.splitlines()[3]
