@@ -188,6 +188,11 @@ def test_deit_that_is_not_at_hand_is_unavailable(tmp_path, tiny_deit):
     for source in (str(tmp_path / "nowhere"), "nobody/no-such-model-of-ours"):
         with pytest.raises(Unavailable, match="no weights of .* at hand; give a folder with --set images.pretrained=FOLDER"):
             Images().base_model(splits_of(3, 32, 32), request(model="deit", pretrained=source))
+    weights = tiny_deit / "model.safetensors"
+    for damaged in (b"junk", weights.read_bytes()[:3000]):
+        weights.write_bytes(damaged)
+        with pytest.raises(UsageError, match="deit': cannot be loaded .*; get it again"):
+            Images().base_model(splits_of(3, 32, 32), request(model="deit", pretrained=str(tiny_deit)))
     (tiny_deit / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UsageError, match="a bert model, expected deit"):
         Images().base_model(splits_of(3, 32, 32), request(model="deit", pretrained=str(tiny_deit)))

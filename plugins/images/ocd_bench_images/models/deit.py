@@ -57,6 +57,11 @@ class DeiT(nn.Module):
         except (OSError, ValueError) as error:
             cure = "give a folder with --set images.pretrained=FOLDER, or allow the download with --set images.download=true"
             raise Unavailable(f"model 'deit': no weights of {source!r} at hand; {cure}") from error
+        except UsageError:
+            raise
+        except Exception as error:  # the weights' reader raises its own for a damaged file
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"setting images.pretrained={source!r}: cannot be loaded ({reason}); get it again") from error
         self.trained = stored == classes
         if not self.trained:
             self.net.deit.requires_grad_(False)
