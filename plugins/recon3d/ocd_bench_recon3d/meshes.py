@@ -44,6 +44,8 @@ def read_mesh(path: Path) -> Any:
 
     try:
         mesh: Any = trimesh.load(path, force="mesh", process=False)
+        if mesh.visual.kind == "texture":
+            mesh.visual = mesh.visual.to_color()
     except Exception as error:  # trimesh's readers raise whatever the format's parser raises
         raise UsageError(
             f"mesh {path}: cannot be read ({type(error).__name__}: {error}); give an OBJ, PLY, STL or GLB file"
@@ -82,8 +84,10 @@ def render(mesh: Any, count: int, size: int, random: np.random.Generator) -> Vie
 
 
 def _colours(mesh: Any, points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Face or vertex colours where the mesh has them, else soft stripes of its coordinates: a plain grey surface has no texture
-    a view could get wrong."""
+    """The colours of its faces where the mesh has several, else soft stripes of its coordinates: a surface of one colour has no
+    texture that a view could get wrong."""
     if mesh.visual.defined and mesh.visual.kind in ("face", "vertex"):
-        return mesh.visual.face_colors[faces, :3] / 255.0
+        colours = mesh.visual.face_colors[:, :3]
+        if (colours != colours[0]).any():
+            return colours[faces] / 255.0
     return 0.55 + 0.35 * np.sin(4.0 * points + np.array([0.0, 2.0, 4.0]))

@@ -79,6 +79,40 @@ def test_mesh_views_show_the_surface_where_rays_hit_it() -> None:
     assert np.allclose((grid[..., :3] + depth[..., None] * grid[..., 3:])[views.mask], views.surface[views.mask], atol=1e-4)
 
 
+@pytest.mark.parametrize("ending", ["glb", "ply", "obj"])
+def test_scenes_and_meshes_keep_their_colours(tmp_path: Path, ending: str) -> None:
+    import trimesh
+
+    box, ball = trimesh.creation.box((1, 1, 1)), trimesh.creation.icosphere(2, 0.6)
+    box.visual.face_colors, ball.visual.vertex_colors = (255, 0, 0, 255), (0, 0, 255, 255)
+    box.apply_translation((-1, 0, 0))
+    ball.apply_translation((1, 0, 0))
+    both = trimesh.util.concatenate([box, ball]) if ending == "ply" else trimesh.Scene([box, ball])
+    both.export(tmp_path / f"both.{ending}")
+    views = Recon3D().load_data(request_for("x", tmp_path, mesh=str(tmp_path / f"both.{ending}"))).train.targets
+    colour, solid, side = views[..., :3], views[..., 6] > 0, views[..., 3]
+    for face, channel in ((solid & (side < -0.2), 0), (solid & (side > 0.2), 2)):
+        assert face.any()
+        assert (colour[face].argmax(-1) == channel).float().mean() > 0.99
+
+
+def test_a_texture_is_seen_and_a_plain_mesh_gets_stripes(tmp_path: Path) -> None:
+    import trimesh
+    from PIL import Image
+
+    quad = trimesh.Trimesh([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+    picture = Image.new("RGB", (8, 8), (0, 200, 0))
+    picture.paste((200, 0, 0), (0, 0, 8, 4))  # its upper half
+    quad.visual = trimesh.visual.TextureVisuals(uv=[[0, 0], [1, 0], [1, 1], [0, 1]], image=picture)
+    quad.export(tmp_path / "quad.glb")
+    mesh = meshes.read_mesh(tmp_path / "quad.glb")
+    assert len({tuple(colour) for colour in mesh.visual.vertex_colors[:, :3].tolist()}) == 2
+    plain = trimesh.creation.box((1, 1, 1))
+    plain.visual.face_colors = (90, 90, 90, 255)
+    colours = meshes.render(plain, 1, 24, np.random.default_rng(0)).images.reshape(-1, 3)
+    assert np.abs(colours[:, 0] - colours[:, 2]).max() > 0.1
+
+
 def test_embedded_scene_loads_the_same_way_twice_with_disjoint_views() -> None:
     task, request = Recon3D(), request_for("primitives")
     first, second = task.load_data(request), task.load_data(request)
