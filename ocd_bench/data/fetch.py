@@ -43,7 +43,9 @@ def refuse_corrupted(dataset: Dataset, directories: Sequence[Path]) -> None:
     """
     places = (directory / (dataset.folder or dataset.name) for directory in directories)
     folder = next((place for place in places if place.is_dir()), None)
-    for source in dataset.sources if folder else ():
+    if folder is None:
+        return
+    for source in dataset.sources:
         if not source.unpack and state(folder, source) == "corrupted":
             raise UsageError(
                 f"{folder / source.path}: not the file recorded for dataset {dataset.name!r}; delete it and run "
