@@ -164,6 +164,12 @@ class Task:
         """A cheaper piece of each sample for training and overfitting (rays of a view, a crop of audio); default: all of it."""
         return inputs, targets
 
+    def excerpt(
+        self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A piece of each sample cheap enough to be run through the base at every training step; default: as ``subsample``."""
+        return self.subsample(inputs, targets, generator)
+
     def augment(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -111,3 +111,11 @@ def test_features_of_another_size_are_refused_by_name():
     condition, values = make()
     with pytest.raises(ValueError, match=r"feature 'output' has \(5,\) numbers per sample, in training it had \(2,\)"):
         condition({**values, "output": torch.zeros(20, 5)})
+
+
+def test_dropout_is_for_training_only():
+    condition = Condition({"a": 3}, 64, dropout=0.5)
+    value = {"a": torch.ones(2, 3)}
+    trained, used = condition.train()(value), condition.eval()(value)
+    assert 0 < int((trained == 0).sum()) < trained.numel()
+    assert bool((used != 0).all())

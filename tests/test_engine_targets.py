@@ -132,3 +132,12 @@ def test_a_form_is_found_for_very_few_samples(count):
     task = problem("conv", count=count, picture=True)
     form = pick_form("auto", 0, make_overfitter(task, QUICK, None), *task.train, seeded())
     assert 1 <= form.size <= 36
+
+
+def test_the_condition_holds_what_is_asked_for():
+    task = problem(count=4, encoder=lambda: nn.Flatten())
+    for names in ((), ("output",), ("input", "activation")):
+        overfitter = make_overfitter(task, replace(QUICK, conditions=names), nn.Flatten())
+        assert set(overfitter.describe(task.layer.trace(task.train[0]))) == {*names, "sample"}
+    with pytest.raises(UsageError, match="conditions=outputs: 'outputs' is none of input, activation, output"):
+        replace(QUICK, conditions=("outputs",))

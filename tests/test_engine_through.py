@@ -11,6 +11,7 @@ import ocd_bench.engine.targets as targets_module
 from ocd_bench.engine.forms import FullForm, RankOneForm
 from ocd_bench.engine.ocd import fit, make_overfitter
 from ocd_bench.engine.overfit import losses
+from ocd_bench.engine.targets import Targets
 from ocd_bench.engine.through import overfitting_gains, through_base
 from tests.toy_engine import QUICK, data, loss, problem
 
@@ -71,6 +72,23 @@ def test_targets_carry_what_the_loss_needs_and_meet_new_subsamples():
     first, second = (overfitter.traced(taken, chance).pieces[0][0].inputs for _ in range(2))
     assert first.shape == second.shape == (3, 6)
     assert not torch.equal(first, second)
+
+
+def test_only_the_first_few_are_traced_and_by_excerpt():
+    task = problem(count=6, subsample=lambda x, y, generator: (x[:, :1], y), excerpt=lambda x, y, generator: (x + 1, y))
+    overfitter = make_overfitter(task, replace(QUICK, task_weight=1.0), None)
+    made = Targets({}, torch.ones(6, 8), *task.train)
+    ((trace, answers),) = overfitter.traced(made, torch.Generator(), most=4).pieces
+    assert torch.equal(trace.inputs, task.train[0][:4] + 1)
+    assert torch.equal(answers, task.train[1][:4])
+    form = RankOneForm(task.layer.shape)
+    codes = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    value = through_base(task.layer, loss, form, [(trace, answers)])(codes)
+    value.backward()
+    outputs = [task.layer.forward(trace, form.decode(draw[:4], trace)) for draw in codes]
+    torch.testing.assert_close(value, torch.stack([loss(output, answers) for output in outputs]).mean())
+    assert codes.grad[:, :4].any(-1).all()
+    assert not codes.grad[:, 4:].any()
 
 
 @pytest.mark.parametrize("budget", [None, 800])

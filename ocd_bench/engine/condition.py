@@ -94,11 +94,15 @@ class Condition(nn.Module):
         width: length of e.
         encoder: optional module from inputs ``(N, ...)`` to ``(N, E)``, trained with the rest.
         encoded: E.
+        dropout: of the numbers of e, in training.
     """
 
-    def __init__(self, sizes: Mapping[str, int], width: int, encoder: nn.Module | None = None, encoded: int = 0) -> None:
+    def __init__(
+        self, sizes: Mapping[str, int], width: int, encoder: nn.Module | None = None, encoded: int = 0, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.width = width
+        self.dropout = nn.Dropout(dropout)
         self.standard = nn.ModuleDict({name: Standardise(size) for name, size in sizes.items()})
         self.linear = nn.ModuleDict({name: nn.Linear(size, width) for name, size in sizes.items()})
         self.encoder = encoder
@@ -128,7 +132,7 @@ class Condition(nn.Module):
 
     def forward(self, values: Features, inputs: Tensor | None = None) -> Tensor:
         """e from features and, where there is an encoder, the inputs ``(N, ...)`` themselves."""
-        total = torch.stack([self.linear[name](value) for name, value in self.standardised(values).items()]).sum(0)
-        if self.encoder is None or self.encoded is None:
-            return total
-        return total + self.encoded(flat(self.encoder(inputs)))
+        terms = [self.linear[name](value) for name, value in self.standardised(values).items()]
+        if self.encoder is not None and self.encoded is not None:
+            terms.append(self.encoded(flat(self.encoder(inputs))))
+        return self.dropout(torch.stack(terms).sum(0))

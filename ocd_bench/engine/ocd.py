@@ -140,20 +140,24 @@ def make_overfitter(problem: Problem, settings: OCDSettings, encoder: nn.Module 
         problem.output_features,
         augment=problem.augment if settings.augment else None,
         subsample=problem.subsample,
+        excerpt=problem.excerpt,
+        conditions=settings.conditions,
         fixed=None if trained else encoder,
         keep_inputs=trained,
         keep_answers=settings.task_weight > 0,
     )
 
 
-def make_condition(overfitter: Overfitter, encoder: nn.Module | None, width: int, example: Targets) -> Condition:
+def make_condition(
+    overfitter: Overfitter, encoder: nn.Module | None, width: int, example: Targets, dropout: float = 0.0
+) -> Condition:
     """The condition for targets such as ``example``; an encoder is measured by trying it out."""
     sizes = {name: value.shape[1] for name, value in example.features.items()}
     if encoder is None or example.inputs is None:
-        return Condition(sizes, width)
+        return Condition(sizes, width, dropout=dropout)
     with torch.no_grad():
         encoded = flat(encoder.eval()(example.inputs[:2])).shape[1]
-    return Condition(sizes, width, encoder, encoded)
+    return Condition(sizes, width, encoder, encoded, dropout)
 
 
 def source(
@@ -173,7 +177,7 @@ def source(
 
         def known() -> Targets:
             chosen = bank.take(next(indices)).to(problem.device)
-            return overfitter.traced(chosen, changes) if overfitter.keep_answers else chosen
+            return overfitter.traced(chosen, changes, settings.task_batch) if overfitter.keep_answers else chosen
 
         return known, bank
 
@@ -207,7 +211,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
 
     unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
     width = settings.width if unet is None else unet.width
-    condition = make_condition(overfitter, encoder, width, known.take(slice(2)).to(problem.device))
+    example = known.take(slice(2)).to(problem.device)
+    condition = make_condition(overfitter, encoder, width, example, settings.dropout)
     denoiser = FastDenoiser if diffusion else Trunk
     network = HyperNetwork(
         condition,
@@ -241,8 +246,9 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         noise, total = problem.generator("validation noise"), 0.0  # the same every time
         for start in range(0, len(val), settings.batch_size):
             piece = val.take(slice(start, start + settings.batch_size)).to(problem.device)
-            piece = overfitter.traced(piece, noise) if overfitter.keep_answers else piece
-            total += sum(float(part) for part in losses(module, piece, noise).values()) * len(piece)
+            piece = overfitter.traced(piece, noise, settings.task_batch) if overfitter.keep_answers else piece
+            parts = losses(module, piece, noise)
+            total += float(parts.get("task", sum(parts.values()))) * len(piece)  # what counts, where it is known
         return total / len(val)
 
     noise = problem.generator("noise")

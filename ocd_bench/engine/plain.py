@@ -74,7 +74,7 @@ def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
         overfitter = make_overfitter(problem, settings, encoder)
         pilot = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
         known = _describe(overfitter, *overfitter.change(inputs[pilot], targets[pilot], problem.generator("pilot")))
-        condition = make_condition(overfitter, encoder, settings.width, known)
+        condition = make_condition(overfitter, encoder, settings.width, known, settings.dropout)
         network = PlainNetwork(condition, Trunk(output[0].numel(), settings.width, settings.depth)).to(problem.device)
         condition.calibrate(known.features)
         return _train(problem, settings, overfitter, network)

@@ -32,7 +32,7 @@ class Problem:
         train, val: inputs and targets on the CPU; ``val`` must hold no training sample.
         loss: per-sample losses ``(N,)``.
         device: of the base and of what is trained.
-        augment, subsample: changes of samples on the CPU; None for neither.
+        augment, subsample, excerpt: changes of samples on the CPU; None for none. An excerpt is smaller still than a subsample.
         output_features: the output as features ``(N, D)``.
         encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. One without parameters is a fixed feature.
         combine: how the outputs of several draws become one.
@@ -49,6 +49,7 @@ class Problem:
     device: torch.device = CPU
     augment: Change | None = None
     subsample: Change | None = None
+    excerpt: Change | None = None
     output_features: Callable[[Tensor], Tensor] = flat
     encoder: Callable[[], nn.Module | None] = lambda: None
     combine: Combine = lambda outputs: outputs.mean(0)

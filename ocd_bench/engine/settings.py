@@ -28,8 +28,10 @@ class OCDSettings:
         noise_draws: noise levels per sample and training step; they share the encoding of the sample.
         task_weight: weight of the task's own loss of predicted changes, taken through the base, in units of what overfitting
             gains; 0: the hypernetwork only imitates overfitted changes, as in the paper.
-        task_draws: how many of the noise levels are run through the base.
-        width, depth: of the hypernetwork.
+        task_draws, task_batch: how many noise levels, and of targets made beforehand how many samples of a batch (0: all), are
+            run through the base.
+        width, depth, dropout: of the hypernetwork; dropout is that of the condition.
+        conditions: what of I(x) the hypernetwork is told: ``input`` and ``activation`` of the layer, ``output`` of the model.
         input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
         augment: whether training samples are augmented (``Task.augment``).
         scale_loss: ``log``, squared error of log rho, or ``db``, the published one.
@@ -56,8 +58,11 @@ class OCDSettings:
     noise_draws: int = 4
     task_weight: float = 1.0
     task_draws: int = 1
+    task_batch: int = 0
     width: int = 256
     depth: int = 3
+    dropout: float = 0.0
+    conditions: tuple[str, ...] = ("input", "activation", "output")
     input_encoder: bool = True
     augment: bool = True
     scale_loss: str = "log"
@@ -100,8 +105,19 @@ class OCDSettings:
         for key in ("overfit_lr", "lr"):
             if not getattr(self, key) > 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected more than 0")
-        if min(self.passes, self.weight_decay, self.task_weight) < 0 or not 0 <= self.ema < 1:
-            raise UsageError(f"settings {self.section}: expected passes, weight_decay, task_weight >= 0 and 0 <= ema < 1")
+        if (
+            min(self.passes, self.weight_decay, self.task_weight, self.task_batch) < 0
+            or not 0 <= self.ema < 1
+            or not 0 <= self.dropout < 1
+        ):
+            raise UsageError(
+                f"settings {self.section}: expected passes, weight_decay, task_weight, task_batch >= 0, 0 <= ema < 1 and 0 <= dropout < 1"
+            )
+        if unknown := set(self.conditions) - {"input", "activation", "output"}:
+            raise UsageError(
+                f"setting {self.section}.conditions={','.join(self.conditions)}: {sorted(unknown)[0]!r} is none of input, "
+                "activation, output"
+            )
         if not self.gains or min(self.gains) < 0:
             raise UsageError(f"setting {self.section}.gains={self.gains}: expected at least one number, none negative")
         if self.prediction == "epsilon" and self.schedule == "cosine":

@@ -31,8 +31,8 @@ class Targets:
         code: of the overfitted ΔW, ``(N, K)``.
         inputs: the samples themselves ``(N, ...)``, augmented but whole, where somebody will ask for them, else None.
         answers: the task's targets ``(N, ...)`` beside ``inputs``, where the task's loss is to be trained on, else None.
-        pieces: traces of all N samples in turn, each with its targets, where the base is to be run on from the layer. They are
-            of the very tensors ``code`` was made from, and get lost where samples are taken out or moved.
+        pieces: traces of the samples in turn, each with its targets, where the base is to be run on from the layer; of all N
+            or of the first few. They get lost where samples are taken out or moved.
     """
 
     features: dict[str, Tensor]
@@ -88,7 +88,9 @@ class Overfitter:
         loss: per-sample losses of outputs and targets.
         how: the optimizer and its steps.
         augment, subsample: applied in this order to samples on the CPU; None for neither.
+        excerpt: in place of ``subsample`` where samples are only run through the base, in :meth:`traced`.
         output_features: the model's output as features of the condition.
+        conditions: which features of I(x) are given.
         fixed: features of the inputs that need no training.
         keep_inputs: whether targets carry the samples, for an encoder in training.
         keep_answers: whether they carry the task's targets too, and the traces, for training on the task's own loss.
@@ -101,6 +103,8 @@ class Overfitter:
     output_features: Callable[[Tensor], Tensor]
     augment: Change | None = None
     subsample: Change | None = None
+    excerpt: Change | None = None
+    conditions: Sequence[str] = ("input", "activation", "output")
     fixed: Callable[[Tensor], Tensor] | None = None
     keep_inputs: bool = False
     keep_answers: bool = False
@@ -128,7 +132,8 @@ class Overfitter:
     def describe(self, trace: Trace) -> dict[str, Tensor]:
         """I(x) of a trace."""
         with torch.no_grad():
-            return features(trace, self.output_features, self.fixed)
+            found = features(trace, self.output_features, self.fixed)
+            return {name: value for name, value in found.items() if name in self.conditions or name == "sample"}
 
     def change(
         self, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True
@@ -179,10 +184,17 @@ class Overfitter:
             start = rows.stop
         return join(parts)
 
-    def traced(self, targets: Targets, generator: torch.Generator) -> Targets:
-        """The same targets with ``pieces``: the base is run again on the samples, subsampled anew; for targets with answers."""
-        assert targets.inputs is not None and targets.answers is not None
-        x, y = self.part(targets.inputs.cpu(), targets.answers.cpu(), generator)
+    def traced(self, targets: Targets, generator: torch.Generator, most: int = 0) -> Targets:
+        """The same targets with ``pieces``: the base is run again on the samples, on other parts of them where there are parts.
+
+        Args:
+            targets: with inputs and answers.
+            most: only the first so many are traced; 0 for all.
+        """
+        assert targets.inputs is not None
+        assert targets.answers is not None
+        few = slice(most or None)
+        x, y = (self.excerpt or self.part)(targets.inputs[few].cpu(), targets.answers[few].cpu(), generator)
         rows = self.rows(x)
         pairs = zip(x.split(rows), y.split(rows), strict=True)
         pieces = tuple((self.layer.trace(a.to(self.device)), b.to(self.device)) for a, b in pairs)

@@ -1,4 +1,4 @@
-"""The task's own loss of predicted weight changes, taken through the base: what an overfitted ΔW is wanted for in the first place.
+"""The task's own loss of predicted weight changes, taken through the base: what an overfitted ΔW is wanted for.
 
 Imitating ΔW_s treats all its numbers alike, and a sample's ΔW_s is one of many that would serve. The loss of the base with the
 predicted change in it knows which errors count. This goes beyond the paper, whose hypernetwork only imitates.
@@ -28,8 +28,9 @@ def through_base(
     Gradients are taken piece by piece and draw by draw, so that only one piece's run through the base is in memory at a time.
 
     Args:
-        pieces: traces of the N samples in turn, each with its targets.
+        pieces: traces of the first samples in turn (or of all N), each with its targets.
     """
+    count = sum(len(trace) for trace, _ in pieces)
 
     def value(codes: Tensor) -> Tensor:
         leaf = codes.detach().requires_grad_(torch.is_grad_enabled())
@@ -38,7 +39,7 @@ def through_base(
             rows = slice(start, start + len(trace))
             for draw in leaf:
                 output = layer.forward(trace, form.decode(draw[rows], trace))
-                part = loss(output, targets).sum() / (unit * len(leaf) * leaf.shape[1])
+                part = loss(output, targets).sum() / (unit * len(leaf) * count)
                 if leaf.requires_grad:
                     part.backward()
                 total += part.detach()

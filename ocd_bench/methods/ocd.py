@@ -42,6 +42,7 @@ def problem_of(context: Context, layer: str, method: str = "ocd") -> Problem:
         device=context.device,
         augment=own("augment"),
         subsample=own("subsample"),
+        excerpt=own("excerpt"),
         output_features=task.encode_output,
         encoder=lambda: task.encode_input(context.splits, context.request),
         combine=task.ensemble,

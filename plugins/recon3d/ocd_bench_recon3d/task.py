@@ -23,6 +23,8 @@ OVERFIT = {
 
 RAYS = 4096
 """Rays of a view in overfitting (paper section 4)."""
+FEW_RAYS = 256
+"""Rays of a view that a training step of the hypernetwork renders."""
 
 
 @dataclass(frozen=True)
@@ -199,16 +201,11 @@ class Recon3D(ocd_bench.Task):
     # -- conditions ---------------------------------------------------------------------------------------------------
     def subsample(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """4,096 rays of each view (the paper's number) as a smaller picture: random rows and columns, in order."""
-        import torch
+        return some_rays(inputs, targets, RAYS, generator)
 
-        height, width = inputs.shape[1:3]
-        if height * width <= RAYS:
-            return inputs, targets
-        rows = max(1, min(height, round((RAYS * height / width) ** 0.5)))
-        columns = max(1, min(width, RAYS // rows))
-        down = torch.randperm(height, generator=generator)[:rows].sort().values
-        across = torch.randperm(width, generator=generator)[:columns].sort().values
-        return inputs[:, down][:, :, across], targets[:, down][:, :, across]
+    def excerpt(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """256 rays of each view, likewise."""
+        return some_rays(inputs, targets, FEW_RAYS, generator)
 
     def encode_input(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
         """The camera's pose, from the rays: the condition that counts most here."""
@@ -249,6 +246,20 @@ class Recon3D(ocd_bench.Task):
             pictures = [outputs[name][number, ..., :3] for name in shown] + [splits.test.targets[number, ..., :3]]
             written.append(side_by_side(pictures, [*shown, "truth"], folder / f"view-{number}.png"))
         return written
+
+
+def some_rays(inputs: Tensor, targets: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """About ``count`` rays of each view as a smaller picture: random rows and columns, in order; all where there are no more."""
+    import torch
+
+    height, width = inputs.shape[1:3]
+    if height * width <= count:
+        return inputs, targets
+    rows = max(1, min(height, round((count * height / width) ** 0.5)))
+    columns = max(1, min(width, count // rows))
+    down = torch.randperm(height, generator=generator)[:rows].sort().values
+    across = torch.randperm(width, generator=generator)[:columns].sort().values
+    return inputs[:, down][:, :, across], targets[:, down][:, :, across]
 
 
 def with_checkpoint(model: torch.nn.Module, request: ocd_bench.Request) -> torch.nn.Module:
