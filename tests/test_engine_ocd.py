@@ -207,7 +207,8 @@ def test_the_layer_may_be_any_that_can_be_changed():
         ({"lr": -1.0}, "setting ocd.lr=-1.0: expected more than 0"),
         ({"gains": ()}, "setting ocd.gains"),
         ({"gains": (-1.0, 0.0)}, "none negative"),
-        ({"ema": 1.0}, "0 <= ema < 1"),
+        ({"ema": 1.0}, "setting ocd.ema=1.0: expected 0 or more, and less than 1"),
+        ({"task_weight": -1.0}, "setting ocd.task_weight=-1.0: expected 0 or more"),
         ({"prediction": "epsilon"}, "prediction=epsilon is undefined"),
     ],
 )
@@ -223,7 +224,7 @@ def test_settings_that_make_no_sense_are_refused(change, message):
         ({"multipliers": ()}, "setting ocd_paper.multipliers"),
         ({"blocks": 0}, "setting ocd_paper.blocks=0: expected 1 or more"),
         ({"attention": (5,)}, r"setting ocd_paper.attention=\(5,\): expected levels from 0 to 4, or nothing"),
-        ({"dropout": 1.0}, "0 <= dropout < 1"),
+        ({"unet_dropout": 1.0}, "setting ocd_paper.unet_dropout=1.0: expected 0 or more, and less than 1"),
         ({"steps": 0}, "setting ocd_paper.steps=0: expected 1 or more"),
     ],
 )

@@ -105,14 +105,12 @@ class OCDSettings:
         for key in ("overfit_lr", "lr"):
             if not getattr(self, key) > 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected more than 0")
-        if (
-            min(self.passes, self.weight_decay, self.task_weight, self.task_batch) < 0
-            or not 0 <= self.ema < 1
-            or not 0 <= self.dropout < 1
-        ):
-            raise UsageError(
-                f"settings {self.section}: expected passes, weight_decay, task_weight, task_batch >= 0, 0 <= ema < 1 and 0 <= dropout < 1"
-            )
+        for key in ("passes", "weight_decay", "task_weight", "task_batch"):
+            if getattr(self, key) < 0:
+                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more")
+        for key in ("ema", "dropout"):
+            if not 0 <= getattr(self, key) < 1:
+                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more, and less than 1")
         if unknown := set(self.conditions) - {"input", "activation", "output"}:
             raise UsageError(
                 f"setting {self.section}.conditions={','.join(self.conditions)}: {sorted(unknown)[0]!r} is none of input, "
@@ -142,7 +140,7 @@ class PaperSettings(OCDSettings):
             task's own features of the output, which is not the published method.
         channels, multipliers, blocks, attention: of the U-Net, see :class:`ocd_bench.engine.unet.UNet`; these have 112 million
             parameters on LeNet5's fc1. The code has six levels (1, 1, 2, 2, 4, 4), and fewer for other layers.
-        dropout: in the U-Net. The code's for LeNet5 is 0.4; the paper names none.
+        unet_dropout: in the U-Net's residual blocks. The code's for LeNet5 is 0.4; the paper names none.
     """
 
     overfit_optimizer: str = "adam"
@@ -168,11 +166,11 @@ class PaperSettings(OCDSettings):
     multipliers: tuple[int, ...] = (1, 2, 2, 4, 4)
     blocks: int = 2
     attention: tuple[int, ...] = (3,)
-    dropout: float = 0.0
+    unet_dropout: float = 0.0
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"steps": 30, "batch_size": 8, "channels": 8, "blocks": 1, "sampling_steps": 4, "val_samples": 32},
-        "paper": {"steps": 50_000, "batch_size": 8, "ema": 0.9999, "dropout": 0.4},
+        "paper": {"steps": 50_000, "batch_size": 8, "ema": 0.9999, "unet_dropout": 0.4},
     }
     section: ClassVar[str] = "ocd_paper"
 
@@ -189,5 +187,5 @@ class PaperSettings(OCDSettings):
             raise UsageError(
                 f"{where}.attention={self.attention}: expected levels from 0 to {len(self.multipliers) - 1}, or nothing"
             )
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"{where}.dropout={self.dropout}: expected 0 <= dropout < 1")
+        if not 0 <= self.unet_dropout < 1:
+            raise UsageError(f"{where}.unet_dropout={self.unet_dropout}: expected 0 or more, and less than 1")

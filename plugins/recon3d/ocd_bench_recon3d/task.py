@@ -249,7 +249,7 @@ class Recon3D(ocd_bench.Task):
 
 
 def some_rays(inputs: Tensor, targets: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """About ``count`` rays of each view as a smaller picture: random rows and columns, in order; all where there are no more."""
+    """About ``count`` rays of each view as a smaller picture, random rows and columns in order; all if there are no more."""
     import torch
 
     height, width = inputs.shape[1:3]

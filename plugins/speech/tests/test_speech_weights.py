@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ocd_bench import Request, Splits, UsageError
-from ocd_bench_speech import bases
+from ocd_bench_speech import weights
 from ocd_bench_speech.models import build
 from ocd_bench_speech.task import SpeechSettings, SpeechTask
 
@@ -25,7 +25,7 @@ def request(folder: Path, **changes: Any) -> Request:
     return Request("speech", "voices", settings, "quick", data_dirs=(folder,))
 
 
-def weights(path: Path, **changes: Any) -> dict[str, torch.Tensor]:
+def saved(path: Path, **changes: Any) -> dict[str, torch.Tensor]:
     """A state dict of the small model in half precision, also written to ``path``."""
     torch.manual_seed(7)
     state = {name: tensor.half() for name, tensor in build(request(path, **changes).settings).state_dict().items()}
@@ -45,7 +45,7 @@ def trained(request: Request, splits: Splits, model: torch.nn.Module | None = No
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(bases, "FOLDER", tmp_path)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
     return tmp_path
 
 
@@ -55,7 +55,7 @@ def splits() -> Splits:
 
 
 def test_packaged_weights_are_the_base_and_the_table_says_so(shelf: Path, splits: Splits) -> None:
-    state, asked = weights(shelf / "voices-2.pt"), request(shelf)
+    state, asked = saved(shelf / "voices-2.pt"), request(shelf)
     assert has(TASK.base_model(splits, asked), state)  # already here: the cache tells bases apart by their initial weights
     assert has(trained(asked, splits), state)
     assert TASK.load_data(asked).note == splits.note + "; base weights packaged (voices-2.pt)"
@@ -65,7 +65,7 @@ def test_packaged_weights_are_the_base_and_the_table_says_so(shelf: Path, splits
     "changes", [{"speakers": 3}, {"channels": 16}, {"model": "conv_tasnet"}, {"checkpoint": "none"}, {"checkpoint": ""}]
 )
 def test_packaged_weights_of_another_model_or_unwanted_are_left_alone(shelf: Path, changes: dict[str, Any]) -> None:
-    weights(shelf / "voices-2.pt")
+    saved(shelf / "voices-2.pt")
     asked = request(shelf, **changes)
     splits = TASK.load_data(asked)
     assert "packaged" not in splits.note
@@ -75,12 +75,12 @@ def test_packaged_weights_of_another_model_or_unwanted_are_left_alone(shelf: Pat
 
 
 def test_packaged_weights_that_fit_another_size_than_their_name_says_are_not_used(shelf: Path) -> None:
-    weights(shelf / "voices-2.pt", speakers=3)
-    assert bases.packaged(request(shelf)) is None
+    saved(shelf / "voices-2.pt", speakers=3)
+    assert weights.packaged(request(shelf)) is None
 
 
 def test_a_swapped_model_is_trained_in_spite_of_packaged_weights(shelf: Path, splits: Splits) -> None:
-    weights(shelf / "voices-2.pt")
+    saved(shelf / "voices-2.pt")
     other = build(request(shelf, channels=16).settings)
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     assert not has(trained(request(shelf), splits, other), before)
@@ -93,7 +93,7 @@ def test_a_damaged_packaged_file_is_named(shelf: Path) -> None:
 
 
 def test_a_given_file_is_where_training_begins(tmp_path: Path, splits: Splits) -> None:
-    state = weights(tmp_path / "mine.pt")
+    state = saved(tmp_path / "mine.pt")
     asked = request(tmp_path, checkpoint="mine.pt")
     assert has(TASK.base_model(splits, asked), state)
     assert not has(trained(asked, splits), state)
@@ -107,7 +107,7 @@ def test_a_given_file_is_where_training_begins(tmp_path: Path, splits: Splits) -
     ("model", "layer"), [("gated_lstm", "output_projection"), ("conv_tasnet", "network.mask_generator.output_conv")]
 )
 def test_another_number_of_speakers_begins_its_projection_anew(tmp_path: Path, splits: Splits, model: str, layer: str) -> None:
-    state = weights(tmp_path / "two.pt", model=model)
+    state = saved(tmp_path / "two.pt", model=model)
     asked = request(tmp_path, checkpoint="two.pt", speakers=3, model=model)
     torch.manual_seed(1)
     begun = TASK.base_model(splits, asked)
@@ -127,9 +127,9 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_what_is_packaged_fits_the_default_preset() -> None:
     """Every file is read, names a dataset and a number of speakers, and is small enough to be shipped."""
     names = [dataset.name for dataset in TASK.datasets()]
-    for path in sorted(bases.FOLDER.glob("*")) if bases.FOLDER.is_dir() else ():
+    for path in sorted(weights.FOLDER.glob("*")) if weights.FOLDER.is_dir() else ():
         dataset, _, speakers = path.stem.rpartition("-")
         assert dataset in names
         asked = Request("speech", dataset, SpeechSettings(speakers=int(speakers)))
-        assert bases.packaged(asked) == path
+        assert weights.packaged(asked) == path
         assert path.stat().st_size < 4 * 2**20
