@@ -264,7 +264,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
 
 
 def _unet(settings: PaperSettings, form: Form) -> UNet:
-    return UNet(form.shape, settings.channels, settings.multipliers, settings.blocks, settings.attention, settings.dropout)
+    sizes = settings.channels, settings.multipliers, settings.blocks, settings.attention
+    return UNet(form.shape, *sizes, settings.unet_dropout)
 
 
 def _task_unit(problem: Problem, overfitter: Overfitter) -> float:
