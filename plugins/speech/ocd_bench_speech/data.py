@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ocd_bench import Request, Samples, Splits
 from ocd_bench.seeds import generator
-from ocd_bench_speech import bases
+from ocd_bench_speech import weights
 from ocd_bench_speech.audio import RATE
 from ocd_bench_speech.mixing import Pool
 
@@ -49,7 +49,7 @@ def load(request: Request) -> Splits:
             fixed[name] = pool.draw(count, settings.speakers, settings.level_db, draws(f"{name} mixtures"))
     pool = Pool(speech, length, settings.speeds, groups)
     train = pool.draw(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
-    note = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz; {note}{bases.note(request)}"
+    note = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz; {note}{weights.note(request)}"
     return Splits(samples(train), samples(fixed["val"]), samples(fixed["test"]), note, {"pool": pool})
 
 

@@ -107,8 +107,8 @@ class SpeechTask(Task):
         ``speech.checkpoint``. They are read here already, so that whoever identifies a base by its initial weights sees the
         file's content, not only its name."""
         from ocd_bench.checkpoint import load_checkpoint
-        from ocd_bench_speech.bases import begin, packaged
         from ocd_bench_speech.models import build
+        from ocd_bench_speech.weights import begin, packaged
 
         model = build(request.settings)
         path = packaged(request)
@@ -122,8 +122,8 @@ class SpeechTask(Task):
     ) -> torch.nn.Module:
         """Adam on ever new mixtures of the training speech; see :mod:`ocd_bench_speech.training`. Packaged weights stay as they
         are; a model that another plugin swapped in is trained, from ``speech.checkpoint`` if that names a file."""
-        from ocd_bench_speech.bases import begin
         from ocd_bench_speech.training import make_mixer, train
+        from ocd_bench_speech.weights import begin
 
         if getattr(model, "trained", False):
             return model

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from ocd_bench import DataMissing, UsageError
+from ocd_bench import DataMissing, Request, UsageError
 from ocd_bench_speech.librimix import read_librimix
+from ocd_bench_speech.task import SpeechSettings, SpeechTask
 
 COUNTS = {"train": 4, "val": 3, "test": 3}
 
@@ -70,3 +71,13 @@ def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
     next((tmp_path / "Libri2Mix/wav8k/min/test/s2").iterdir()).unlink()
     with pytest.raises(UsageError, match="no such file"):
         read(tmp_path, counts={**COUNTS, "test": 5})
+
+
+@pytest.mark.parametrize("speakers", [2, 5])
+def test_the_task_reads_it_by_name(tmp_path: Path, speakers: int) -> None:
+    make(tmp_path / "librimix", speakers)
+    settings = SpeechSettings(speakers=speakers, seconds=0.25, train_mixtures=6, val_mixtures=3, test_mixtures=4, speeds=(1.0,))
+    splits = SpeechTask().load_data(Request("speech", "librimix", settings, data_dirs=(tmp_path,)))
+    assert splits.train.targets.shape == (6, speakers, 2000)
+    assert splits.test.targets.shape == (4, speakers, 2000)
+    assert "train-100 / dev / test, mode min" in splits.note
