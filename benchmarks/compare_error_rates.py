@@ -5,7 +5,7 @@ advantage(m) + difficulty(i) + shift(s) + shift(m, s) + noise(s, i) + noise(m, s
 Accuracy asks whether it is above zero; "dB" is the latent score itself. A null comparison is two runs by the same law with
 other seeds; a false alarm is one whose exit code is 1. Power is the smallest true loss of one method found 9 times in 10.
 
-    python benchmarks/compare_error_rates.py [--comparisons 1000] [--seeds 3,5] [--quick]
+    python benchmarks/compare_error_rates.py [--comparisons 1000] [--seeds 3,5] [--part same] [--quick]
 """
 
 from __future__ import annotations
@@ -173,20 +173,28 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--seeds", default="2,3,5")
+    parser.add_argument("--part", choices=("all", "same"), default="all", help="same: only what concerns the same seeds")
     parser.add_argument("--quick", action="store_true", help="the first two laws with small test sets")
     args = parser.parse_args()
+    seed_counts = [int(part) for part in args.seeds.split(",")]
     laws = [replace(law, n=200) for law in LAWS[:2]] if args.quick else LAWS
     print(f"{len(METHODS) * len(TASKS)} rows, {args.comparisons} null comparisons each; alarms: share with exit code 1")
-    print(f"{'law':22} {'seeds':>5} {'alarms':>7} {'pairing only':>12} {'found, other seeds':>18} {'found, same seeds':>18}")
-    for law in laws:
-        for seeds in (int(part) for part in args.seeds.split(",")):
+    if args.part != "same":
+        print(f"{'law':22} {'seeds':>5} {'alarms':>7} {'pairing only':>12} {'found, other seeds':>18}")
+    for law in laws if args.part != "same" else ():
+        for seeds in seed_counts:
             random = np.random.default_rng([1, seeds, law.n])
             ours, naive = false_alarms(law, seeds, args.comparisons, random)
             other = smallest_found(law, seeds, args.repeats, random, same_seeds=False)
+            print(f"{law.name:22} {seeds:5d} {ours:7.3f} {naive:12.3f} {show(other, law):>18}", flush=True)
+    print(f"\n{'law':22} {'seeds':>5} {'found, same seeds':>18}")
+    for law in laws:
+        for seeds in seed_counts:
+            random = np.random.default_rng([3, seeds, law.n])
             same = smallest_found(law, seeds, args.repeats, random, same_seeds=True)
-            line = f"{law.name:22} {seeds:5d} {ours:7.3f} {naive:12.3f} {show(other, law):>18} {show(same, law):>18}"
-            print(line, flush=True)
-    for seeds in (int(part) for part in args.seeds.split(",")):
+            print(f"{law.name:22} {seeds:5d} {show(same, law):>18}", flush=True)
+    print()
+    for seeds in seed_counts:
         for refit in (0.01, 0.03, 0.1):
             alarms = redrawn(LAWS[1], seeds, args.comparisons, refit, np.random.default_rng([2, seeds]))
             print(f"{seeds} same seeds, fits redrawn (shift SD {refit}): alarms {alarms:.3f}", flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -451,6 +453,20 @@ def test_markdown_folds_what_did_not_change(tmp_path: Path):
     assert "| images mnist ocd |" in news
     assert "| images mnist tent |" in rest
     assert text.startswith("### OCD-Bench: 1 regression, 2 no change")
+
+
+def test_markdown_fits_into_a_comment(tmp_path: Path):
+    groups = [(f"task{number}", "a-dataset-with-a-name+gaussian_noise-3") for number in range(200)]
+    one, two = (make_run(tmp_path / name, seeds=(0,), groups=groups, n=20) for name in ("one", "two"))
+    comparison = compared(one, two)
+    text = render_markdown(comparison)
+    assert len(text) < 31_000
+    assert "600 rows without change are too many for a comment" in text
+    slow = [replace(row, note="a remark " * 10) for row in comparison.rows]
+    text = render_markdown(replace(comparison, rows=tuple(slow)))
+    assert len(text) < 31_000
+    assert re.search(r"- \d+ more remarks: see the job's log", text)
+    assert "±: SD over seeds" in text
 
 
 def test_p_values_as_text():

@@ -142,13 +142,14 @@ def steady(found: Sequence[Evidence]) -> list[Evidence]:
             continue
         ratio, freedom = next(moderated)
         samples = evidence.parts[1]
-        seeds = ratio * samples[0], freedom
         if evidence.design == SAME_SEEDS:
+            # What the seeds' differing on single samples amounts to is the least there is.
+            seeds = max(ratio, 1.0) * samples[0], freedom
             if evidence.p_refit is not None:
                 evidence = replace(evidence, p_refit=min(evidence.p_refit, two_part_p(evidence.change, [seeds])))
             result.append(evidence)
         else:
-            result.append(settle(replace(evidence, parts=(seeds, samples))))
+            result.append(settle(replace(evidence, parts=((ratio * samples[0], freedom), samples))))
     return result
 
 
@@ -215,8 +216,7 @@ def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple
     scale = _refitting(old, new)
     if scale <= 0:
         return replace(found, p_refit=p_refit)
-    variance, freedom = pooled_variance(old.values.tolist(), new.values.tolist())
-    parts = ((max(variance, scale), freedom), (scale, 1.0))
+    parts = (pooled_variance(old.values.tolist(), new.values.tolist()), (scale, 1.0))
     return replace(found, p_refit=p_refit, parts=parts, spread=_spread(pair, old, new, parts))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -15,6 +16,8 @@ from ocd_bench.report.text import GAP, printable, terminal_width, to_string, wra
 HEADINGS = ("row", "metric", "baseline", "candidate", "change", "95 % interval", "p", "verdict")
 _STYLE = {"regression": "red", "broken": "red", "vanished": "red", "improvement": "green", "repaired": "green"}
 COST_NAMES = {"fit_s": "fit time", "adapt_s": "test time", "peak_memory_mb": "memory"}
+COMMENT = 30_000
+"""Characters of a comparison in Markdown: two of them fit into a comment on GitHub, which takes 65,536."""
 SLOWER = 1.25
 """Costs that changed by more than this factor are mentioned; they never decide."""
 
@@ -113,18 +116,26 @@ def _line(cells: Sequence[str], sizes: Sequence[int]) -> str:
 
 
 def render_markdown(comparison: Comparison) -> str:
-    """A comment for a pull request: the summary first, rows without news folded away."""
+    """A comment for a pull request: the summary first, rows without news folded away, and left out where there are too many for
+    a comment; then remarks are left out too, from the end."""
     news = [row for row in comparison.rows if row.verdict != "no change"]
     rest = [row for row in comparison.rows if row.verdict == "no change"]
     parts = [f"### OCD-Bench: {summary(comparison)}"]
     parts.append(f"{markdown.escape(comparison.baseline)} → {markdown.escape(comparison.candidate)}")
     if news:
         parts.append(_pipe(news))
+    told = [f"- {markdown.escape(note)}" for note in (legend(comparison), *remarks(comparison))]
+    room = COMMENT - sum(map(len, parts))
     if rest:
-        folded = _pipe(rest)
-        parts.append(f"<details><summary>{len(rest)} rows without change</summary>\n\n{folded}\n\n</details>")
-    notes = [*remarks(comparison), legend(comparison)]
-    parts.append("\n".join(f"- {markdown.escape(note)}" for note in notes))
+        folded = f"<details><summary>{len(rest)} rows without change</summary>\n\n{_pipe(rest)}\n\n</details>"
+        if len(folded) + sum(map(len, told)) > room:
+            folded = f"{len(rest)} rows without change are too many for a comment: see the job's log."
+        parts.append(folded)
+        room -= len(folded)
+    kept = [line for line, end in zip(told, accumulate(len(line) + 1 for line in told), strict=True) if end <= room]
+    if len(kept) < len(told):
+        kept.append(f"- {len(told) - len(kept)} more remarks: see the job's log")
+    parts.append("\n".join(kept))
     return "\n\n".join(parts) + "\n"
 
 
