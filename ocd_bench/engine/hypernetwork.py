@@ -89,7 +89,8 @@ class HyperNetwork(nn.Module):
         Args:
             generator: CPU generator of the noise and the noise levels.
             through: loss of codes ``(D, N, K)`` run through the base. It is given what the network makes of ``task_draws``
-                noisy codes per sample: the directions without noise that it implies, times the predicted length.
+                codes per sample at the last time, where sampling begins and nothing but the condition tells where to go: the
+                directions without noise that it implies, times the predicted length.
         """
         e = self.condition(targets.features, targets.inputs)
         direction = self.directions(targets.code)
@@ -100,6 +101,8 @@ class HyperNetwork(nn.Module):
             many, x0 = e.repeat(self.noise_draws, 1), direction.repeat(self.noise_draws, 1)
             noise = torch.randn(x0.shape, generator=generator).to(x0)
             t = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(x0.device)
+            if through is not None:
+                t[: self.task_draws * len(e)] = len(self.schedule) - 1
             x_t = self.schedule.add_noise(x0, t, noise)
             output = self._denoise(x_t, t, many)
             found = {"diffusion": F.mse_loss(output, self.schedule.target(x0, t, noise, self.prediction))}

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
 from ocd_bench import UsageError
-from ocd_bench_images.augment import random_affine, random_flip_shift
+from ocd_bench_images.augment import random_affine, random_convolution, random_flip_shift
 from ocd_bench_images.corruptions import KINDS, LEVELS, blur, corrupt, light, noise, resample, warp
 from ocd_bench_images.geometry import affine
 
@@ -82,6 +82,32 @@ def test_augmentation_is_repeatable_and_differs_between_samples(change, pictures
     assert len({copy.numpy().tobytes() for copy in copies}) > 4
     assert first.min() >= 0
     assert first.max() <= 1 + 1e-5
+
+
+def test_random_filters_meet_a_share_of_the_pictures_and_are_filters():
+    picture = torch.zeros(1, 1, 15, 15)
+    picture[0, 0, 7, 7] = 1.0
+    same = picture.expand(400, -1, -1, -1)
+    changed = random_convolution(same, generator(), share=0.5)
+    touched = (changed != same).flatten(1).any(1)
+    assert 0.4 < touched.float().mean() < 0.6
+    sides = set()
+    for answer in changed[touched, 0]:
+        rows, columns = (answer > 0).nonzero().T
+        if len(rows) > 1:  # what a point becomes is the filter, turned round: it lies around the point
+            sides.add(int(max((rows - 7).abs().max(), (columns - 7).abs().max())))
+    assert sides == {1, 2, 3}
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert torch.equal(random_convolution(same, generator(), share=0.0), same)
+
+
+def test_a_random_filter_mixes_the_colours_of_a_place():
+    picture = torch.zeros(64, 3, 9, 9)
+    picture[:, 0] = 0.5
+    changed = random_convolution(picture, generator(), share=1.0)
+    assert (changed[:, 1:].flatten(1) > 0).any(1).float().mean() > 0.5
+    assert torch.equal(changed, random_convolution(picture, generator(), share=1.0))
 
 
 def test_flip_shift_moves_whole_pixels_and_mirrors_half_of_them():
