@@ -41,6 +41,9 @@ def test_learns_64_samples_by_heart(learned):
     assert before - oracle > 0.1
     assert after - oracle < 0.1 * (before - oracle)
     assert learned.history[-1].step == QUICK.steps
+    true, predicted = learned.rho.log().T
+    assert len(true) == 64
+    assert float(torch.corrcoef(torch.stack([true, predicted]))[0, 1]) > 0.98
 
 
 @pytest.mark.parametrize(("diffusion", "scaled"), [(True, False), (False, True)])

@@ -118,6 +118,11 @@ def test_the_detail_tells_what_was_chosen_and_is_plain():
     assert detail["gain_candidates"] == list(FEW.gains)
     assert len(detail["gain_losses"]) == len(FEW.gains)
     assert [step for step, _, _ in detail["history"]] == [5]
+    parts = detail["history_parts"]
+    assert list(parts) == ["diffusion", "scale", "task"]
+    assert sum(values[-1][1] for values in parts.values()) == pytest.approx(detail["history"][-1][1], rel=1e-5)
+    assert len(detail["rho"]) > 10
+    assert all(true > 0 and predicted > 0 for true, predicted in detail["rho"])
     assert predictor.parameters == sum(p.numel() for p in predictor.fitted.network.parameters())
 
 

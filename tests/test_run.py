@@ -126,6 +126,7 @@ def test_a_run_leaves_the_folder_of_the_contract(plugin: str, tmp_path: Path, ca
     assert {"fit_s", "adapt_s", "samples_per_s", "peak_memory_mb", "parameters"} <= set(base["cost"])
     scores = np.load(out / "scores" / "dots-default-base-s0.npz", allow_pickle=False)
     assert scores["accuracy"].mean() == pytest.approx(base["metrics"]["accuracy"]["value"])
+    assert set(base["detail"]["entropies"]) == set(oracle["detail"]["entropies"]) >= {base["layer"]}
     assert oracle["metrics"]["cross_entropy"]["value"] < base["metrics"]["cross_entropy"]["value"]
     assert "| base" in (out / "table.md").read_text()
 

@@ -75,6 +75,13 @@ class HyperNetwork(nn.Module):
         """Lengths ``(N,)``, from a thousandth of the typical one up: below that a change is none, however much smaller."""
         return code.norm(dim=1).clamp(min=1e-3 * float(self.length))
 
+    @torch.no_grad()
+    def scales(self, targets: Targets) -> Tensor:
+        """rho_s of the targets beside the predicted rho, ``(N, 2)``; without a scale network there is none to compare."""
+        if self.scale is None:
+            return torch.empty(0, 2)
+        return torch.stack([self._lengths(targets.code), self.scale(self.condition(targets.features, targets.inputs))], 1)
+
     def directions(self, code: Tensor) -> Tensor:
         """Codes with their lengths taken out, see above; the zero code stays zero."""
         if self.scale is None:

@@ -39,6 +39,7 @@ class FittedOCD:
         network: averaged weights, in eval mode.
         form: what its codes mean.
         history: of the training.
+        rho: lengths of overfitted changes of validation samples beside the predicted ones, ``(M, 2)``.
     """
 
     problem: Problem
@@ -47,6 +48,7 @@ class FittedOCD:
     form: Form
     network: HyperNetwork
     history: list[Record] = field(default_factory=list)
+    rho: Tensor = field(default_factory=lambda: torch.empty(0, 2))
 
     @property
     def parameters(self) -> int:
@@ -260,7 +262,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         how,
         lambda done, total: problem.progress("hypernetwork", done, total),
     )
-    return FittedOCD(problem, settings, overfitter, form, best, history)
+    rho = best.scales(val.take(slice(200)).to(problem.device)).cpu()
+    return FittedOCD(problem, settings, overfitter, form, best, history, rho)
 
 
 def _unet(settings: PaperSettings, form: Form) -> UNet:

@@ -50,11 +50,11 @@ class Record:
 
 
 def details(history: Sequence[Record]) -> dict[str, Any]:
-    """The history as plain values, for a cell's ``detail``."""
+    """The history as plain values, for a cell's ``detail``; its terms apart where there are several."""
     names = history[0].parts if history and len(history[0].parts) > 1 else ()
     return {
         "history": [[record.step, record.train, record.val] for record in history],
-        "curves": {f"{name} loss": [record.parts[name] for record in history] for name in names},
+        "history_parts": {name: [[record.step, record.parts[name]] for record in history] for name in names},
     }
 
 

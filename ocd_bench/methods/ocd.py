@@ -69,6 +69,7 @@ class OCDPredictor(Predictor):
             "draws": draws,
             **gain_detail(gain),
             **details(fitted.history),
+            "rho": [[round(value, 6) for value in pair] for pair in fitted.rho.tolist()],
         }
         self.reset()
 

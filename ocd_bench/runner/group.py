@@ -140,6 +140,8 @@ class GroupRunner:
                 if runner.trace is not None:
                     name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
                     cell["reason"] += f" (traceback: {self.folder.write_error(name, runner.trace)})"
+                if ranking.cache_info().currsize:
+                    cell["detail"]["entropies"] = dict(ranking())
                 self.folder.write_cell(cell, scores)
                 cells[method.name, variant] = cell
                 self._announce(cell, reused=False)
