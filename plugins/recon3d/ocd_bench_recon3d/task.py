@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 OVERFIT = {
+    "ocd.form": "basis",
     "ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1,
     "ocd_paper.overfit_lr": 5e-3, "ocd_paper.overfit_steps": 10, "ocd_paper.passes": 1,
 }  # fmt: skip
@@ -48,7 +49,7 @@ class Settings:
     far: float = 6.0
     checkpoint: str = ""
     base_steps: int = 6000
-    base_rays: int = 4096
+    base_rays: int = 1024
     base_lr: float = 2e-3
 
     def __post_init__(self) -> None:
@@ -80,17 +81,38 @@ class Recon3D(ocd_bench.Task):
             "recon3d.val_views": 4,
             "recon3d.test_views": 8,
             "recon3d.samples": 16,
-            "recon3d.base_steps": 300,
+            "recon3d.base_steps": 600,
             "recon3d.base_rays": 512,
             "run.batch_size": 8,
             "select.samples": 2,
             "select.draws": 10,
             "ocd.steps": 150,
             "ocd.batch_size": 20,
-            "ocd.form": "full",
+            "ocd.basis": 16,
+            "ocd.task_batch": 4,
         },
-        "default": {**OVERFIT, "run.batch_size": 1, "select.samples": 2, "select.draws": 20, "ocd.batch_size": 32},
-        "paper": {**OVERFIT, "run.batch_size": 1, "select.samples": 4, "select.draws": 200, "ocd.batch_size": 32},
+        "default": {
+            **OVERFIT,
+            "run.batch_size": 1,
+            "select.samples": 2,
+            "select.draws": 20,
+            "ocd.steps": 1000,
+            "ocd.batch_size": 16,
+            "ocd.lr": 2e-3,
+            "ocd.depth": 2,
+            "ocd.noise_draws": 2,
+            "ocd.sampling_steps": 4,
+            "ocd.task_weight": 3.0,
+            "ocd.task_batch": 8,
+        },
+        "paper": {
+            **OVERFIT,
+            "run.batch_size": 1,
+            "select.samples": 4,
+            "select.draws": 200,
+            "ocd.batch_size": 32,
+            "ocd.task_batch": 8,
+        },
     }
     corruptions = ("pose_noise",)
 
