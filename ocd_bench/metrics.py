@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ocd_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
+
+    from ocd_bench.task import Task
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,31 @@ KNOWN: Mapping[str, Metric] = {
     "matthews": Metric("", True, "matthews"),
 }
 """Metrics of a common name need no declaration; any other is declared in ``Task.metric_info``."""
+
+
+def metric_info(task: Task, name: str) -> Metric:
+    """How a metric is reduced and printed.
+
+    Raises:
+        UsageError: if its name is not a common one and the task does not declare it.
+    """
+    info = task.metric_info.get(name) or KNOWN.get(name)
+    if info is None:
+        raise UsageError(
+            f"task {task.name!r}: metric {name!r} is not a common one; declare it in metric_info "
+            "(ocd_bench.Metric: unit, higher_is_better, reduce)"
+        )
+    return info
+
+
+def primary_metric(task: Task, reported: Mapping[str, Any]) -> str:
+    """The first of the task's primary metrics that was reported.
+
+    Raises:
+        UsageError: if none was.
+    """
+    wanted = [task.primary_metric] if isinstance(task.primary_metric, str) else list(task.primary_metric)
+    for name in wanted:
+        if name in reported:
+            return name
+    raise UsageError(f"task {task.name!r}: metrics() reports {', '.join(reported)}, not its primary_metric {', '.join(wanted)}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ocd_bench.engine.gain import choose_gain, gain_on_validation
+from ocd_bench.engine.problem import Quality
 from tests.toy_engine import data, loss, problem
 
 GAINS = (0.0, 0.5, 1.0)
@@ -70,3 +72,23 @@ def test_losses_are_those_of_at_most_so_many_validation_samples():
     assert gain.losses[0] == pytest.approx(float(loss(task.layer.model(val[0][rows]), val[1][rows]).mean()))
     assert gain.losses[2] == pytest.approx(math.log(3))
     assert told[-1] == ("gain", 20, 20)
+
+
+def test_a_better_loss_is_not_paid_for_with_worse_answers():
+    losses = torch.tensor([[1.0, 1.1, 0.9, 1.0], [0.4, 0.5, 0.3, 0.4], [0.6, 0.7, 0.5, 0.6]])
+    assert choose_gain(GAINS, losses, torch.tensor([0.8, 0.7, 0.8])).value == 1.0
+    assert choose_gain(GAINS, losses, torch.tensor([0.8, 0.7, 0.6])).value == 0.0
+    assert choose_gain(GAINS[1:], losses[1:], torch.tensor([0.7, 0.8])).value == 0.5  # no base to be worse than
+
+
+def test_the_quality_is_that_of_all_validation_samples():
+    """Of losses alone 1 would be taken; by the largest score anywhere, 0.5 is no worse than 0, and 1 is."""
+    quality = Quality(lambda output, target: output[:, 0], lambda scores: -scores.amax(1))
+    task = problem(val=data(7), loss=lambda output, target: 1 - output[:, 1], quality=quality)
+
+    def outputs(inputs, gains, start):
+        rows = torch.arange(start, start + len(inputs)).float()
+        return [torch.stack([(gain == 1.0) * (rows == 5), gain + 0 * rows], 1) for gain in gains]
+
+    assert gain_on_validation(task, GAINS, outputs, 100, 3).value == 0.5
+    assert gain_on_validation(replace(task, quality=None), GAINS, outputs, 100, 3).value == 1.0

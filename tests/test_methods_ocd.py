@@ -126,6 +126,17 @@ def test_the_detail_tells_what_was_chosen_and_is_plain():
     assert predictor.parameters == sum(p.numel() for p in predictor.fitted.network.parameters())
 
 
+def test_the_quality_is_the_primary_metric_and_higher_is_better():
+    quality = ocd_module.quality_of(ToyClasses())
+    output, target = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 2])
+    scores = torch.stack([quality.scores(output, target), quality.scores(-output, target)]).double()
+    assert quality.reduce(scores).tolist() == [0.75, pytest.approx(float(((-output).argmax(1) == target).double().mean()))]
+    values = ocd_module.quality_of(ToyValues())
+    near, far = (values.scores(torch.full((4, 1), off), torch.zeros(4, 1)) for off in (0.1, 2.0))
+    better, worse = values.reduce(torch.stack([near, far]).double()).tolist()
+    assert better > worse
+
+
 def test_random_directions_keep_the_predicted_lengths():
     context = make_context(ToyClasses(), settings={"ocd": replace(FEW, gains=(1.0,))})
     fitted = METHODS["ocd-random"].fit(context).fitted

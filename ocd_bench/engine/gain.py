@@ -23,16 +23,21 @@ class Gain:
     losses: tuple[float, ...] = ()
 
 
-def choose_gain(candidates: Sequence[float], losses: Tensor) -> Gain:
+def choose_gain(candidates: Sequence[float], losses: Tensor, quality: Tensor | None = None) -> Gain:
     """The candidate of least mean loss, if it beats gain 0 by more than the standard error of their paired difference.
 
     Args:
         candidates: G factors; without a 0 among them the least mean loss decides alone.
         losses: per-sample validation losses ``(G, M)``; a candidate with a loss that is not finite is out.
+        quality: ``(G,)``, higher is better; a candidate of lower quality than gain 0 is out: a better loss must not be paid
+            for with worse answers.
     """
     losses = losses.double().cpu()
     means = torch.where(losses.isfinite().all(1), losses.mean(1), torch.inf)
-    best = int(means.argmin())
+    allowed = means
+    if quality is not None and 0.0 in candidates:
+        allowed = torch.where(quality >= quality[list(candidates).index(0.0)], means, torch.inf)
+    best = int(allowed.argmin())
     if 0.0 in candidates:
         base = list(candidates).index(0.0)
         difference = losses[base] - losses[best]
@@ -57,11 +62,14 @@ def gain_on_validation(
     if len(candidates) == 1:
         return Gain(float(candidates[0]))
     inputs, targets = problem.validation(limit)
-    losses = []
+    losses, scores = [], []
     for start in range(0, len(inputs), batch_size):
         piece = slice(start, start + batch_size)
         y = targets[piece].to(problem.device)
         found = outputs(inputs[piece], candidates, start)
         losses.append(torch.stack([problem.loss(output, y).detach().cpu() for output in found]))
+        if problem.quality:
+            scores.append(torch.stack([problem.quality.scores(output, y).detach().double().cpu() for output in found]))
         problem.progress("gain", min(len(inputs), start + batch_size), len(inputs))
-    return choose_gain(candidates, torch.cat(losses, 1))
+    quality = problem.quality.reduce(torch.cat(scores, 1)) if problem.quality else None
+    return choose_gain(candidates, torch.cat(losses, 1), quality)

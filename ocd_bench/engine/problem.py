@@ -24,6 +24,19 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
+class Quality:
+    """What the table will show of outputs, beside the loss that is trained on.
+
+    Args:
+        scores: per-sample scores ``(N,)`` of outputs and targets.
+        reduce: of scores ``(G, M)`` to G numbers, of which the higher is the better.
+    """
+
+    scores: Loss
+    reduce: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Problem:
     """What the engine needs to know of a task: callables only.
 
@@ -35,6 +48,7 @@ class Problem:
         augment, subsample, excerpt: changes of samples on the CPU; None for none. An excerpt is smaller still than a subsample.
         output_features: the output as features ``(N, D)``.
         encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. One without parameters is a fixed feature.
+        quality: what else a choice on validation samples must not make worse; None for nothing.
         combine: how the outputs of several draws become one.
         seed: of every random number drawn here.
         progress: told what is done, how far and out of how much.
@@ -52,6 +66,7 @@ class Problem:
     excerpt: Change | None = None
     output_features: Callable[[Tensor], Tensor] = flat
     encoder: Callable[[], nn.Module | None] = lambda: None
+    quality: Quality | None = None
     combine: Combine = lambda outputs: outputs.mean(0)
     seed: int = 0
     progress: Callable[[str, int, int], None] = lambda what, done, total: None

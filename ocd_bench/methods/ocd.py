@@ -14,12 +14,13 @@ from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.nearest import Nearest
 from ocd_bench.engine.ocd import FittedOCD, fit
-from ocd_bench.engine.problem import Problem
+from ocd_bench.engine.problem import Problem, Quality
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
 from ocd_bench.engine.training import details
 from ocd_bench.engine.vgg import PictureFeatures, cached_vgg11, load_vgg11
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
+from ocd_bench.metrics import REDUCTIONS, Metric, metric_info, primary_metric
 from ocd_bench.task import Task
 
 ENSEMBLE = 5
@@ -45,11 +46,29 @@ def problem_of(context: Context, layer: str, method: str = "ocd") -> Problem:
         excerpt=own("excerpt"),
         output_features=task.encode_output,
         encoder=lambda: task.encode_input(context.splits, context.request),
+        quality=quality_of(task),
         combine=task.ensemble,
         seed=context.generator(method, "fit").initial_seed(),
         progress=context.progress,
         remember=lambda name, build: context.shared(f"ocd-{method}-{layer}-{name}", build),
     )
+
+
+def quality_of(task: Task) -> Quality:
+    """The task's primary metric, as a choice on validation samples sees it."""
+    found: list[Metric] = []
+
+    def scores(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        reported = task.metrics(output, target)
+        name = primary_metric(task, reported)
+        found[:] = [metric_info(task, name)]
+        return reported[name]
+
+    def reduce(values: torch.Tensor) -> torch.Tensor:
+        sign = 1 if found[0].higher_is_better else -1
+        return sign * torch.from_numpy(REDUCTIONS[found[0].reduce](values.numpy()))
+
+    return Quality(scores, reduce)
 
 
 def gain_detail(gain: Gain) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ocd_bench.errors import NotApplicable, OCDBenchError, UsageError
+from ocd_bench.errors import NotApplicable, OCDBenchError
 from ocd_bench.method import Context, Method
-from ocd_bench.metrics import CERTAINTY, KNOWN, REDUCTIONS, Metric
+from ocd_bench.metrics import CERTAINTY, REDUCTIONS, metric_info, primary_metric
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.machine import PeakMemory
@@ -147,31 +147,3 @@ def certainty(task: Task, output: torch.Tensor, targets: torch.Tensor) -> dict[s
         return {}
     confidence, answer = logits.softmax(-1).max(-1)
     return dict(zip(CERTAINTY, (confidence.nan_to_num(0.0), answer == targets), strict=True))
-
-
-def metric_info(task: Task, name: str) -> Metric:
-    """How a metric is reduced and printed.
-
-    Raises:
-        UsageError: if its name is not a common one and the task does not declare it.
-    """
-    info = task.metric_info.get(name) or KNOWN.get(name)
-    if info is None:
-        raise UsageError(
-            f"task {task.name!r}: metric {name!r} is not a common one; declare it in metric_info "
-            "(ocd_bench.Metric: unit, higher_is_better, reduce)"
-        )
-    return info
-
-
-def primary_metric(task: Task, reported: Mapping[str, Any]) -> str:
-    """The first of the task's primary metrics that was reported.
-
-    Raises:
-        UsageError: if none was.
-    """
-    wanted = [task.primary_metric] if isinstance(task.primary_metric, str) else list(task.primary_metric)
-    for name in wanted:
-        if name in reported:
-            return name
-    raise UsageError(f"task {task.name!r}: metrics() reports {', '.join(reported)}, not its primary_metric {', '.join(wanted)}")

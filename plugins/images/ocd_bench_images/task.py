@@ -66,7 +66,7 @@ class Images(Task):
             "base.lr": 2e-3,
             "base.batch_size": 64,
             "base.augment": True,
-            "ocd.steps": 2500,
+            "ocd.steps": 1500,
             "ocd.lr": 2e-3,
             "ocd.depth": 2,
             "ocd.noise_draws": 2,
