@@ -22,12 +22,16 @@ METHODS = {method.name: method for method in (*ocd.METHODS, *controls.METHODS)}
 
 def test_the_methods_and_their_sections():
     assert list(METHODS) == [
-        "ocd", "ocd-x5", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper", "ocd-paper-x5",
+        "ocd", "ocd-x5", "ocd-imitate", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper", "ocd-paper-x5",
         "ocd-random", "capacity",
     ]  # fmt: skip
-    paper = {"ocd-paper", "ocd-paper-x5"}
+    paper, named = {"ocd-paper", "ocd-paper-x5"}, {"ocd-imitate", "ocd-noscale", "ocd-layer2"}
     assert {name for name, method in METHODS.items() if method.section != "ocd"} == paper
-    assert {name for name, method in METHODS.items() if not method.default} == {"ocd-noscale", "ocd-layer2"} | paper
+    assert {name for name, method in METHODS.items() if not method.default} == {
+        "ocd-imitate",
+        "ocd-noscale",
+        "ocd-layer2",
+    } | paper
     assert all(method.description and "\n" not in method.description for method in METHODS.values())
     assert not any(method.uses_test_labels for method in METHODS.values())
 
@@ -76,6 +80,14 @@ def test_what_can_be_shared_is_fitted_once(monkeypatch):
     METHODS["ocd-paper"].fit(context)
     METHODS["ocd-paper-x5"].fit(context)
     assert len(fits) == 5
+
+
+@pytest.mark.parametrize("order", [("ocd", "ocd-imitate"), ("ocd-imitate", "ocd")])
+def test_imitation_knows_no_loss_of_the_task_whoever_is_fitted_first(order):
+    settings = {"ocd": replace(FEW, passes=1)}  # targets made beforehand are shared among the fits that need the same
+    context = make_context(ToyClasses(), settings=settings)
+    parts = {name: list(METHODS[name].fit(context).detail["history_parts"]) for name in order}
+    assert parts == {"ocd": ["diffusion", "scale", "task"], "ocd-imitate": ["diffusion", "scale"]}
 
 
 def test_the_ensemble_is_combined_by_the_task():

@@ -175,7 +175,9 @@ def source(
             problem.progress("overfit", done, total)
 
         passes = max(1, settings.passes)
-        bank = problem.remember("targets", lambda: overfitter.bank(form, inputs, targets, changes, passes, progress=told))
+        bank = problem.remember(
+            f"targets-{overfitter.keep_answers}", lambda: overfitter.bank(form, inputs, targets, changes, passes, progress=told)
+        )
 
         def known() -> Targets:
             chosen = bank.take(next(indices)).to(problem.device)
@@ -242,7 +244,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
 
     held = problem.validation(min(settings.val_samples, 512))
     chance = problem.generator("validation")
-    val = problem.remember("validation", lambda: overfitter.bank(form, *held, chance, augment=False))
+    val = problem.remember(f"validation-{overfitter.keep_answers}", lambda: overfitter.bank(form, *held, chance, augment=False))
 
     def validate(module: HyperNetwork) -> float:
         noise, total = problem.generator("validation noise"), 0.0  # the same every time

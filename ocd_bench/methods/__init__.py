@@ -15,6 +15,7 @@ ORDER = (
     "base",
     "ocd",
     "ocd-x5",
+    "ocd-imitate",
     "ocd-noscale",
     "ocd-nn",
     "ocd-layer2",

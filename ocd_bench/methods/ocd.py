@@ -112,6 +112,7 @@ class OCD(Method):
     diffusion = True
     scaled = True
     random = False
+    imitates = False
 
     def layer(self, context: Context) -> str:
         """The layer to change."""
@@ -128,8 +129,10 @@ class OCD(Method):
     def fit(self, context: Context) -> OCDPredictor:
         layer = self.layer(context)
         settings = context.settings(self.section)
+        if self.imitates:
+            settings = replace(settings, task_weight=0.0)
         scaled = self.has_scale(settings)
-        key = f"ocd-fit-{self.section}-{layer}-{self.diffusion}-{scaled}"
+        key = f"ocd-fit-{self.section}-{layer}-{self.diffusion}-{scaled}-{settings.task_weight > 0}"
         build = lambda: fit(self.problem(context, layer), settings, diffusion=self.diffusion, scaled=scaled)  # noqa: E731
         fitted = context.shared(key, build)
         gain = context.shared(f"{key}-gain-{self.draws}", lambda: fitted.choose_gain(self.draws))
@@ -154,6 +157,15 @@ class OCDNoScale(OCD):
     description = "ocd without the scale network: diffusion of the unnormalised change"
     default = False  # a fit of its own: asked for by name, or by "all"
     scaled = False
+
+
+class OCDImitate(OCD):
+    """Trained as published: the hypernetwork imitates overfitted changes, and never sees the task's loss of its own."""
+
+    name = "ocd-imitate"
+    description = "ocd without the task's loss in its training: imitation of overfitted changes alone"
+    default = False
+    imitates = True
 
 
 class OCDRegress(OCD):
@@ -272,4 +284,7 @@ class OCDNearest(Method):
         return NearestPredictor(nearest, gain)
 
 
-METHODS = [OCD(), OCDEnsemble(), OCDNoScale(), OCDNearest(), OCDSecondLayer(), OCDRegress(), OCDPaper(), OCDPaperEnsemble()]
+METHODS = [
+    OCD(), OCDEnsemble(), OCDImitate(), OCDNoScale(), OCDNearest(), OCDSecondLayer(), OCDRegress(),
+    OCDPaper(), OCDPaperEnsemble(),
+]  # fmt: skip
