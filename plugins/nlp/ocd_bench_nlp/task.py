@@ -205,16 +205,18 @@ class FewShotText(ocd_bench.Task):
     def figures(
         self, splits: ocd_bench.Splits, outputs: Mapping[str, Tensor], request: ocd_bench.Request, folder: Path
     ) -> Sequence[Path]:
-        """Test texts whose answer changed between base and OCD."""
+        """``changed.txt``: test texts whose answer differs between base and OCD; nothing if there are none."""
         method = next((name for name in ("ocd-x5", "ocd") if name in outputs), None)
         if method is None or "base" not in outputs:
             return ()
         classes, texts = splits.extras["classes"], splits.extras["test_texts"]
         before, after = outputs["base"].argmax(-1), outputs[method].argmax(-1)
+        changed = (before != after).nonzero()[:40, 0].tolist()
+        if not changed:
+            return ()
         lines = [f"base -> {method} (truth): text", ""]
         lines += [
-            f"{classes[before[i]]} -> {classes[after[i]]} ({classes[splits.test.targets[i]]}): {texts[i]}"
-            for i in (before != after).nonzero()[:40, 0].tolist()
+            f"{classes[before[i]]} -> {classes[after[i]]} ({classes[splits.test.targets[i]]}): {texts[i]}" for i in changed
         ]
         path = folder / "changed.txt"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")

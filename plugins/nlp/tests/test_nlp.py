@@ -227,3 +227,17 @@ def test_real_sets_load(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(splits.extras["classes"]) == classes
         assert len(splits.train) == 8 * classes
         assert len(splits.test) == 200
+
+
+def test_changed_answers_are_told_with_their_texts(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    splits = SimpleNamespace(
+        test=SimpleNamespace(targets=torch.tensor([0, 1, 1])),
+        extras={"classes": ["no", "yes"], "test_texts": ["first", "second", "third"]},
+    )
+    before, after = torch.eye(2)[[0, 0, 1]], torch.eye(2)[[0, 1, 1]]
+    task, request = FewShotText(), request_for()
+    (path,) = task.figures(splits, {"base": before, "ocd": after}, request, tmp_path)
+    assert path.read_text().splitlines()[2:] == ["no -> yes (yes): second"]
+    assert task.figures(splits, {"base": before, "ocd": before}, request, tmp_path) == ()
