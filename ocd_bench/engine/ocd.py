@@ -277,6 +277,6 @@ def _task_unit(problem: Problem, overfitter: Overfitter) -> float:
     """What overfitting gains on training samples: the task's loss weighs the same then, whatever its unit."""
     inputs, targets = problem.train
     chance = problem.generator("unit")
-    few = torch.randperm(len(inputs), generator=chance)[: min(256, max(32, 2 * overfitter.rows(inputs)))]
+    few = torch.randperm(len(inputs), generator=chance)[: min(256, max(8, overfitter.rows(inputs)))]
     x, y = overfitter.change(inputs[few], targets[few], chance)
     return overfitting_gains(problem.layer, problem.loss, overfitter.deltas(x, y))
