@@ -34,6 +34,18 @@ def read_tiny_nerf(path: Path) -> Views:
     return Views(poses.astype(float), focal, images)
 
 
+def scaled_down(views: Views, width: int) -> Views:
+    """Views averaged down to ``width`` pixels across, with their own aspect; as they are if they are no wider."""
+    import torch
+
+    count, height, across, _ = views.images.shape
+    if across <= width:
+        return views
+    size = (max(1, round(height * width / across)), width)
+    pixels = torch.nn.functional.interpolate(torch.from_numpy(views.images).movedim(-1, 1), size, mode="area")
+    return Views(views.poses, views.focal * width / across, pixels.movedim(1, -1).numpy())
+
+
 def read_transforms(folder: Path, size: int) -> tuple[Views, Parts]:
     """A NeRF-synthetic folder: ``transforms_{train,val,test}.json`` and the pictures they name, on black, ``size`` pixels wide.
 
@@ -116,6 +128,7 @@ def read_views(request: Request) -> tuple[Views, Parts | None, str]:
         return meshes.render(meshes.primitives(), count, settings.size, random), None, "rendered from trimesh primitives"
     if request.dataset in ("lego", "tiny_nerf"):
         views = read_tiny_nerf(request.folder("tiny_nerf") / "tiny_nerf_data.npz")
+        views = scaled_down(views, settings.size)
         # 0-99 are the scene's training views, 100-105 validation and test views: all six are held out here.
         numbers = np.arange(len(views.images))
         return views, (numbers[:100], numbers[:0], numbers[100:]), ""

@@ -289,3 +289,15 @@ def test_the_authors_checkpoint_renders_view_101_near_21_5_db() -> None:
         value = task.metrics(model(view.inputs), view.targets)["psnr"].item()
     assert 21 < value < 22.5
     assert value == pytest.approx(22.07, abs=0.05)
+
+
+@needs_lego
+def test_small_lego_views_are_the_large_ones_averaged() -> None:
+    task = Recon3D()
+    large, small = (task.load_data(request_for("lego", SHARED, preset="default", size=size)).test for size in (100, 25))
+    assert large.targets.shape[1:3] == (100, 100)
+    expected = large.targets.reshape(len(large), 25, 4, 25, 4, 3).mean((2, 4))
+    torch.testing.assert_close(small.targets, expected)
+    # The ray of a small pixel is the mean of those of the large pixels it covers.
+    rays = large.inputs.reshape(len(large), 25, 4, 25, 4, 6).mean((2, 4))
+    torch.testing.assert_close(small.inputs, rays, atol=2e-2, rtol=0)
