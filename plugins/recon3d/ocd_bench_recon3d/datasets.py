@@ -38,7 +38,7 @@ def scaled_down(views: Views, width: int) -> Views:
     """Views averaged down to ``width`` pixels across, with their own aspect; as they are if they are no wider."""
     import torch
 
-    count, height, across, _ = views.images.shape
+    height, across = views.images.shape[1:3]
     if across <= width:
         return views
     size = (max(1, round(height * width / across)), width)
