@@ -99,12 +99,24 @@ def test_an_encoder_of_the_sample_adds_a_fourth_term_and_is_trained():
     encoder = nn.Sequential(nn.Linear(3, 6), nn.Unflatten(1, (2, 3)))
     condition, values = make(encoder)
     plain = Condition({"input": 4, "output": 2}, 8)
-    plain.load_state_dict({k: v for k, v in condition.state_dict().items() if not k.startswith("encode")})
+    plain.load_state_dict({k: v for k, v in condition.state_dict().items() if not k.startswith(("encode", "contrast"))})
     x = torch.randn(20, 3)
     found = condition(values, x)
     torch.testing.assert_close(found, plain(values) + condition.encoded(flat(encoder(x))))
     found.sum().backward()
     assert encoder[0].weight.grad is not None
+
+
+def test_what_an_untrained_encoder_says_is_taken_in_its_own_units():
+    encoder = nn.Linear(3, 6)
+    nn.init.constant_(encoder.bias, 50.0)  # nearly the same for all samples
+    x = torch.randn(40, 3)
+    condition = Condition({}, 8, encoder, 6)
+    condition.calibrate({}, x)
+    said = encoder(x)
+    expected = condition.encoded((said - said.mean(0)) / said.std(0, correction=0))
+    torch.testing.assert_close(condition({}, x), expected, rtol=1e-3, atol=1e-3)
+    assert encoder.training
 
 
 def test_features_of_another_size_are_refused_by_name():

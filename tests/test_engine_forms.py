@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ocd_bench.engine.deltas import Full, LowRank, RankOne
-from ocd_bench.engine.forms import BasisForm, FullForm, InputBasisForm, RankOneForm, choose_form
+from ocd_bench.engine.forms import BasisForm, FullForm, InputBasisForm, LearnedBasisForm, RankOneForm, choose_form
 from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.overfit import Overfit, overfit
 
@@ -113,15 +113,18 @@ def test_rank_one_form_keeps_the_effect_on_the_sample_itself():
     rounded = form.decode(form.encode(full_delta(), trace), trace)
     assert isinstance(rounded, RankOne)
     torch.testing.assert_close(rounded.shift(trace.positions), full_delta().shift(trace.positions))
-    u = torch.randn(N, 5).double()
-    torch.testing.assert_close(form.encode(RankOne(u, trace.positions[:, 0]), trace), u)
+    r = torch.randn(N, 5).double()  # a code is the change of the layer's response
+    torch.testing.assert_close(form.decode(r, trace).shift(trace.positions)[:, 0], r)
+    torch.testing.assert_close(form.encode(form.decode(r, trace), trace), r)
 
 
 def test_rank_one_form_where_the_input_is_zero():
     layer = TargetLayer(nn.Sequential(nn.Linear(3, 2)), "0")
     trace = layer.trace(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
-    code = RankOneForm(layer.shape).encode(Full(torch.ones(2, 2, 3)), trace)
-    assert torch.equal(code, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    form = RankOneForm(layer.shape)
+    assert torch.equal(form.encode(Full(torch.ones(2, 2, 3)), trace), torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    changed = form.decode(torch.ones(2, 2, requires_grad=True), trace).matrix()
+    assert torch.equal(changed, torch.tensor([[[0.0, 0.0, 0.0]] * 2, [[1.0, 0.0, 0.0]] * 2]))
 
 
 def test_rank_one_form_wants_one_position():
@@ -192,6 +195,21 @@ def test_input_basis_spans_every_gradient(positions):
     delta = overfit(layer, trace, targets, loss, Overfit("sgd", 0.1, 3))
     torch.testing.assert_close(form.energy(delta, trace), torch.ones(N).double())
     assert isinstance(form.decode(form.encode(delta, trace), trace), LowRank)
+
+
+def test_a_learned_basis_begins_at_the_principal_one_and_only_its_way_back_moves():
+    layer, trace, _ = setting(9)
+    fixed, learned = BasisForm.fit(full_delta(7), 3), LearnedBasisForm.fit(full_delta(7), 3)
+    code = learned.encode(full_delta(), trace)
+    assert torch.equal(code, fixed.encode(full_delta(), trace))
+    assert torch.equal(learned.decode(code, trace).matrix(), fixed.decode(code, trace).matrix())
+    assert [name for name, _ in learned.named_parameters()] == ["directions"]
+    with torch.no_grad():
+        learned.directions.mul_(2)
+    assert torch.equal(learned.encode(full_delta(), trace), code)
+    torch.testing.assert_close(learned.decode(code, trace).matrix(), 2 * fixed.decode(code, trace).matrix())
+    assert learned.describe() == "learned basis (3)"
+    assert learned.shape == layer.shape
 
 
 @pytest.mark.parametrize("positions", [3, 9])

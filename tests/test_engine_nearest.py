@@ -98,7 +98,7 @@ class Picture(nn.Module):
 
 @pytest.mark.parametrize("shape", [(3, 3), (LARGEST_OUTPUT + 1,)])
 def test_an_output_that_is_no_small_vector_is_refused(shape):
-    with pytest.raises(NotApplicable, match="not that of a vector of at most 1024 numbers"):
+    with pytest.raises(NotApplicable, match="not a vector of at most 1024 numbers"):
         fit_plain(problem(model=Picture(*shape), loss=lambda output, target: output.flatten(1).mean(1)), QUICK)
 
 

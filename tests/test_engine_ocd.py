@@ -71,6 +71,30 @@ def test_the_published_method_learns_64_samples_by_heart():
     assert fitted.choose_gain(1).value == 1
 
 
+def test_the_auxiliary_head_teaches_the_condition_alone():
+    """It is part of the loss while the task's own loss is, and of no prediction."""
+    settings = replace(QUICK, steps=5, task_weight=1.0)
+    fitted, without = fit(problem(), settings), fit(problem(), replace(settings, auxiliary=0.0))
+    assert set(fitted.history[0].parts) == {"diffusion", "scale", "task", "auxiliary"}
+    assert set(without.history[0].parts) == {"diffusion", "scale", "task"}
+    assert "auxiliary" not in fit(problem(), replace(QUICK, steps=5)).history[0].parts  # imitation alone: no answers are seen
+    assert fitted.network.head is None  # it has served
+    assert fitted.parameters == without.parameters
+    x = data(10, seed=9)[0]
+    assert not torch.equal(without.predict(x), fitted.predict(x))
+
+
+def test_a_learned_basis_is_trained_where_the_task_is_and_every_fit_begins_anew():
+    shared = {}
+    task = problem("conv", count=32, picture=True, remember=lambda name, build: shared.setdefault(name, build()))
+    settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=20, form="learned", basis=6)
+    fitted, still = (fit(task, replace(settings, task_weight=weight)) for weight in (1.0, 0.0))
+    assert torch.equal(shared["form"].directions, shared["form"].basis)
+    assert torch.equal(fitted.form.basis, shared["form"].basis)
+    assert not torch.allclose(fitted.form.directions, fitted.form.basis, atol=1e-3)
+    assert float((still.form.directions - still.form.basis).abs().max()) < 1e-2  # weight decay alone
+
+
 def test_a_convolution_is_adapted_through_a_form_that_keeps_the_gain():
     torch.manual_seed(3)
     fitted = fit(problem("conv", count=32, picture=True), replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=240))

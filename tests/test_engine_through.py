@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import ocd_bench.engine.targets as targets_module
-from ocd_bench.engine.forms import FullForm, RankOneForm
+from ocd_bench.engine.forms import FullForm, LearnedBasisForm, RankOneForm
 from ocd_bench.engine.ocd import fit, make_overfitter
 from ocd_bench.engine.overfit import losses
 from ocd_bench.engine.targets import Targets
-from ocd_bench.engine.through import overfitting_gains, through_base
+from ocd_bench.engine.through import Through, overfitting_gains
 from tests.toy_engine import QUICK, data, loss, problem
 
 
@@ -25,7 +25,7 @@ def test_value_and_gradient_are_those_of_the_whole_batch(kind):
     codes = 0.3 * torch.randn(3, 10, form.size, generator=torch.Generator().manual_seed(0))
 
     ours = codes.clone().requires_grad_()
-    value = through_base(task.layer, loss, form, pieces, unit=0.5)(2 * ours)
+    value = Through(task.layer, loss, pieces, unit=0.5).of_codes(2 * ours, form)
     value.backward()
 
     whole = codes.clone().requires_grad_()
@@ -37,12 +37,37 @@ def test_value_and_gradient_are_those_of_the_whole_batch(kind):
     torch.testing.assert_close(ours.grad, whole.grad)
 
 
+def test_a_learned_basis_gets_its_gradients_too():
+    task = problem(count=10)
+    x, y = task.train
+    form = LearnedBasisForm(task.layer.shape, 3)
+    torch.nn.init.normal_(form.directions, generator=torch.Generator().manual_seed(1))
+    pieces = [(task.layer.trace(x[a:b]), y[a:b]) for a, b in ((0, 4), (4, 10))]
+    codes = torch.randn(2, 10, 3, generator=torch.Generator().manual_seed(0))
+    Through(task.layer, loss, pieces, unit=0.5).of_codes(codes, form)
+    found = form.directions.grad.clone()
+    form.directions.grad = None
+    trace = task.layer.trace(x)
+    outputs = [task.layer.forward(trace, form.decode(draw, trace)) for draw in codes]
+    (torch.stack([loss(output, y) for output in outputs]).mean() / 0.5).backward()
+    torch.testing.assert_close(found, form.directions.grad)
+
+
+def test_other_outputs_are_measured_in_the_same_unit():
+    task = problem(count=10)
+    x, y = task.train
+    pieces = [(task.layer.trace(x[a:b]), y[a:b]) for a, b in ((0, 4), (4, 7))]  # the first seven
+    outputs = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    value = Through(task.layer, loss, pieces, unit=0.5).of_outputs(outputs)
+    torch.testing.assert_close(value, loss(outputs[:7], y[:7]).mean() / 0.5)
+
+
 def test_without_gradients_it_is_a_number():
     task = problem(count=4)
     x, y = task.train
     form = RankOneForm(task.layer.shape)
     with torch.no_grad():
-        value = through_base(task.layer, loss, form, [(task.layer.trace(x), y)])(torch.zeros(1, 4, form.size))
+        value = Through(task.layer, loss, [(task.layer.trace(x), y)]).of_codes(torch.zeros(1, 4, form.size), form)
     torch.testing.assert_close(value, losses(task.layer, task.layer.trace(x), y, loss).mean())
 
 
@@ -83,7 +108,7 @@ def test_only_the_first_few_are_traced_and_by_excerpt():
     assert torch.equal(answers, task.train[1][:4])
     form = RankOneForm(task.layer.shape)
     codes = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    value = through_base(task.layer, loss, form, [(trace, answers)])(codes)
+    value = Through(task.layer, loss, [(trace, answers)]).of_codes(codes, form)
     value.backward()
     outputs = [task.layer.forward(trace, form.decode(draw[:4], trace)) for draw in codes]
     torch.testing.assert_close(value, torch.stack([loss(output, answers) for output in outputs]).mean())

@@ -83,7 +83,7 @@ def test_imitation_knows_no_loss_of_the_task_whoever_is_fitted_first(order):
     settings = {"ocd": replace(FEW, passes=1)}  # targets made beforehand are shared among the fits that need the same
     context = make_context(ToyClasses(), settings=settings)
     parts = {name: list(METHODS[name].fit(context).detail["history_parts"]) for name in order}
-    assert parts == {"ocd": ["diffusion", "scale", "task"], "ocd-imitate": ["diffusion", "scale"]}
+    assert parts == {"ocd": ["diffusion", "scale", "task", "auxiliary"], "ocd-imitate": ["diffusion", "scale"]}
 
 
 def test_the_ensemble_is_combined_by_the_task():
@@ -127,7 +127,7 @@ def test_the_detail_tells_what_was_chosen_and_is_plain():
     assert len(detail["gain_losses"]) == len(FEW.gains)
     assert [step for step, _, _ in detail["history"]] == [5]
     parts = detail["history_parts"]
-    assert list(parts) == ["diffusion", "scale", "task"]
+    assert list(parts) == ["diffusion", "scale", "task", "auxiliary"]
     assert sum(values[-1][1] for values in parts.values()) == pytest.approx(detail["history"][-1][1], rel=1e-5)
     assert len(detail["rho"]) > 10
     assert all(true > 0 and predicted > 0 for true, predicted in detail["rho"])
@@ -152,7 +152,7 @@ def test_random_directions_keep_the_predicted_lengths():
     (delta,) = fitted.draw(trace, random=True)
     with torch.no_grad():
         e = fitted.network.condition(fitted.overfitter.describe(trace))
-        ratio = delta.u.norm(dim=1) / fitted.network.scale(e)
+        ratio = delta.shift(trace.positions)[:, 0].norm(dim=1) / fitted.network.scale(e)
     # The norm of eight standard normal numbers, over the root of eight.
     assert float(ratio.mean()) == pytest.approx(0.97, abs=0.15)
 

@@ -18,6 +18,9 @@ from ocd_bench.engine.layer import Trace
 Features = Mapping[str, Tensor]
 """Named features of N samples, each ``(N, D)``."""
 
+PILOT, PIECE = 512, 32
+"""Samples that an encoder's statistics are taken from, and of these how many at once."""
+
 
 def flat(output: Tensor) -> Tensor:
     """``(N, ...)`` as ``(N, D)``."""
@@ -106,15 +109,24 @@ class Condition(nn.Module):
         self.standard = nn.ModuleDict({name: Standardise(size) for name, size in sizes.items()})
         self.linear = nn.ModuleDict({name: nn.Linear(size, width) for name, size in sizes.items()})
         self.encoder = encoder
+        # An untrained encoder says nearly the same of every sample; without this, training takes long to hear the difference.
+        self.contrast = Standardise(encoded, limit=math.inf) if encoder is not None else None
         self.encoded = nn.Linear(encoded, width) if encoder is not None else None
 
     def _standards(self) -> Iterator[tuple[str, Standardise]]:
         yield from self.standard.items()  # type: ignore[misc]
 
-    def calibrate(self, values: Features) -> None:
-        """Take the statistics of training features."""
+    @torch.no_grad()
+    def calibrate(self, values: Features, inputs: Tensor | None = None) -> None:
+        """Take the statistics of training features, and of what the encoder, as it is now, makes of ``inputs`` ``(M, ...)``."""
         for name, standard in self._standards():
             standard.calibrate(values[name])
+        if self.encoder is not None and self.contrast is not None and inputs is not None:
+            device = next(self.encoder.parameters()).device
+            self.encoder.eval()
+            said = torch.cat([flat(self.encoder(piece.to(device))) for piece in inputs[:PILOT].split(PIECE)])
+            self.encoder.train()
+            self.contrast.calibrate(said.to(self.contrast.mean))
 
     def standardised(self, values: Features) -> dict[str, Tensor]:
         """Features in training units.
@@ -133,6 +145,21 @@ class Condition(nn.Module):
     def forward(self, values: Features, inputs: Tensor | None = None) -> Tensor:
         """e from features and, where there is an encoder, the inputs ``(N, ...)`` themselves."""
         terms = [self.linear[name](value) for name, value in self.standardised(values).items()]
-        if self.encoder is not None and self.encoded is not None:
-            terms.append(self.encoded(flat(self.encoder(inputs))))
+        if self.encoder is not None and self.contrast is not None and self.encoded is not None:
+            terms.append(self.encoded(self.contrast(flat(self.encoder(inputs)))))
         return self.dropout(torch.stack(terms).sum(0))
+
+
+class AuxiliaryHead(nn.Module):
+    """The task's answer ``(N, D)`` read straight off the condition vector ``(N, width)``; used in training only.
+
+    Beside a base that is right and sure of most samples, only the few others teach anything. Asked for the answer itself, the
+    condition learns from all of them (deep supervision: Lee et al. 2015, arXiv 1409.5185).
+    """
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, outputs)
+
+    def forward(self, e: Tensor) -> Tensor:
+        return self.linear(nn.functional.silu(e))

@@ -1,7 +1,7 @@
 """Codes of ΔW: the K numbers per sample that a network predicts, and the way back to a weight change.
 
-Every form is a linear, orthogonal projection of ΔW: a scaled ΔW has the scaled code, and what is lost is what the form does not
-span. Forms are modules: what they learn from training ΔW's is in their ``state_dict``, and they follow ``.to(device)``.
+Every form is linear: a scaled ΔW has the scaled code. All but the learned basis are orthogonal projections: what is lost
+is what the form does not span. Forms are modules: what they learn is in their ``state_dict``, and they follow ``.to(device)``.
 """
 
 from __future__ import annotations
@@ -75,10 +75,11 @@ class FullForm(Form):
 
 
 class RankOneForm(Form):
-    """ΔW = u aᵀ with a the layer's own input, known at test time: K = O, and only u is to be predicted.
+    """ΔW = r aᵀ / ‖a‖² with a the layer's own input, known at test time: K = O, and only r = ΔW a is to be predicted.
 
-    Exact for SGD on a layer of one position per sample. A ΔW of another origin is projected, ``u = ΔW a / ‖a‖²``: its effect on
-    the sample itself, ΔW a, is then kept whole even where its energy is not. Where a is zero so is u.
+    Exact for SGD on a layer of one position per sample. A ΔW of another origin is projected: its effect on the sample itself,
+    the change r of the layer's response, is kept whole even where its energy is not. As a code, r is what later layers meet,
+    however long a is. Where a is zero so is ΔW.
     """
 
     label = "rank-one"
@@ -91,12 +92,12 @@ class RankOneForm(Form):
         return None if trace.single else f"the layer sees {positions} positions per sample, and one is needed"
 
     def encode(self, delta: Delta, trace: Trace) -> Tensor:
-        a = _usable(self, trace).positions
-        length = a.square().sum(2)
-        return torch.where(length > 0, delta.shift(a)[:, 0] / length.clamp_min(torch.finfo(length.dtype).tiny), 0.0)
+        return delta.shift(_usable(self, trace).positions)[:, 0]
 
     def decode(self, code: Tensor, trace: Trace) -> Delta:
-        return RankOne(code, _usable(self, trace).positions[:, 0])
+        a = _usable(self, trace).positions[:, 0]
+        square = a.square().sum(1, keepdim=True)
+        return RankOne(torch.where(square > 0, code / square.clamp_min(torch.finfo(square.dtype).tiny), 0.0), a)
 
 
 class BasisForm(Form):
@@ -133,6 +134,32 @@ class BasisForm(Form):
 
     def decode(self, code: Tensor, trace: Trace) -> Delta:
         return Full((code @ self.basis.flatten(1)).reshape(len(code), *self.shape))
+
+
+class LearnedBasisForm(BasisForm):
+    """Coordinates along ``components`` directions that are trained with the hypernetwork, from the principal ones on.
+
+    Overfitted ΔW's are coded by the principal directions for good, so that what is to be imitated stays where it is; what a
+    code means for the weights, ``directions``, follows the task's own loss. Beyond the paper.
+    """
+
+    label = "learned basis"
+
+    def __init__(self, shape: tuple[int, int], components: int) -> None:
+        super().__init__(shape, components)
+        self.directions = nn.Parameter(torch.zeros(components, *self.shape))
+
+    @classmethod
+    def fit(cls, delta: Delta, components: int) -> LearnedBasisForm:
+        """Begin at the principal directions of M training ΔW's; see :meth:`BasisForm.fit`."""
+        form = super().fit(delta, components)
+        assert isinstance(form, LearnedBasisForm)
+        with torch.no_grad():
+            form.directions.copy_(form.basis)
+        return form
+
+    def decode(self, code: Tensor, trace: Trace) -> Delta:
+        return Full((code @ self.directions.flatten(1)).reshape(len(code), *self.shape))
 
 
 class InputBasisForm(Form):

@@ -2,7 +2,8 @@
 
 A code c of an overfitted ΔW is split into its length ‖c‖, which the scale network learns, and its direction c √K / ‖c‖, which
 the diffusion model learns: the paper's division by the norm, times a constant that gives each of the K numbers unit variance,
-as the noise has. For orthonormal forms (full, basis) the length is the norm of ΔW; for rank one, ΔW = u aᵀ, it is ‖u‖.
+as the noise has. For orthonormal forms (full, basis) the length is the norm of ΔW; for rank one it is that of ΔW a, the change
+of the layer's response.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocd_bench.engine.condition import Condition, Features
+from ocd_bench.engine.condition import AuxiliaryHead, Condition, Features
+from ocd_bench.engine.forms import Form
 from ocd_bench.engine.sampler import ddim
 from ocd_bench.engine.scale import ScaleNetwork, scale_loss_db, scale_loss_log
 from ocd_bench.engine.schedule import NoiseSchedule
@@ -25,13 +27,15 @@ class HyperNetwork(nn.Module):
     Args:
         condition: features to condition vectors ``(N, width)``.
         network: with ``schedule``, a denoiser ``(code, t, condition) -> (N, K)``; without, a regressor ``condition -> (N, K)``.
-        size: K.
+        form: what codes of K numbers mean; a learned one is trained with the rest.
         schedule: of the diffusion; None for plain regression of the direction.
         scale: None leaves out the scale network: directions then keep their lengths, divided by one constant for all samples.
         prediction, sampling_steps: of the diffusion.
         scale_loss: ``"log"`` or ``"db"``.
         noise_draws: noise levels per sample in :meth:`loss`.
         task_draws: how many of these are run through the base.
+        outputs: length D of the auxiliary head's output; 0: there is no such head.
+        auxiliary: its weight beside the task's loss.
     """
 
     length: Tensor
@@ -40,7 +44,7 @@ class HyperNetwork(nn.Module):
         self,
         condition: Condition,
         network: nn.Module,
-        size: int,
+        form: Form,
         *,
         schedule: NoiseSchedule | None,
         scale: ScaleNetwork | None,
@@ -49,11 +53,16 @@ class HyperNetwork(nn.Module):
         scale_loss: str = "log",
         noise_draws: int = 1,
         task_draws: int = 1,
+        outputs: int = 0,
+        auxiliary: float = 1.0,
     ) -> None:
         super().__init__()
         self.condition, self.network, self.schedule, self.scale = condition, network, schedule, scale
-        self.size, self.prediction, self.scale_loss, self.noise_draws = size, prediction, scale_loss, noise_draws
+        self.form = form
+        self.size, self.prediction, self.scale_loss, self.noise_draws = form.size, prediction, scale_loss, noise_draws
         self.task_draws = task_draws
+        self.head = AuxiliaryHead(condition.width, outputs) if outputs else None
+        self.auxiliary = auxiliary
         self.sampling_steps = sampling_steps if schedule is None else min(sampling_steps, len(schedule))
         self.register_buffer("length", torch.ones(()))  # root mean square length of training codes
 
@@ -67,7 +76,7 @@ class HyperNetwork(nn.Module):
         if not lengths.any():
             raise ValueError("overfitting changes no weight of any training sample")
         self.length.copy_(lengths.square().mean().sqrt())
-        self.condition.calibrate(targets.features)
+        self.condition.calibrate(targets.features, targets.inputs)
         if self.scale is not None:
             self.scale.calibrate(self._lengths(targets.code))
 
@@ -91,13 +100,13 @@ class HyperNetwork(nn.Module):
 
     def loss(self, targets: Targets, generator: torch.Generator, through: Through | None = None) -> dict[str, Tensor]:
         """Training losses of a batch, scalars to be summed: ``diffusion`` (or ``regression``: squared error of the direction),
-        ``scale``, and, beyond the paper, ``task``.
+        ``scale``, and, beyond the paper, ``task`` and ``auxiliary``.
 
         Args:
             generator: CPU generator of the noise and the noise levels.
-            through: loss of codes ``(D, N, K)`` run through the base. It is given what the network makes of ``task_draws``
-                codes per sample at the last time, where sampling begins and nothing but the condition tells where to go: the
-                directions without noise that it implies, times the predicted length.
+            through: the task's loss. It is given what the network makes of ``task_draws`` codes per sample at the last time,
+                where sampling begins and nothing but the condition tells where to go: the directions without noise that it
+                implies, times the predicted length.
         """
         e = self.condition(targets.features, targets.inputs)
         direction = self.directions(targets.code)
@@ -124,7 +133,9 @@ class HyperNetwork(nn.Module):
                 found["scale"] = scale_loss_log(self.scale(e), lengths).mean() / self.scale.std**2
         if through is not None:
             draws = implied.reshape(-1, *direction.shape)[: self.task_draws]
-            found["task"] = through(self.codes(e, draws))
+            found["task"] = through.of_codes(self.codes(e, draws), self.form)
+            if self.head is not None:
+                found["auxiliary"] = self.auxiliary * through.of_outputs(self.head(e))
         return found
 
     def codes(self, e: Tensor, directions: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -21,11 +22,14 @@ from ocd_bench.engine.scale import ScaleNetwork
 from ocd_bench.engine.schedule import NoiseSchedule
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
 from ocd_bench.engine.targets import Overfitter, Targets, pick_form
-from ocd_bench.engine.through import overfitting_gains, through_base
+from ocd_bench.engine.through import Through, overfitting_gains
 from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.engine.unet import UNet
 from ocd_bench.errors import NotApplicable
 from ocd_bench.seeds import derive
+
+LARGEST_OUTPUT = 1024
+"""Numbers per sample up to which an output is a small vector."""
 
 BANK_LIMIT = 2**28
 """Numbers of targets that may be kept, when they are kept without having been asked for."""
@@ -37,7 +41,6 @@ class FittedOCD:
 
     Attributes:
         network: averaged weights, in eval mode.
-        form: what its codes mean.
         history: of the training.
         rho: lengths of overfitted changes of validation samples beside the predicted ones, ``(M, 2)``.
     """
@@ -45,14 +48,19 @@ class FittedOCD:
     problem: Problem
     settings: OCDSettings
     overfitter: Overfitter
-    form: Form
     network: HyperNetwork
     history: list[Record] = field(default_factory=list)
     rho: Tensor = field(default_factory=lambda: torch.empty(0, 2))
 
     @property
+    def form(self) -> Form:
+        """What the network's codes mean."""
+        return self.network.form
+
+    @property
     def parameters(self) -> int:
-        """Parameters of condition, encoder, denoiser and scale network, and of a network that makes features of outputs."""
+        """Parameters of condition, encoder, denoiser and scale network, of a learned basis, and of a network that makes
+        features of outputs."""
         features = self.problem.output_features
         return parameter_count(self.network) + (parameter_count(features) if isinstance(features, nn.Module) else 0)
 
@@ -162,6 +170,13 @@ def make_condition(
     return Condition(sizes, width, encoder, encoded, dropout)
 
 
+def small_output(problem: Problem) -> int:
+    """Numbers of a sample's output where it is a vector of at most :data:`LARGEST_OUTPUT`, else 0."""
+    output = problem.layer.trace(problem.train[0][:1].to(problem.device)).output
+    small = output.ndim <= 2 and output[0].numel() <= LARGEST_OUTPUT and output.is_floating_point()
+    return output[0].numel() if small else 0
+
+
 def source(
     problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form
 ) -> tuple[Callable[[], Targets], Targets]:
@@ -221,7 +236,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     network = HyperNetwork(
         condition,
         unet or denoiser(form.size, width, settings.depth),
-        form.size,
+        copy.deepcopy(form),  # other fits begin at the same one
         schedule=NoiseSchedule.named(settings.schedule) if diffusion else None,
         scale=ScaleNetwork(width) if scaled else None,
         prediction=settings.prediction,
@@ -229,6 +244,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         scale_loss=settings.scale_loss,
         noise_draws=settings.noise_draws,
         task_draws=min(settings.task_draws, settings.noise_draws),
+        outputs=small_output(problem) if settings.task_weight and settings.auxiliary else 0,
+        auxiliary=settings.auxiliary,
     )
     try:
         network.calibrate(known)
@@ -239,10 +256,10 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     unit = _task_unit(problem, overfitter) / settings.task_weight if settings.task_weight else 1.0
 
     def losses(module: HyperNetwork, samples: Targets, noise: torch.Generator) -> dict[str, Tensor]:
-        through = through_base(problem.layer, problem.loss, form, samples.pieces, unit) if samples.pieces else None
+        through = Through(problem.layer, problem.loss, samples.pieces, unit) if samples.pieces else None
         return module.loss(samples, noise, through)
 
-    held = problem.validation(min(settings.val_samples, 512))
+    held = problem.validation(settings.val_samples)
     chance = problem.generator("validation")
     val = problem.remember(f"validation-{overfitter.keep_answers}", lambda: overfitter.bank(form, *held, chance, augment=False))
 
@@ -264,8 +281,9 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         how,
         lambda done, total: problem.progress("hypernetwork", done, total),
     )
+    best.head = None  # it has served
     rho = best.scales(val.take(slice(200)).to(problem.device)).cpu()
-    return FittedOCD(problem, settings, overfitter, form, best, history, rho)
+    return FittedOCD(problem, settings, overfitter, best, history, rho)
 
 
 def _unet(settings: PaperSettings, form: Form) -> UNet:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ocd_bench.engine.condition import Condition, Features
+from ocd_bench.engine.condition import AuxiliaryHead, Condition, Features
 from ocd_bench.engine.denoiser import Trunk, parameter_count
-from ocd_bench.engine.ocd import make_condition, make_overfitter
+from ocd_bench.engine.ocd import LARGEST_OUTPUT, make_condition, make_overfitter, small_output
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.engine.targets import Overfitter, Targets, join
@@ -17,16 +17,16 @@ from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.errors import NotApplicable
 from ocd_bench.seeds import derive
 
-LARGEST_OUTPUT = 1024
-"""Numbers per sample up to which an output is a small vector."""
-
 
 class PlainNetwork(nn.Module):
-    """What to add to the base's output ``(N, D)``, from the hypernetwork's condition and through its trunk."""
+    """What to add to the base's output ``(N, D)``, from the hypernetwork's condition and through its trunk.
 
-    def __init__(self, condition: Condition, trunk: Trunk) -> None:
+    Its auxiliary head is the hypernetwork's too.
+    """
+
+    def __init__(self, condition: Condition, trunk: Trunk, head: AuxiliaryHead | None) -> None:
         super().__init__()
-        self.condition, self.trunk = condition, trunk
+        self.condition, self.trunk, self.head = condition, trunk, head
 
     def forward(self, features: Features, inputs: Tensor | None) -> Tensor:
         return self.trunk(self.condition(features, inputs))
@@ -63,11 +63,11 @@ def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
     cuda = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(derive(problem.seed, "weights"))
-        output = problem.layer.trace(inputs[:1].to(problem.device)).output
-        if output.ndim > 2 or output[0].numel() > LARGEST_OUTPUT or not output.is_floating_point():
+        size = small_output(problem)
+        if not size:
             raise NotApplicable(
-                f"the output of a sample has shape {tuple(output.shape[1:])}, not that of a vector of at most {LARGEST_OUTPUT} "
-                "numbers: no plain network of the hypernetwork's size gives it"
+                f"the output of a sample is not a vector of at most {LARGEST_OUTPUT} numbers: no plain network of the "
+                "hypernetwork's size gives it"
             )
         encoder = problem.encoder() if settings.input_encoder else None
         encoder = None if encoder is None else encoder.to(problem.device)
@@ -75,8 +75,9 @@ def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
         pilot = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
         known = _describe(overfitter, *overfitter.change(inputs[pilot], targets[pilot], problem.generator("pilot")))
         condition = make_condition(overfitter, encoder, settings.width, known, settings.dropout)
-        network = PlainNetwork(condition, Trunk(output[0].numel(), settings.width, settings.depth)).to(problem.device)
-        condition.calibrate(known.features)
+        head = AuxiliaryHead(settings.width, size) if settings.auxiliary else None
+        network = PlainNetwork(condition, Trunk(size, settings.width, settings.depth), head).to(problem.device)
+        condition.calibrate(known.features, known.inputs)
         return _train(problem, settings, overfitter, network)
 
 
@@ -89,10 +90,13 @@ def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, netw
         chosen = next(indices)
         x, y = overfitter.change(inputs[chosen], targets[chosen], changes)
         known = _describe(overfitter, x, y)
-        output = known.code + module(known.features, known.inputs).reshape(known.code.shape)
-        return {"task": problem.loss(output, y.to(problem.device)).mean()}
+        e, y = module.condition(known.features, known.inputs), y.to(problem.device)
+        found = {"task": problem.loss(known.code + module.trunk(e).reshape(known.code.shape), y).mean()}
+        if module.head is not None:
+            found["auxiliary"] = settings.auxiliary * problem.loss(module.head(e).reshape(known.code.shape), y).mean()
+        return found
 
-    held, answers = problem.validation(min(settings.val_samples, 512))
+    held, answers = problem.validation(settings.val_samples)
 
     def validate(module: PlainNetwork) -> float:
         fitted = FittedPlain(problem, overfitter, module, [])
@@ -101,6 +105,7 @@ def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, netw
 
     how = Training.of(settings)
     best, history = train(network, loss, validate, how, lambda done, total: problem.progress("capacity", done, total))
+    best.head = None  # it has served
     return FittedPlain(problem, overfitter, best, history)
 
 

@@ -15,9 +15,10 @@ class OCDSettings:
 
     Attributes:
         overfit_optimizer, overfit_lr, overfit_steps: how each sample is overfitted (``sgd`` or ``adam``).
-        form: what of ΔW is predicted: ``full``, ``rank-one``, ``basis``, ``input-basis``, or ``auto``: rank one where the layer
-            sees one position per sample, else the shortest code that keeps the oracle's gain.
-        basis: components of ``basis``, or rank of ``input-basis``, where such a form is asked for by name.
+        form: what of ΔW is predicted: ``full``, ``rank-one``, ``basis``, ``learned`` (a basis trained with the hypernetwork),
+            ``input-basis``, or ``auto``: rank one where the layer sees one position per sample, else the shortest code that
+            keeps the oracle's gain.
+        basis: components of ``basis`` and ``learned``, or rank of ``input-basis``, where such a form is asked for by name.
         steps, batch_size, lr, weight_decay, lr_schedule, ema: training by AdamW (``cosine`` or ``constant`` after a warm-up)
             and the decay of the averaged weights, which are the ones used.
         evaluations: how often in training the validation loss is taken; the best weights are kept. 1: the last are.
@@ -28,6 +29,8 @@ class OCDSettings:
         noise_draws: noise levels per sample and training step; they share the encoding of the sample.
         task_weight: weight of the task's own loss of predicted changes, taken through the base, in units of what overfitting
             gains; 0: the hypernetwork only imitates overfitted changes, as in the paper.
+        auxiliary: weight, beside ``task_weight``, of the loss of an answer read straight off the condition, where the answer is
+            a small vector: it teaches the condition, and is not used afterwards; 0: none.
         task_draws, task_batch: how many noise levels, and of targets made beforehand how many samples of a batch (0: all), are
             run through the base.
         width, depth, dropout: of the hypernetwork; dropout is that of the condition.
@@ -57,6 +60,7 @@ class OCDSettings:
     sampling_steps: int = 10
     noise_draws: int = 4
     task_weight: float = 1.0
+    auxiliary: float = 1.0
     task_draws: int = 1
     task_batch: int = 0
     width: int = 256
@@ -78,7 +82,7 @@ class OCDSettings:
     def __post_init__(self) -> None:
         choices = {
             "overfit_optimizer": ("sgd", "adam"),
-            "form": ("auto", "full", "rank-one", "basis", "input-basis"),
+            "form": ("auto", "full", "rank-one", "basis", "learned", "input-basis"),
             "lr_schedule": ("cosine", "constant"),
             "schedule": ("cosine", "code", "paper"),
             "prediction": ("v", "epsilon", "x0"),
@@ -105,7 +109,7 @@ class OCDSettings:
         for key in ("overfit_lr", "lr"):
             if not getattr(self, key) > 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected more than 0")
-        for key in ("passes", "weight_decay", "task_weight", "task_batch"):
+        for key in ("passes", "weight_decay", "task_weight", "auxiliary", "task_batch"):
             if getattr(self, key) < 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more")
         for key in ("ema", "dropout"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ocd_bench.engine.condition import features
 from ocd_bench.engine.deltas import Delta, concatenate
-from ocd_bench.engine.forms import BasisForm, Form, FullForm, InputBasisForm, RankOneForm, choose_form
+from ocd_bench.engine.forms import BasisForm, Form, FullForm, InputBasisForm, LearnedBasisForm, RankOneForm, choose_form
 from ocd_bench.engine.layer import TargetLayer, Trace
 from ocd_bench.engine.overfit import Loss, Overfit, overfit
 from ocd_bench.errors import UsageError
@@ -246,9 +246,10 @@ def pick_form(
     chosen = torch.randperm(len(inputs), generator=generator)[:limit]
     x, y = overfitter.change(inputs[chosen], targets[chosen], generator)
     pieces = list(overfitter.deltas(x, y))
-    if name == "basis":
+    if name in ("basis", "learned"):
         fitted = concatenate([delta for _, _, delta in pieces])
-        return BasisForm.fit(fitted, min(basis, len(fitted), shape[0] * shape[1])).to(overfitter.device)
+        kind = BasisForm if name == "basis" else LearnedBasisForm
+        return kind.fit(fitted, min(basis, len(fitted), shape[0] * shape[1])).to(overfitter.device)
     trace, y, delta = pieces[0]
     held = max(1, len(trace) // 4)
     fitted = concatenate([delta.take(slice(held, None)), *(other for _, _, other in pieces[1:])])

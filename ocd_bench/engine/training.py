@@ -96,8 +96,8 @@ def train(
     history: list[Record] = []
     network.train()
     for step in range(1, how.steps + 1):
-        parts = loss(network)
         optimizer.zero_grad(set_to_none=True)
+        parts = loss(network)  # may itself leave gradients behind, see engine/through.py
         torch.stack(list(parts.values())).sum().backward()
         for group in filter(None, groups):  # each on its own: a wild scale loss must not slow the denoiser down
             nn.utils.clip_grad_norm_(group, 1.0)
