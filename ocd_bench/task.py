@@ -184,6 +184,12 @@ class Task:
         """The output as features ``(N, D)`` for the condition; default: flattened."""
         return output.flatten(1)
 
+    def signature(self, inputs: torch.Tensor) -> torch.Tensor | None:
+        """Plain numbers ``(N, D)`` of inputs by which samples unlike those of training are told: OCD leaves the base as it is
+        for them (``ocd.gate``). They should vary with what a shift may change (level, spectrum), not with what the sample
+        says. None (default): no sample is ever taken for a stranger."""
+        return None
+
     def output_picture(self, output: torch.Tensor) -> torch.Tensor | None:
         """An output that is a picture or a spectrogram as ``(N, C, H, W)``, C = 1 or 3, values in [0, 1]: the paper's method
         (``ocd-paper``) passes such outputs through VGG11; None where outputs are neither."""

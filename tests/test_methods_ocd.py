@@ -22,10 +22,10 @@ METHODS = {method.name: method for method in (*ocd.METHODS, *controls.METHODS)}
 
 def test_the_methods_and_their_sections():
     assert list(METHODS) == [
-        "ocd", "ocd-x5", "ocd-imitate", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper", "ocd-paper-x5",
-        "ocd-random", "capacity",
+        "ocd", "ocd-x5", "ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper",
+        "ocd-paper-x5", "ocd-random", "capacity",
     ]  # fmt: skip
-    paper, named = {"ocd-paper", "ocd-paper-x5"}, {"ocd-imitate", "ocd-noscale", "ocd-layer2"}
+    paper, named = {"ocd-paper", "ocd-paper-x5"}, {"ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-layer2"}
     assert {name for name, method in METHODS.items() if method.section != "ocd"} == paper
     assert {name for name, method in METHODS.items() if not method.default} == named | paper
     assert all(method.description and "\n" not in method.description for method in METHODS.values())
@@ -36,6 +36,10 @@ def test_the_methods_and_their_sections():
 @pytest.mark.parametrize("name", METHODS)
 def test_predicts_in_the_task_s_form_whatever_the_batches(task, name):
     context = make_context(task, settings={**SETTINGS, "ocd": replace(FEW, gains=(1.0,))})
+    if name == "ocd-gated" and task.name == "toy-values":
+        with pytest.raises(NotApplicable, match=r"Task\.signature"):
+            METHODS[name].fit(context)
+        return
     before = {key: value.clone() for key, value in context.base.state_dict().items()}
     predictor = METHODS[name].fit(context)
     x = held_out(task).inputs
@@ -52,6 +56,18 @@ def test_predicts_in_the_task_s_form_whatever_the_batches(task, name):
     assert not context.base.training
     assert predictor.detail["gain"] == 1
     assert not torch.allclose(whole.softmax(-1), expected.softmax(-1), atol=1e-7) or task.name == "toy-values"
+
+
+@pytest.mark.parametrize("name", ["ocd-gated", "capacity"])
+def test_a_stranger_keeps_the_base_s_weights_where_there_is_a_gate(name):
+    few = replace(FEW, gains=(1.0,), gate=0.99 if name == "capacity" else 0.0)
+    context = make_context(ToyClasses(), settings={"ocd": few})
+    predictor = METHODS[name].fit(context)
+    x = held_out(context.task).inputs
+    strange = torch.cat([x[:20], 30 + 5 * x[:20]])
+    found, base = predictor(strange), context.base(strange)
+    assert torch.equal(found[20:], base[20:])
+    assert bool((found[:20] - base[:20]).abs().sum(1).gt(0).sum() >= 15)
 
 
 def test_gain_zero_is_the_base_itself():

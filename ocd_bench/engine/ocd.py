@@ -14,6 +14,7 @@ from ocd_bench.engine.deltas import Delta
 from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
 from ocd_bench.engine.forms import Form
 from ocd_bench.engine.gain import Gain, gain_on_validation
+from ocd_bench.engine.gate import Gate, factors
 from ocd_bench.engine.hypernetwork import HyperNetwork
 from ocd_bench.engine.layer import Trace
 from ocd_bench.engine.overfit import Overfit
@@ -42,6 +43,7 @@ class FittedOCD:
     Attributes:
         network: averaged weights, in eval mode.
         history: of the training.
+        gate: leaves the base as it is for strangers; None: there are none.
         rho: lengths of overfitted changes of validation samples beside the predicted ones, ``(M, 2)``.
     """
 
@@ -49,6 +51,7 @@ class FittedOCD:
     settings: OCDSettings
     overfitter: Overfitter
     network: HyperNetwork
+    gate: Gate | None = None
     history: list[Record] = field(default_factory=list)
     rho: Tensor = field(default_factory=lambda: torch.empty(0, 2))
 
@@ -91,7 +94,10 @@ class FittedOCD:
         random: bool = False,
         purpose: str = "test",
     ) -> list[Tensor]:
-        """Combined outputs ``(N, ...)`` of ``draws`` draws, for each of ``gains`` (0: the base); see :meth:`draw`."""
+        """Combined outputs ``(N, ...)`` of ``draws`` draws, for each of ``gains`` (0: the base); see :meth:`draw`.
+
+        Strangers get the base's, whatever the gain.
+        """
         rows = self.overfitter.rows(inputs)
         found: list[list[Tensor]] = [[] for _ in gains]
         for begin in range(0, len(inputs), rows):
@@ -101,7 +107,7 @@ class FittedOCD:
                 if gain == 0:
                     parts.append(trace.output)
                     continue
-                factor = torch.full((len(trace),), gain, device=trace.output.device)
+                factor = gain * factors(self.gate, self.problem, trace.inputs, trace.output.device)
                 drawn = [self.problem.layer.forward(trace, delta.scaled(factor)) for delta in deltas]
                 parts.append(drawn[0] if draws == 1 else self.problem.combine(torch.stack(drawn)))
         return [torch.cat(parts) for parts in found]
@@ -283,7 +289,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     )
     best.head = None  # it has served
     rho = best.scales(val.take(slice(200)).to(problem.device)).cpu()
-    return FittedOCD(problem, settings, overfitter, best, history, rho)
+    return FittedOCD(problem, settings, overfitter, best, None, history, rho)
 
 
 def _unet(settings: PaperSettings, form: Form) -> UNet:

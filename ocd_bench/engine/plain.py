@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ocd_bench.engine.condition import AuxiliaryHead, Condition, Features
 from ocd_bench.engine.denoiser import Trunk, parameter_count
+from ocd_bench.engine.gate import Gate, factors, gate_of
 from ocd_bench.engine.ocd import LARGEST_OUTPUT, make_condition, make_overfitter, small_output
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
@@ -37,15 +38,18 @@ class FittedPlain:
 
     def __init__(self, problem: Problem, overfitter: Overfitter, network: PlainNetwork, history: list[Record]) -> None:
         self.problem, self.overfitter, self.network, self.history = problem, overfitter, network, history
+        self.gate: Gate | None = None
         self.parameters = parameter_count(network)
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor, gains: Sequence[float]) -> list[Tensor]:
-        """Base output plus each gain times the network's, ``(N, ...)``."""
+        """Base output plus each gain times the network's, ``(N, ...)``; strangers get the base's, as from the hypernetwork."""
         found: list[list[Tensor]] = [[] for _ in gains]
         for piece in inputs.split(self.overfitter.rows(inputs)):
             trace = self.problem.layer.trace(piece.to(self.problem.device))
-            more = self.network(self.overfitter.describe(trace), trace.inputs).reshape(trace.output.shape)
+            more = self.network(self.overfitter.describe(trace), trace.inputs)
+            more = more * factors(self.gate, self.problem, trace.inputs, trace.output.device)[:, None]
+            more = more.reshape(trace.output.shape)
             for gain, parts in zip(gains, found, strict=True):
                 parts.append(trace.output + gain * more)
         return [torch.cat(parts) for parts in found]
@@ -106,7 +110,9 @@ def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, netw
     how = Training.of(settings)
     best, history = train(network, loss, validate, how, lambda done, total: problem.progress("capacity", done, total))
     best.head = None  # it has served
-    return FittedPlain(problem, overfitter, best, history)
+    fitted = FittedPlain(problem, overfitter, best, history)
+    fitted.gate = gate_of(problem, settings.gate)
+    return fitted
 
 
 def _describe(overfitter: Overfitter, inputs: Tensor, targets: Tensor) -> Targets:

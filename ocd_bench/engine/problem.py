@@ -47,6 +47,7 @@ class Problem:
         device: of the base and of what is trained.
         augment, subsample, excerpt: changes of samples on the CPU; None for none. An excerpt is smaller still than a subsample.
         output_features: the output as features ``(N, D)``.
+        signature: numbers ``(N, D)`` of inputs by which a stranger is told; None: no sample counts as one.
         encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. One without parameters is a fixed feature.
         quality: what else a choice on validation samples must not make worse; None for nothing.
         combine: how the outputs of several draws become one.
@@ -65,6 +66,7 @@ class Problem:
     subsample: Change | None = None
     excerpt: Change | None = None
     output_features: Callable[[Tensor], Tensor] = flat
+    signature: Callable[[Tensor], Tensor] | None = None
     encoder: Callable[[], nn.Module | None] = lambda: None
     quality: Quality | None = None
     combine: Combine = lambda outputs: outputs.mean(0)

@@ -37,6 +37,8 @@ class OCDSettings:
         conditions: what of I(x) the hypernetwork is told: ``input`` and ``activation`` of the layer, ``output`` of the model.
         input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
         augment: whether training samples are augmented (``Task.augment``).
+        gate: 0: none; else the share of the validation samples that must pass for samples of their kind, say 0.99. Others are
+            strangers and keep the base's weights, where the task can tell them (``Task.signature``).
         scale_loss: ``log``, squared error of log rho, or ``db``, the published one.
         gains: factors of ΔW to choose from on validation samples; 0 is the base. A single one is taken unseen.
         val_samples: at most so many validation samples are looked at.
@@ -69,6 +71,7 @@ class OCDSettings:
     conditions: tuple[str, ...] = ("input", "activation", "output")
     input_encoder: bool = True
     augment: bool = True
+    gate: float = 0.0
     scale_loss: str = "log"
     gains: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     val_samples: int = 2000
@@ -115,6 +118,8 @@ class OCDSettings:
         for key in ("ema", "dropout"):
             if not 0 <= getattr(self, key) < 1:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more, and less than 1")
+        if not 0 <= self.gate <= 1:
+            raise UsageError(f"setting {self.section}.gate={self.gate}: expected 0 to 1")
         if unknown := set(self.conditions) - {"input", "activation", "output"}:
             raise UsageError(
                 f"setting {self.section}.conditions={','.join(self.conditions)}: {sorted(unknown)[0]!r} is none of input, "

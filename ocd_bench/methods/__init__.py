@@ -16,6 +16,7 @@ ORDER = (
     "ocd",
     "ocd-x5",
     "ocd-imitate",
+    "ocd-gated",
     "ocd-noscale",
     "ocd-nn",
     "ocd-layer2",

@@ -11,6 +11,7 @@ import torch
 
 from ocd_bench.checkpoint import find_checkpoint
 from ocd_bench.engine.gain import Gain, gain_on_validation
+from ocd_bench.engine.gate import gate_of
 from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.nearest import Nearest
 from ocd_bench.engine.ocd import FittedOCD, fit
@@ -45,6 +46,7 @@ def problem_of(context: Context, layer: str, method: str = "ocd") -> Problem:
         subsample=own("subsample"),
         excerpt=own("excerpt"),
         output_features=task.encode_output,
+        signature=own("signature"),
         encoder=lambda: task.encode_input(context.splits, context.request),
         quality=quality_of(task),
         combine=task.ensemble,
@@ -113,6 +115,7 @@ class OCD(Method):
     scaled = True
     random = False
     imitates = False
+    gate = 0.0
 
     def layer(self, context: Context) -> str:
         """The layer to change."""
@@ -135,7 +138,11 @@ class OCD(Method):
         key = f"ocd-fit-{self.section}-{layer}-{self.diffusion}-{scaled}-{settings.task_weight > 0}"
         build = lambda: fit(self.problem(context, layer), settings, diffusion=self.diffusion, scaled=scaled)  # noqa: E731
         fitted = context.shared(key, build)
-        gain = context.shared(f"{key}-gain-{self.draws}", lambda: fitted.choose_gain(self.draws))
+        share = settings.gate or self.gate
+        if share:
+            gate = context.shared(f"ocd-gate-{share}", lambda: gate_of(fitted.problem, share))
+            fitted = replace(fitted, gate=gate)
+        gain = context.shared(f"{key}-gain-{self.draws}-{share}", lambda: fitted.choose_gain(self.draws))
         return OCDPredictor(fitted, gain, self.draws, self.random)
 
 
@@ -166,6 +173,20 @@ class OCDImitate(OCD):
     description = "ocd without the task's loss in its training: imitation of overfitted changes alone"
     default = False
     imitates = True
+
+
+class OCDGated(OCD):
+    """Leaves the base as it is for samples whose signature is unlike that of training samples (``Task.signature``)."""
+
+    name = "ocd-gated"
+    description = "ocd, but samples unlike those of training keep the base's weights"
+    default = False
+    gate = 0.99
+
+    def fit(self, context: Context) -> OCDPredictor:
+        if self.problem(context, self.layer(context)).signature is None:
+            raise NotApplicable("the task names no numbers by which a stranger is told (Task.signature)")
+        return super().fit(context)
 
 
 class OCDRegress(OCD):
@@ -285,6 +306,6 @@ class OCDNearest(Method):
 
 
 METHODS = [
-    OCD(), OCDEnsemble(), OCDImitate(), OCDNoScale(), OCDNearest(), OCDSecondLayer(), OCDRegress(),
+    OCD(), OCDEnsemble(), OCDImitate(), OCDGated(), OCDNoScale(), OCDNearest(), OCDSecondLayer(), OCDRegress(),
     OCDPaper(), OCDPaperEnsemble(),
 ]  # fmt: skip

@@ -66,11 +66,12 @@ class Images(Task):
             "base.lr": 2e-3,
             "base.batch_size": 64,
             "base.augment": True,
-            "ocd.steps": 1500,
+            "ocd.steps": 2500,
             "ocd.lr": 2e-3,
             "ocd.depth": 2,
             "ocd.noise_draws": 2,
-            "ocd.sampling_steps": 4,
+            "ocd.sampling_steps": 1,
+            "ocd.evaluations": 5,
             "ocd.task_weight": 4.0,
         },
         "paper": {"base.epochs": 50, "base.lr": 2e-3, "base.batch_size": 64, "base.augment": True},
@@ -131,6 +132,12 @@ class Images(Task):
 
     def logits(self, output: torch.Tensor) -> torch.Tensor:
         return output
+
+    def signature(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Level, contrast and texture of pictures, see :func:`ocd_bench_images.signature.signature`."""
+        from ocd_bench_images.signature import signature
+
+        return signature(inputs)
 
     # -- the hypernetwork's side --------------------------------------------------------------------------------------
     def augment(

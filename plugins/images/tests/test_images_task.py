@@ -152,3 +152,22 @@ def test_cifar10_of_class_folder_zips():
     assert splits.note == "200 of 45,000 training samples, 100 of 10,000 test samples"
     assert splits.extras["classes"][:2] == ("airplane", "automobile")
     assert len(splits.test.targets[:50].unique()) > 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_signature_tells_blur_noise_and_light_from_a_turned_picture(channels):
+    from ocd_bench_images.corruptions import corrupt
+    from ocd_bench_images.signature import signature
+
+    chance = torch.Generator().manual_seed(0)
+    pictures = torch.zeros(6, channels, 28, 28)
+    for number in range(6):
+        pictures[number, :, 6 + number : 10 + number, 5:22] = 0.9
+    plain = signature(pictures)
+    assert plain.shape == (6, 15)
+    assert plain.isfinite().all()
+    turned = signature(pictures.transpose(2, 3))
+    torch.testing.assert_close(turned, plain, rtol=1e-3, atol=1e-2)
+    for kind in ("gaussian_blur", "gaussian_noise", "contrast", "brightness"):
+        other = signature(corrupt(pictures, kind, 3, chance))
+        assert float((other - plain).abs().max(1).values.min()) > 0.1, kind

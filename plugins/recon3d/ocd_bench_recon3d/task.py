@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 OVERFIT = {
-    "ocd.form": "basis",
+    "ocd.form": "learned",
     "ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1,
     "ocd_paper.overfit_lr": 5e-3, "ocd_paper.overfit_steps": 10, "ocd_paper.passes": 1,
 }  # fmt: skip
@@ -96,13 +96,14 @@ class Recon3D(ocd_bench.Task):
             "run.batch_size": 1,
             "select.samples": 2,
             "select.draws": 20,
-            "ocd.steps": 1000,
+            "ocd.steps": 500,
             "ocd.batch_size": 16,
             "ocd.lr": 2e-3,
             "ocd.depth": 2,
             "ocd.noise_draws": 2,
-            "ocd.sampling_steps": 4,
-            "ocd.task_weight": 3.0,
+            "ocd.sampling_steps": 1,
+            "ocd.evaluations": 5,
+            "ocd.task_weight": 30.0,
             "ocd.task_batch": 8,
         },
         "paper": {
