@@ -49,6 +49,11 @@ def test_the_neighbour_is_the_nearest_in_standardised_features():
     torch.testing.assert_close(nearest.outputs(x, (1.0,))[0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_neighbours_are_near_in_all_of_ix_whatever_the_hypernetwork_is_told():
+    table = Nearest(problem(), QUICK).table
+    assert torch.equal(Nearest(problem(), replace(QUICK, conditions=())).table, table)
+
+
 def test_only_features_that_need_no_training_join_in():
     size = Nearest(problem(), QUICK).table.shape[1]
     assert Nearest(problem(encoder=lambda: nn.Flatten()), QUICK).table.shape[1] == size + 6

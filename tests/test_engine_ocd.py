@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,17 @@ def compare(fitted: FittedOCD) -> tuple[torch.Tensor, float, float, float]:
     cosine = nn.functional.cosine_similarity(drawn.matrix().flatten(1), own.matrix().flatten(1))
     means = (float(losses(layer, trace, y, loss, delta).mean()) for delta in (None, own, drawn))
     return cosine, *means
+
+
+def memory(shared: dict) -> Callable:
+    """What ``Problem.remember`` is in a run."""
+
+    def remember(name: str, build: Callable):
+        if name not in shared:
+            shared[name] = build()
+        return shared[name]
+
+    return remember
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +98,7 @@ def test_the_auxiliary_head_teaches_the_condition_alone():
 
 def test_a_learned_basis_is_trained_where_the_task_is_and_every_fit_begins_anew():
     shared = {}
-    task = problem("conv", count=32, picture=True, remember=lambda name, build: shared.setdefault(name, build()))
+    task = problem("conv", count=32, picture=True, remember=memory(shared))
     settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=20, form="learned", basis=6)
     fitted, still = (fit(task, replace(settings, task_weight=weight)) for weight in (1.0, 0.0))
     assert torch.equal(shared["form"].directions, shared["form"].basis)
@@ -258,3 +270,25 @@ def test_settings_that_make_no_sense_are_refused(change, message):
 def test_a_unet_that_cannot_be_built_is_refused(change, message):
     with pytest.raises(UsageError, match=message):
         PaperSettings(**change)
+
+
+def test_a_basis_named_is_found_in_the_changes_made_beforehand(monkeypatch):
+    """And every sample is overfitted once, whoever is fitted first."""
+    import ocd_bench.engine.targets as targets_module
+
+    counts = []
+    original = targets_module.overfit
+    monkeypatch.setattr(
+        targets_module, "overfit", lambda layer, trace, *rest: counts.append(len(trace)) or original(layer, trace, *rest)
+    )
+    shared = {}
+    task = problem("conv", count=32, picture=True, remember=memory(shared))
+    settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=2, form="basis", basis=6, passes=1)
+    fit(task, settings)
+    fitted = fit(task, settings, diffusion=False)
+    assert sum(counts) == 64  # 32 training samples, and as many for validation: none a second time
+    whole = shared["whole-False"].code
+    expected = torch.linalg.svd(whole.double(), full_matrices=False).Vh[:6]
+    torch.testing.assert_close(
+        (fitted.form.basis.flatten(1).double() @ expected.T).abs(), torch.eye(6).double(), atol=1e-3, rtol=0
+    )

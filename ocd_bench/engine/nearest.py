@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ocd_bench.engine.deltas import concatenate
 from ocd_bench.engine.denoiser import parameter_count
 from ocd_bench.engine.ocd import make_overfitter
 from ocd_bench.engine.problem import Problem
-from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.settings import CONDITIONS, OCDSettings
 
 
 class Nearest:
@@ -32,6 +33,7 @@ class Nearest:
         encoder = problem.encoder() if settings.input_encoder else None
         if encoder is not None and parameter_count(encoder) > 0:
             encoder = None
+        settings = replace(settings, conditions=CONDITIONS)  # whatever the hypernetwork is told, neighbours are near in I(x)
         self.problem = problem
         self.overfitter = make_overfitter(problem, settings, None if encoder is None else encoder.to(problem.device).eval())
         self.inputs, self.targets = problem.train

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ocd_bench.engine.condition import Condition, flat
 from ocd_bench.engine.deltas import Delta
 from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
-from ocd_bench.engine.forms import Form
+from ocd_bench.engine.forms import Form, FullForm
 from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.gate import Gate, factors
 from ocd_bench.engine.hypernetwork import HyperNetwork
@@ -22,7 +22,7 @@ from ocd_bench.engine.problem import NoiseStream, Problem
 from ocd_bench.engine.scale import ScaleNetwork
 from ocd_bench.engine.schedule import NoiseSchedule
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
-from ocd_bench.engine.targets import Overfitter, Targets, pick_form
+from ocd_bench.engine.targets import BASES, Overfitter, Targets, basis_codes, basis_of, pick_form
 from ocd_bench.engine.through import Through, overfitting_gains
 from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.engine.unet import UNet
@@ -183,22 +183,38 @@ def small_output(problem: Problem) -> int:
     return output[0].numel() if small else 0
 
 
+def whole_bank(problem: Problem, settings: OCDSettings, overfitter: Overfitter) -> Targets | None:
+    """Targets made beforehand whose codes are ΔW itself, for a basis to be found in; None if no such form is asked for by name,
+    or they are too many."""
+    shape, count = overfitter.layer.shape, settings.passes * len(problem.train[0])
+    if settings.form not in BASES or not 0 < count * shape[0] * shape[1] <= BANK_LIMIT:
+        return None
+    return problem.remember(f"whole-{overfitter.keep_answers}", lambda: _bank(problem, settings, overfitter, FullForm(shape)))
+
+
+def _bank(problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form) -> Targets:
+    def told(done: int, total: int) -> None:
+        problem.progress("overfit", done, total)
+
+    return overfitter.bank(form, *problem.train, problem.generator("targets"), max(1, settings.passes), progress=told)
+
+
 def source(
-    problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form
+    problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form, whole: Targets | None = None
 ) -> tuple[Callable[[], Targets], Targets]:
-    """Training batches, and the targets to take statistics from: made beforehand or batch by batch, see ``passes``."""
+    """Training batches, and the targets to take statistics from: made beforehand or batch by batch, see ``passes``.
+
+    Args:
+        whole: see :func:`whole_bank`.
+    """
     inputs, targets = problem.train
     indices = shuffled(len(inputs) * max(1, settings.passes), settings.batch_size, problem.generator("order"))
     changes = problem.generator("augment")
     if settings.passes or _better_beforehand(problem, settings, overfitter, form):
-
-        def told(done: int, total: int) -> None:
-            problem.progress("overfit", done, total)
-
-        passes = max(1, settings.passes)
-        bank = problem.remember(
-            f"targets-{overfitter.keep_answers}", lambda: overfitter.bank(form, inputs, targets, changes, passes, progress=told)
-        )
+        if whole is None:
+            bank = problem.remember(f"targets-{overfitter.keep_answers}", lambda: _bank(problem, settings, overfitter, form))
+        else:
+            bank = replace(whole, code=basis_codes(form, whole.code))
 
         def known() -> Targets:
             chosen = bank.take(next(indices)).to(problem.device)
@@ -229,10 +245,15 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     encoder = problem.encoder() if settings.input_encoder else None
     encoder = None if encoder is None else encoder.to(problem.device)
     overfitter = make_overfitter(problem, settings, encoder)
-    inputs, targets = problem.train
+    whole = whole_bank(problem, settings, overfitter)
     chance = problem.generator("form")
-    form = problem.remember("form", lambda: pick_form(settings.form, settings.basis, overfitter, inputs, targets, chance))
-    batch, known = source(problem, settings, overfitter, form)
+    if whole is None:
+        choose = lambda: pick_form(settings.form, settings.basis, overfitter, *problem.train, chance)  # noqa: E731
+    else:
+        codes = whole.code
+        choose = lambda: basis_of(settings.form, settings.basis, codes, overfitter, chance)  # noqa: E731
+    form = problem.remember("form", choose)
+    batch, known = source(problem, settings, overfitter, form, whole)
 
     unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
     width = settings.width if unet is None else unet.width

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 from ocd_bench.errors import UsageError
 
+CONDITIONS = ("input", "activation", "output")
+"""I(x) by its parts."""
+
 
 @dataclass(frozen=True)
 class OCDSettings:
@@ -68,7 +71,7 @@ class OCDSettings:
     width: int = 256
     depth: int = 3
     dropout: float = 0.0
-    conditions: tuple[str, ...] = ("input", "activation", "output")
+    conditions: tuple[str, ...] = CONDITIONS
     input_encoder: bool = True
     augment: bool = True
     gate: float = 0.0
@@ -120,7 +123,7 @@ class OCDSettings:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more, and less than 1")
         if not 0 <= self.gate <= 1:
             raise UsageError(f"setting {self.section}.gate={self.gate}: expected 0 to 1")
-        if unknown := set(self.conditions) - {"input", "activation", "output"}:
+        if unknown := set(self.conditions) - set(CONDITIONS):
             raise UsageError(
                 f"setting {self.section}.conditions={','.join(self.conditions)}: {sorted(unknown)[0]!r} is none of input, "
                 "activation, output"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ocd_bench.engine.condition import features
-from ocd_bench.engine.deltas import Delta, concatenate
+from ocd_bench.engine.deltas import Delta, Full, concatenate
 from ocd_bench.engine.forms import BasisForm, Form, FullForm, InputBasisForm, LearnedBasisForm, RankOneForm, choose_form
 from ocd_bench.engine.layer import TargetLayer, Trace
 from ocd_bench.engine.overfit import Loss, Overfit, overfit
@@ -17,6 +17,12 @@ from ocd_bench.errors import UsageError
 
 Change = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Function of inputs, targets and a CPU generator giving other inputs and targets (augmentation, subsampling)."""
+
+BASES = ("basis", "learned")
+"""Forms by name that are fitted to overfitted ΔW's."""
+
+FITTED = 256
+"""Overfitted ΔW's that a form is fitted to, at most."""
 
 BUDGET = 2**26
 """Numbers (not bytes) that one chunk's positions and weight changes may take."""
@@ -227,7 +233,8 @@ def pick_form(
 ) -> Form:
     """The form of that name, fitted to training samples where it needs fitting; see ``OCDSettings.form`` for ``auto``.
 
-    Up to 256 samples are overfitted: principal directions come from three quarters of them, and the choice is made by the rest.
+    Up to :data:`FITTED` samples are overfitted: principal directions come from three quarters of them, and the choice is made
+    by the rest.
 
     Raises:
         UsageError: if a form asked for by name cannot be used with the layer.
@@ -242,20 +249,37 @@ def pick_form(
         return _usable(RankOneForm(shape), trace).to(overfitter.device)
     if name == "input-basis":
         return _usable(InputBasisForm(shape, min(basis, shape[1])), trace).to(overfitter.device)
-    limit = max(2, min(256, BUDGET // (shape[0] * shape[1]), max(64, 8 * overfitter.rows(first))))
+    limit = max(2, min(FITTED, BUDGET // (shape[0] * shape[1]), max(64, 8 * overfitter.rows(first))))
     chosen = torch.randperm(len(inputs), generator=generator)[:limit]
     x, y = overfitter.change(inputs[chosen], targets[chosen], generator)
     pieces = list(overfitter.deltas(x, y))
-    if name in ("basis", "learned"):
+    if name in BASES:
         fitted = concatenate([delta for _, _, delta in pieces])
-        kind = BasisForm if name == "basis" else LearnedBasisForm
-        return kind.fit(fitted, min(basis, len(fitted), shape[0] * shape[1])).to(overfitter.device)
+        return _basis(name, basis, fitted).to(overfitter.device)
     trace, y, delta = pieces[0]
     held = max(1, len(trace) // 4)
     fitted = concatenate([delta.take(slice(held, None)), *(other for _, _, other in pieces[1:])])
     trace = layer.trace(trace.inputs[:held])
     candidates = _candidates(trace, fitted, shape)
     return choose_form(layer, trace, y[:held], overfitter.loss, delta.take(slice(held)), candidates, tolerance=0.1).form
+
+
+def basis_of(name: str, basis: int, codes: Tensor, overfitter: Overfitter, generator: torch.Generator) -> Form:
+    """The basis of that name, fitted to at most :data:`FITTED` of known ΔW's ``(M, O x I)``."""
+    chosen = torch.randperm(len(codes), generator=generator)[:FITTED]
+    return _basis(name, basis, Full(codes[chosen].reshape(-1, *overfitter.layer.shape))).to(overfitter.device)
+
+
+def basis_codes(form: Form, codes: Tensor) -> Tensor:
+    """Known ΔW's ``(M, O x I)`` as codes of a basis."""
+    assert isinstance(form, BasisForm)
+    return codes @ form.basis.flatten(1).T.to(codes)
+
+
+def _basis(name: str, basis: int, fitted: Delta) -> BasisForm:
+    outputs, columns = fitted.shape
+    kind = BasisForm if name == "basis" else LearnedBasisForm
+    return kind.fit(fitted, min(basis, len(fitted), outputs * columns))
 
 
 def _candidates(trace: Trace, fitted: Delta, shape: tuple[int, int]) -> list[Form]:
