@@ -40,10 +40,10 @@ class Tabular(Task):
         # what the base makes of a row it learns them sooner still; so it is told of the row alone. One step of sampling: the
         # loss of a value is least at the mean of what is likely, not at a draw.
         "default": {
-            "base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512, "ocd.width": 128,
+            "base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512, "ocd.overfit_lr": 0.05, "ocd.width": 128,
             "ocd.depth": 2, "ocd.noise_draws": 4, "ocd.task_draws": 4, "ocd.task_weight": 1000.0, "ocd.sampling_steps": 1,
-            "ocd.conditions": (), "ocd.steps": 1000, "ocd.batch_size": 256, "ocd.lr": 2e-3, "ocd.evaluations": 20,
-            "ocd.ema": 0.99, "ocd.dropout": 0.2,
+            "ocd.conditions": (), "ocd.steps": 1200, "ocd.batch_size": 256, "ocd.lr": 2e-3, "ocd.evaluations": 20,
+            "ocd.ema": 0.99, "ocd.dropout": 0.1,
         },
         "paper": {"base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512},
     }  # fmt: skip
