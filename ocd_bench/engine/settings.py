@@ -28,7 +28,8 @@ class OCDSettings:
         passes: overfit every training sample so many times beforehand, each time with other augmentation and subsample, and
             train on these; 0: anew for every batch, or one pass where nothing is random or a batch exceeds the memory.
         schedule, prediction, sampling_steps: of the diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``;
-            DDIM steps.
+            DDIM steps. One step gives what the task's loss has trained; more of them draw from the overfitted changes' own
+            spread.
         noise_draws: noise levels per sample and training step; they share the encoding of the sample.
         task_weight: weight of the task's own loss of predicted changes, taken through the base, in units of what overfitting
             gains; 0: the hypernetwork only imitates overfitted changes, as in the paper.
@@ -62,9 +63,9 @@ class OCDSettings:
     passes: int = 0
     schedule: str = "cosine"
     prediction: str = "v"
-    sampling_steps: int = 10
+    sampling_steps: int = 1
     noise_draws: int = 4
-    task_weight: float = 1.0
+    task_weight: float = 10.0
     auxiliary: float = 1.0
     task_draws: int = 1
     task_batch: int = 0
@@ -81,7 +82,7 @@ class OCDSettings:
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"steps": 300, "batch_size": 64, "width": 128, "depth": 2, "val_samples": 500},
-        "paper": {"steps": 10_000, "width": 384, "depth": 4},
+        "paper": {"steps": 10_000, "width": 384, "depth": 4, "sampling_steps": 10},
     }
     section: ClassVar[str] = "ocd"
 
@@ -166,6 +167,7 @@ class PaperSettings(OCDSettings):
     evaluations: int = 1
     schedule: str = "code"
     prediction: str = "epsilon"
+    sampling_steps: int = 10
     noise_draws: int = 1
     task_weight: float = 0.0
     input_encoder: bool = False

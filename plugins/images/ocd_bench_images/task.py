@@ -70,7 +70,6 @@ class Images(Task):
             "ocd.lr": 2e-3,
             "ocd.depth": 2,
             "ocd.noise_draws": 2,
-            "ocd.sampling_steps": 1,
             "ocd.evaluations": 5,
             "ocd.task_weight": 4.0,
         },

@@ -101,7 +101,6 @@ class Recon3D(ocd_bench.Task):
             "ocd.lr": 2e-3,
             "ocd.depth": 2,
             "ocd.noise_draws": 2,
-            "ocd.sampling_steps": 1,
             "ocd.evaluations": 5,
             "ocd.task_weight": 30.0,
             "ocd.task_batch": 8,

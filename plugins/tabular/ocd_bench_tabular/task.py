@@ -37,11 +37,10 @@ class Tabular(Task):
     presets = {
         "quick": {"base.epochs": 20, "base.lr": 3e-3, "base.batch_size": 64},
         # A hypernetwork on rows learns residuals by heart within a few hundred steps: small, held back, looked at often. Told
-        # what the base makes of a row it learns them sooner still; so it is told of the row alone. One step of sampling: the
-        # loss of a value is least at the mean of what is likely, not at a draw.
+        # what the base makes of a row it learns them sooner still; so it is told of the row alone.
         "default": {
             "base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512, "ocd.overfit_lr": 0.05, "ocd.width": 128,
-            "ocd.depth": 2, "ocd.noise_draws": 4, "ocd.task_draws": 4, "ocd.task_weight": 1000.0, "ocd.sampling_steps": 1,
+            "ocd.depth": 2, "ocd.noise_draws": 4, "ocd.task_draws": 4, "ocd.task_weight": 1000.0,
             "ocd.conditions": (), "ocd.steps": 1200, "ocd.batch_size": 256, "ocd.lr": 2e-3, "ocd.evaluations": 20,
             "ocd.ema": 0.99, "ocd.dropout": 0.1,
         },
