@@ -101,8 +101,8 @@ def test_a_learned_basis_is_trained_where_the_task_is_and_every_fit_begins_anew(
     task = problem("conv", count=32, picture=True, remember=memory(shared))
     settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=20, form="learned", basis=6)
     fitted, still = (fit(task, replace(settings, task_weight=weight)) for weight in (1.0, 0.0))
-    assert torch.equal(shared["form"].directions, shared["form"].basis)
-    assert torch.equal(fitted.form.basis, shared["form"].basis)
+    assert torch.equal(shared["form"].form.directions, shared["form"].form.basis)
+    assert torch.equal(fitted.form.basis, shared["form"].form.basis)
     assert not torch.allclose(fitted.form.directions, fitted.form.basis, atol=1e-3)
     assert float((still.form.directions - still.form.basis).abs().max()) < 1e-2  # weight decay alone
 
@@ -112,6 +112,9 @@ def test_a_convolution_is_adapted_through_a_form_that_keeps_the_gain():
     fitted = fit(problem("conv", count=32, picture=True), replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=240))
     cosine, before, oracle, after = compare(fitted)
     assert fitted.form.size <= 36
+    assert fitted.form.describe() in [score.form.describe() for score in fitted.forms]
+    kept = [score.kept for score in fitted.forms if score.kept is not None]
+    assert max(kept) == pytest.approx(1, abs=0.05)
     assert cosine.mean() >= 0.85
     assert after - oracle < 0.25 * (before - oracle)
 

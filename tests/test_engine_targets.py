@@ -116,13 +116,13 @@ def test_where_not_even_a_batch_fits_one_augmented_pass_is_made(monkeypatch):
 def test_one_position_means_rank_one_and_several_a_short_code():
     task = problem()
     overfitter = make_overfitter(task, QUICK, None)
-    assert pick_form("auto", 0, overfitter, *task.train, seeded()).label == "rank-one"
-    assert pick_form("full", 0, overfitter, *task.train, seeded()).size == 96
-    assert pick_form("basis", 5, overfitter, *task.train, seeded()).describe() == "basis (5)"
+    assert pick_form("auto", 0, overfitter, *task.train, seeded()).form.label == "rank-one"
+    assert pick_form("full", 0, overfitter, *task.train, seeded()).form.size == 96
+    assert pick_form("basis", 5, overfitter, *task.train, seeded()).form.describe() == "basis (5)"
     conv = problem("conv", picture=True)
     overfitter = make_overfitter(conv, QUICK, None)
-    assert pick_form("auto", 0, overfitter, *conv.train, seeded()).size < 36
-    assert pick_form("input-basis", 2, overfitter, *conv.train, seeded()).describe() == "input-basis (8)"
+    assert pick_form("auto", 0, overfitter, *conv.train, seeded()).form.size < 36
+    assert pick_form("input-basis", 2, overfitter, *conv.train, seeded()).form.describe() == "input-basis (8)"
     with pytest.raises(UsageError, match="sees 12 positions per sample"):
         pick_form("rank-one", 0, overfitter, *conv.train, seeded())
 
@@ -130,7 +130,7 @@ def test_one_position_means_rank_one_and_several_a_short_code():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_form_is_found_for_very_few_samples(count):
     task = problem("conv", count=count, picture=True)
-    form = pick_form("auto", 0, make_overfitter(task, QUICK, None), *task.train, seeded())
+    form = pick_form("auto", 0, make_overfitter(task, QUICK, None), *task.train, seeded()).form
     assert 1 <= form.size <= 36
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ocd_bench.engine.condition import Condition, flat
 from ocd_bench.engine.deltas import Delta
 from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
-from ocd_bench.engine.forms import Form, FullForm
+from ocd_bench.engine.forms import Form, FormScore, FullForm
 from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.gate import Gate, factors
 from ocd_bench.engine.hypernetwork import HyperNetwork
@@ -44,6 +44,7 @@ class FittedOCD:
         network: averaged weights, in eval mode.
         history: of the training.
         gate: leaves the base as it is for strangers; None: there are none.
+        forms: what each form would have cost, where it was chosen among several.
         rho: lengths of overfitted changes of validation samples beside the predicted ones, ``(M, 2)``.
     """
 
@@ -54,6 +55,7 @@ class FittedOCD:
     gate: Gate | None = None
     history: list[Record] = field(default_factory=list)
     rho: Tensor = field(default_factory=lambda: torch.empty(0, 2))
+    forms: Sequence[FormScore] = ()
 
     @property
     def form(self) -> Form:
@@ -252,7 +254,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     else:
         codes = whole.code
         choose = lambda: basis_of(settings.form, settings.basis, codes, overfitter, chance)  # noqa: E731
-    form = problem.remember("form", choose)
+    picked = problem.remember("form", choose)
+    form = picked.form
     batch, known = source(problem, settings, overfitter, form, whole)
 
     unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
@@ -310,7 +313,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     )
     best.head = None  # it has served
     rho = best.scales(val.take(slice(200)).to(problem.device)).cpu()
-    return FittedOCD(problem, settings, overfitter, best, None, history, rho)
+    return FittedOCD(problem, settings, overfitter, best, None, history, rho, picked.scores)
 
 
 def _unet(settings: PaperSettings, form: Form) -> UNet:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from ocd_bench.engine.condition import features
 from ocd_bench.engine.deltas import Delta, Full, concatenate
-from ocd_bench.engine.forms import BasisForm, Form, FullForm, InputBasisForm, LearnedBasisForm, RankOneForm, choose_form
+from ocd_bench.engine.forms import (
+    BasisForm,
+    Form,
+    FormScore,
+    FullForm,
+    InputBasisForm,
+    LearnedBasisForm,
+    RankOneForm,
+    choose_form,
+)
 from ocd_bench.engine.layer import TargetLayer, Trace
 from ocd_bench.engine.overfit import Loss, Overfit, overfit
 from ocd_bench.errors import UsageError
@@ -228,9 +237,17 @@ class Overfitter:
         return join(parts)
 
 
+@dataclass(frozen=True)
+class Picked:
+    """A form, and where it was chosen among several what each of them would have cost."""
+
+    form: Form
+    scores: Sequence[FormScore] = ()
+
+
 def pick_form(
     name: str, basis: int, overfitter: Overfitter, inputs: Tensor, targets: Tensor, generator: torch.Generator
-) -> Form:
+) -> Picked:
     """The form of that name, fitted to training samples where it needs fitting; see ``OCDSettings.form`` for ``auto``.
 
     Up to :data:`FITTED` samples are overfitted: principal directions come from three quarters of them, and the choice is made
@@ -242,32 +259,34 @@ def pick_form(
     layer = overfitter.layer
     shape = layer.shape
     if name == "full":
-        return FullForm(shape).to(overfitter.device)
+        return Picked(FullForm(shape).to(overfitter.device))
     first = overfitter.change(inputs[:1], targets[:1], generator)[0]
     trace = layer.trace(first.to(overfitter.device))
     if name == "rank-one" or (name == "auto" and trace.single):
-        return _usable(RankOneForm(shape), trace).to(overfitter.device)
+        return Picked(_usable(RankOneForm(shape), trace).to(overfitter.device))
     if name == "input-basis":
-        return _usable(InputBasisForm(shape, min(basis, shape[1])), trace).to(overfitter.device)
+        return Picked(_usable(InputBasisForm(shape, min(basis, shape[1])), trace).to(overfitter.device))
     limit = max(2, min(FITTED, BUDGET // (shape[0] * shape[1]), max(64, 8 * overfitter.rows(first))))
     chosen = torch.randperm(len(inputs), generator=generator)[:limit]
     x, y = overfitter.change(inputs[chosen], targets[chosen], generator)
     pieces = list(overfitter.deltas(x, y))
     if name in BASES:
         fitted = concatenate([delta for _, _, delta in pieces])
-        return _basis(name, basis, fitted).to(overfitter.device)
+        return Picked(_basis(name, basis, fitted).to(overfitter.device))
     trace, y, delta = pieces[0]
     held = max(1, len(trace) // 4)
     fitted = concatenate([delta.take(slice(held, None)), *(other for _, _, other in pieces[1:])])
     trace = layer.trace(trace.inputs[:held])
     candidates = _candidates(trace, fitted, shape)
-    return choose_form(layer, trace, y[:held], overfitter.loss, delta.take(slice(held)), candidates, tolerance=0.1).form
+    choice = choose_form(layer, trace, y[:held], overfitter.loss, delta.take(slice(held)), candidates, tolerance=0.1)
+    return Picked(choice.form, choice.scores)
 
 
-def basis_of(name: str, basis: int, codes: Tensor, overfitter: Overfitter, generator: torch.Generator) -> Form:
+def basis_of(name: str, basis: int, codes: Tensor, overfitter: Overfitter, generator: torch.Generator) -> Picked:
     """The basis of that name, fitted to at most :data:`FITTED` of known ΔW's ``(M, O x I)``."""
     chosen = torch.randperm(len(codes), generator=generator)[:FITTED]
-    return _basis(name, basis, Full(codes[chosen].reshape(-1, *overfitter.layer.shape))).to(overfitter.device)
+    fitted = Full(codes[chosen].reshape(-1, *overfitter.layer.shape))
+    return Picked(_basis(name, basis, fitted).to(overfitter.device))
 
 
 def basis_codes(form: Form, codes: Tensor) -> Tensor:

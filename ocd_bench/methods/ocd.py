@@ -87,6 +87,10 @@ class OCDPredictor(Predictor):
         self.detail: Mapping[str, Any] = {
             "layer": fitted.problem.layer.name,
             "form": fitted.form.describe(),
+            "forms": [
+                {"form": score.form.describe(), "loss": score.loss, "kept": score.kept, "energy": score.energy}
+                for score in fitted.forms
+            ],
             "draws": draws,
             **gain_detail(gain),
             **details(fitted.history),
