@@ -41,8 +41,8 @@ class OCDSettings:
         conditions: what of I(x) the hypernetwork is told: ``input`` and ``activation`` of the layer, ``output`` of the model.
         input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
         augment: whether training samples are augmented (``Task.augment``).
-        base_share: share of the base's output in the adapted one: a sample's own weights and the base's vote together (for class
-            logits: the geometric mean of their probabilities), which keeps calm where the hypernetwork is a stranger; 0: none.
+        base_share: share of the base's output in the adapted one: a sample's own weights and the base's vote together (for
+            class logits: the geometric mean of their probabilities), which keeps calm where a sample is strange; 0: none.
         gate: 0: none; else the share of the validation samples that must pass for samples of their kind, say 0.99. Others are
             strangers and keep the base's weights, where the task can tell them (``Task.signature``).
         scale_loss: ``log``, squared error of log rho, or ``db``, the published one.
