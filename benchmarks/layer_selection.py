@@ -63,9 +63,10 @@ def main() -> None:
     parser.add_argument("--metric", default="cross_entropy", help="a metric of the task's table")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
     args = parser.parse_args()
-    entropies = {
-        cell["seed"]: cell["detail"]["entropies"] for cell in run(args, "--methods", "base", "--set", "select.layer=entropy")
-    }
+    ranked = run(args, "--methods", "base", "--set", "select.layer=entropy")
+    if args.metric not in ranked[0]["metrics"]:
+        sys.exit(f"error: --metric {args.metric}: the table has {', '.join(ranked[0]['metrics'])}")
+    entropies = {cell["seed"]: cell["detail"]["entropies"] for cell in ranked}
     layers = sorted(next(iter(entropies.values())), key=lambda layer: -sum(known[layer] for known in entropies.values()))
     gains: dict[int, dict[str, float]] = defaultdict(dict)
     print(f"{'layer':12} {'entropy':>9} {'base':>9} {'ocd':>9} {'gained':>9}   (means over {args.seeds} seeds, {args.metric})")
