@@ -1,0 +1,74 @@
+"""What each lever of OCD is worth: the row ``ocd`` of one task with every lever in turn set back, as a Markdown table.
+
+python benchmarks/ablation.py
+python benchmarks/ablation.py --task tabular --dataset california_housing --data-dir DATA --preset default --only auxiliary,conditions
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LEVERS: dict[str, tuple[str, list[str]]] = {
+    "default": ("as it is", []),
+    "imitation": ("imitates overfitted ΔW alone, as published", ["ocd.task_weight=0"]),
+    "sampling": ("ten steps of sampling", ["ocd.sampling_steps=10"]),
+    "auxiliary": ("no answer read off the condition", ["ocd.auxiliary=0"]),
+    "encoder": ("not told of x itself", ["ocd.input_encoder=false"]),
+    "conditions": ("told of x alone", ["ocd.conditions="]),
+    "augment": ("no augmented copies", ["ocd.augment=false"]),
+    "overfit": ("overfitting ten times as far", ["ocd.overfit_steps=30"]),
+    "prediction": ("predicts x0, not v", ["ocd.prediction=x0"]),
+    "share": ("the base votes too", ["ocd.base_share=0.5"]),
+    "gate": ("a gate at 99 %", ["ocd.gate=0.99"]),
+    "gain": ("every ΔW in full, no choice on validation", ["ocd.gains=1"]),
+}
+"""Name to description and settings."""
+
+
+def row(args: argparse.Namespace, settings: list[str]) -> tuple[str, list[str]]:
+    """Head and cells of the row ``ocd`` of the table that the command line writes."""
+    command = [sys.executable, "-m", "ocd_bench", "run", "--quiet", "--methods", "base,ocd"]
+    command += ["--task", args.task, "--preset", args.preset, "--seeds", str(args.seeds)]
+    for option in ("dataset", "data_dir"):
+        if value := getattr(args, option):
+            command += [f"--{option.replace('_', '-')}", value]
+    for setting in [*args.set, *settings]:
+        command += ["--set", setting]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*command, "--out", folder], capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr.strip() or f"ocd-bench ended with {done.returncode}")
+        lines = [line for line in (Path(folder) / "table.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    cells = next(line for line in lines if line.split("|")[1].strip(" *") == "ocd").split("|")[2:-1]
+    return lines[0].partition("|")[2].partition("|")[2], [cell.strip() for cell in cells]
+
+
+def main() -> None:
+    """One line per lever."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--task", default="images")
+    parser.add_argument("--dataset", default="")
+    parser.add_argument("--data-dir", default="")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
+    parser.add_argument("--only", default=",".join(LEVERS), help=f"some of {', '.join(LEVERS)}")
+    args = parser.parse_args()
+    chosen = args.only.split(",")
+    if unknown := [name for name in chosen if name not in LEVERS]:
+        sys.exit(f"error: --only {unknown[0]}: expected {', '.join(LEVERS)}")
+    for number, name in enumerate(chosen):
+        label, settings = LEVERS[name]
+        head, cells = row(args, settings)
+        if number == 0:
+            print(f"| lever | setting |{head}")
+            print("| --- | --- |" + " ---: |" * len(cells))
+        print(f"| {label} | {' '.join(f'`{setting}`' for setting in settings)} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
