@@ -1,7 +1,7 @@
 """What each lever of OCD is worth: the row ``ocd`` of one task with every lever in turn set back, as a Markdown table.
 
 python benchmarks/ablation.py
-python benchmarks/ablation.py --task tabular --dataset california_housing --data-dir DATA --preset default --only auxiliary,conditions
+python benchmarks/ablation.py --task tabular --preset default --only auxiliary,conditions
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LEVERS: dict[str, tuple[str, list[str]]] = {
     "augment": ("no augmented copies", ["ocd.augment=false"]),
     "overfit": ("overfitting ten times as far", ["ocd.overfit_steps=30"]),
     "prediction": ("predicts x0, not v", ["ocd.prediction=x0"]),
-    "share": ("the base votes too", ["ocd.base_share=0.5"]),
     "gate": ("a gate at 99 %", ["ocd.gate=0.99"]),
+    "best": ("the best gain, not the least that is enough", ["ocd.gain_share=1"]),
     "gain": ("every ΔW in full, no choice on validation", ["ocd.gains=1"]),
 }
 """Name to description and settings."""

@@ -31,6 +31,18 @@ def test_an_improvement_within_its_standard_error_is_none(improvements, taken):
     assert choose_gain((0.0, 1.0), torch.stack([torch.ones(4), 1 - difference])).value == taken
 
 
+@pytest.mark.parametrize(("share", "taken"), [(1.0, 1.0), (0.9, 0.5), (0.5, 0.25), (0.0, 0.0)])
+def test_the_least_gain_that_keeps_the_share_is_taken(share, taken):
+    means = torch.tensor([1.0, 0.7, 0.45, 0.4, 0.41])  # gained: 0, 0.3, 0.55, 0.6, 0.59
+    losses = means[:, None] + torch.tensor([0.01, -0.01, 0.02, -0.02])
+    assert choose_gain((0.0, 0.25, 0.5, 1.0, 1.5), losses, share=share).value == taken
+
+
+def test_a_gain_that_worsens_the_answers_is_not_enough_either():
+    losses = torch.tensor([1.0, 0.45, 0.4])[:, None] + torch.tensor([0.01, -0.01, 0.02, -0.02])
+    assert choose_gain(GAINS, losses, torch.tensor([0.9, 0.8, 0.9]), share=0.8).value == 1.0
+
+
 def test_equal_losses_and_a_lone_sample_decide_nothing():
     assert choose_gain(GAINS, torch.ones(3, 10)).value == 0
     assert choose_gain(GAINS, torch.tensor([[1.0], [0.1], [0.0]])).value == 0

@@ -134,18 +134,6 @@ def test_the_same_seed_gives_the_same_numbers_and_nothing_else_is_touched():
     assert not torch.equal(one.predict(x), other.predict(x))
 
 
-@pytest.mark.parametrize("draws", [1, 3])
-def test_the_base_s_share_is_a_geometric_mean_of_probabilities(learned, draws):
-    x = data(20, seed=9)[0]
-    task = replace(learned.problem, combine=lambda outputs: outputs.softmax(-1).mean(0).log())
-    alone = replace(learned, problem=task)
-    shared = replace(alone, settings=replace(QUICK, base_share=0.25))
-    own, base = alone.predict(x, draws).softmax(-1), task.layer.model(x).softmax(-1)
-    expected = own**0.75 * base**0.25
-    torch.testing.assert_close(shared.predict(x, draws).softmax(-1), expected / expected.sum(-1, keepdim=True))
-    torch.testing.assert_close(shared.predict(x, gain=0.0).softmax(-1), base)
-
-
 def test_a_sample_meets_the_same_noise_in_whatever_batch(learned):
     x = data(150, seed=9)[0]
     whole = learned.predict(x, draws=3)

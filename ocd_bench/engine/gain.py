@@ -23,8 +23,11 @@ class Gain:
     losses: tuple[float, ...] = ()
 
 
-def choose_gain(candidates: Sequence[float], losses: Tensor, quality: Tensor | None = None) -> Gain:
+def choose_gain(candidates: Sequence[float], losses: Tensor, quality: Tensor | None = None, share: float = 1.0) -> Gain:
     """The candidate of least mean loss, if it beats gain 0 by more than the standard error of their paired difference.
+
+    In its stead the least one that keeps ``share`` of what it gains: the loss is flat about its minimum for samples like these,
+    and a smaller change does less harm to others.
 
     Args:
         candidates: G factors; without a 0 among them the least mean loss decides alone.
@@ -44,6 +47,8 @@ def choose_gain(candidates: Sequence[float], losses: Tensor, quality: Tensor | N
         error = difference.std() / len(difference) ** 0.5 if len(difference) > 1 else torch.tensor(torch.inf)
         if not difference.mean() > error:
             best = base
+        enough = means[base] - share * (means[base] - means[best])
+        best = min((k for k in range(len(means)) if allowed[k] <= enough), key=lambda k: candidates[k], default=best)
     return Gain(float(candidates[best]), tuple(map(float, candidates)), tuple(means.tolist()))
 
 
@@ -53,6 +58,7 @@ def gain_on_validation(
     outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]],
     limit: int,
     batch_size: int,
+    share: float = 1.0,
 ) -> Gain:
     """:func:`choose_gain` by the losses of at most ``limit`` validation samples; a single candidate is taken unseen.
 
@@ -72,4 +78,4 @@ def gain_on_validation(
             scores.append(torch.stack([problem.quality.scores(output, y).detach().double().cpu() for output in found]))
         problem.progress("gain", min(len(inputs), start + batch_size), len(inputs))
     quality = problem.quality.reduce(torch.cat(scores, 1)) if problem.quality else None
-    return choose_gain(candidates, torch.cat(losses, 1), quality)
+    return choose_gain(candidates, torch.cat(losses, 1), quality, share)

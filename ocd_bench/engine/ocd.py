@@ -98,7 +98,7 @@ class FittedOCD:
     ) -> list[Tensor]:
         """Combined outputs ``(N, ...)`` of ``draws`` draws, for each of ``gains`` (0: the base); see :meth:`draw`.
 
-        Strangers get the base's, whatever the gain; of all others ``base_share`` is the base's.
+        Strangers get the base's, whatever the gain.
         """
         rows = self.overfitter.rows(inputs)
         found: list[list[Tensor]] = [[] for _ in gains]
@@ -111,8 +111,7 @@ class FittedOCD:
                     continue
                 factor = gain * factors(self.gate, self.problem, trace.inputs, trace.output.device)
                 drawn = [self.problem.layer.forward(trace, delta.scaled(factor)) for delta in deltas]
-                own = drawn[0] if draws == 1 else self.problem.combine(torch.stack(drawn))
-                parts.append(torch.lerp(own, trace.output, self.settings.base_share) if self.settings.base_share else own)
+                parts.append(drawn[0] if draws == 1 else self.problem.combine(torch.stack(drawn)))
         return [torch.cat(parts) for parts in found]
 
     def predict(self, inputs: Tensor, draws: int = 1, gain: float = 1.0, start: int = 0, random: bool = False) -> Tensor:
@@ -127,6 +126,7 @@ class FittedOCD:
             lambda inputs, gains, start: self.outputs(inputs, gains, draws, start, purpose="validation"),
             self.settings.val_samples,
             self.settings.batch_size,
+            self.settings.gain_share,
         )
 
 

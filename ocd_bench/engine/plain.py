@@ -39,7 +39,6 @@ class FittedPlain:
     def __init__(self, problem: Problem, overfitter: Overfitter, network: PlainNetwork, history: list[Record]) -> None:
         self.problem, self.overfitter, self.network, self.history = problem, overfitter, network, history
         self.gate: Gate | None = None
-        self.base_share = 0.0
         self.parameters = parameter_count(network)
 
     @torch.no_grad()
@@ -52,7 +51,7 @@ class FittedPlain:
             more = more * factors(self.gate, self.problem, trace.inputs, trace.output.device)[:, None]
             more = more.reshape(trace.output.shape)
             for gain, parts in zip(gains, found, strict=True):
-                parts.append(trace.output + gain * (1 - self.base_share) * more)
+                parts.append(trace.output + gain * more)
         return [torch.cat(parts) for parts in found]
 
 
@@ -112,7 +111,7 @@ def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, netw
     best, history = train(network, loss, validate, how, lambda done, total: problem.progress("capacity", done, total))
     best.head = None  # it has served
     fitted = FittedPlain(problem, overfitter, best, history)
-    fitted.gate, fitted.base_share = gate_of(problem, settings.gate), settings.base_share
+    fitted.gate = gate_of(problem, settings.gate)
     return fitted
 
 

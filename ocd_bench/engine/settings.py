@@ -41,12 +41,12 @@ class OCDSettings:
         conditions: what of I(x) the hypernetwork is told: ``input`` and ``activation`` of the layer, ``output`` of the model.
         input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
         augment: whether training samples are augmented (``Task.augment``).
-        base_share: share of the base's output in the adapted one: a sample's own weights and the base's vote together (for
-            class logits: the geometric mean of their probabilities), which keeps calm where a sample is strange; 0: none.
         gate: 0: none; else the share of the validation samples that must pass for samples of their kind, say 0.99. Others are
             strangers and keep the base's weights, where the task can tell them (``Task.signature``).
         scale_loss: ``log``, squared error of log rho, or ``db``, the published one.
         gains: factors of ΔW to choose from on validation samples; 0 is the base. A single one is taken unseen.
+        gain_share: the least gain is taken that keeps this share of what the best one gains there: what a sample like those of
+            training hardly misses spares a stranger much; 1: the best one.
         val_samples: at most so many validation samples are looked at.
     """
 
@@ -77,10 +77,10 @@ class OCDSettings:
     conditions: tuple[str, ...] = CONDITIONS
     input_encoder: bool = True
     augment: bool = True
-    base_share: float = 0.0
     gate: float = 0.0
     scale_loss: str = "log"
     gains: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    gain_share: float = 0.9
     val_samples: int = 2000
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -122,11 +122,12 @@ class OCDSettings:
         for key in ("passes", "weight_decay", "task_weight", "auxiliary", "task_batch"):
             if getattr(self, key) < 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more")
-        for key in ("ema", "dropout", "base_share"):
+        for key in ("ema", "dropout"):
             if not 0 <= getattr(self, key) < 1:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more, and less than 1")
-        if not 0 <= self.gate <= 1:
-            raise UsageError(f"setting {self.section}.gate={self.gate}: expected 0 to 1")
+        for key in ("gate", "gain_share"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 to 1")
         if unknown := set(self.conditions) - set(CONDITIONS):
             raise UsageError(
                 f"setting {self.section}.conditions={','.join(self.conditions)}: {sorted(unknown)[0]!r} is none of input, "

@@ -48,6 +48,7 @@ class Capacity(Method):
             lambda inputs, gains, start: fitted.outputs(inputs, gains),
             settings.val_samples,
             settings.batch_size,
+            settings.gain_share,
         )
         return PlainPredictor(fitted, gain)
 

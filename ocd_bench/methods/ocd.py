@@ -305,6 +305,7 @@ class OCDNearest(Method):
             lambda inputs, gains, start: nearest.outputs(inputs, gains),
             settings.val_samples,
             settings.batch_size,
+            settings.gain_share,
         )
         return NearestPredictor(nearest, gain)
 
