@@ -80,7 +80,7 @@ class OCDSettings:
     gate: float = 0.0
     scale_loss: str = "log"
     gains: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-    gain_share: float = 0.9
+    gain_share: float = 1.0
     val_samples: int = 2000
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
