@@ -23,7 +23,7 @@ LEVERS: dict[str, tuple[str, list[str]]] = {
     "overfit": ("overfitting ten times as far", ["ocd.overfit_steps=30"]),
     "prediction": ("predicts x0, not v", ["ocd.prediction=x0"]),
     "gate": ("a gate at 99 %", ["ocd.gate=0.99"]),
-    "best": ("the least gain that keeps nine tenths", ["ocd.gain_share=0.9"]),
+    "caution": ("the least gain that keeps nine tenths", ["ocd.gain_share=0.9"]),
     "gain": ("every ΔW in full, no choice on validation", ["ocd.gains=1"]),
 }
 """Name to description and settings."""
