@@ -140,3 +140,46 @@ def test_every_format_shows_it_and_merging_keeps_it(tmp_path: Path) -> None:
     assert table.groups[-1].dataset == "average of 2 datasets"
     for format in FORMATS:
         assert "average of 2 datasets" in render(table, format)
+
+
+def corrupted(folder: Path, **options: object) -> Path:
+    names = ("mnist", "mnist+fog-3", "mnist+blur-3", "mnist+fog-5")
+    return make_run(folder, groups=[("images", name) for name in names], n=120, **options)
+
+
+def test_the_mean_over_kinds_of_corruption_is_a_score_of_the_sample(tmp_path: Path) -> None:
+    run = read_run(corrupted(tmp_path / "run"))
+    table = build_table(run, draws=DRAWS)
+    title = "mnist: 2 corruptions, severity 3"
+    assert [group.dataset for group in table.groups] == ["mnist", "mnist+fog-3", "mnist+blur-3", "mnist+fog-5", title]
+    group = table.groups[-1]
+    scores = {}
+    for method in ("base", "ocd", "tent"):
+        for seed in (0, 1, 2):
+            kinds = [run.scores(Key("images", f"mnist+{kind}-3", method, seed), "accuracy") for kind in ("fog", "blur")]
+            scores[method, seed] = np.mean(kinds, axis=0)
+    row = next(row for row in group.rows if row.method == "ocd")
+    assert list(row.by_seed["average"]) == pytest.approx([scores["ocd", seed].mean() for seed in (0, 1, 2)])
+    expected = Resampled(scores, "mean", DRAWS).difference("ocd", "base")
+    assert (row.delta.value, row.delta.low, row.delta.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert row.delta.low > 0
+    assert group.notes == ("mean over 2 kinds of corruption of accuracy; seeds 0, 1, 2; 120 test samples",)
+
+
+def test_a_seed_counts_where_it_has_every_kind(tmp_path: Path) -> None:
+    folder = corrupted(tmp_path / "run")
+    edit_cell(folder, "images-mnist+fog-3-tent-s1", status="failed", reason="lost")
+    group = build_table(read_run(folder), draws=DRAWS).groups[-1]
+    assert {row.method: row.seeds for row in group.rows} == {"base": (0, 1, 2), "ocd": (0, 1, 2), "tent": (0, 2)}
+    assert "tent: seeds 0, 2 only" in group.notes
+
+
+@pytest.mark.parametrize("missing", ["scores", "mean"])
+def test_without_scores_or_where_values_are_no_means_there_is_none(tmp_path: Path, missing: str) -> None:
+    folder = corrupted(tmp_path / "run", with_scores=missing != "scores")
+    if missing == "mean":
+        for path in folder.glob("cells/*.json"):
+            content = json.loads(path.read_text())
+            content["metrics"]["accuracy"]["reduce"] = "root_mean"
+            path.write_text(json.dumps(content))
+    assert [group.dataset for group in build_table(read_run(folder), draws=DRAWS).groups][-1] == "mnist+fog-5"

@@ -1,4 +1,5 @@
-"""The mean over a task's datasets as a group of its own, for tasks whose primary metrics may be averaged (``Task.average``)."""
+"""Means over several groups as groups of their own: over the kinds of corruption of a dataset, and over a task's datasets where
+their primary metrics may be averaged (``Task.average``)."""
 
 from __future__ import annotations
 
@@ -28,6 +29,56 @@ def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
         task: tuple(_group(run, task, variant, list(names), draws) for variant, names in variants.items() if len(names) > 1)
         for task, variants in found.items()
     }
+
+
+def corruption_averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
+    """By task: a group of the means over all kinds of corruption of one severity, for each dataset that has two or more kinds.
+
+    Only where the value of a row is the mean of its samples' scores, and their scores were kept: every kind has the same test
+    samples, so the mean over kinds is a score of the sample, and its interval that of one test set.
+    """
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for key in run.cells:
+        name, _, variant = key.dataset.partition("+")
+        if variant:
+            found.setdefault((key.task, name, variant.rpartition("-")[2]), {})[key.dataset] = None
+    groups: dict[str, tuple[Group, ...]] = {}
+    for (task, name, severity), datasets in found.items():
+        if len(datasets) > 1:
+            title = f"{name}: {len(datasets)} corruptions, severity {severity}"
+            if group := _corruptions(run, task, title, list(datasets), draws):
+                groups[task] = (*groups.get(task, ()), group)
+    return groups
+
+
+def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str], draws: int) -> Group | None:
+    methods = list(dict.fromkeys(key.method for key in run.cells if key.task == task and key.dataset in datasets))
+    seeds = {method: _common_seeds(run, task, method, datasets) for method in methods}
+    scores: dict[tuple[str, int], Any] = {}
+    for method in methods:
+        for seed in seeds[method]:
+            keys = [Key(task, dataset, method, seed) for dataset in datasets]
+            metrics = [run.cells[key]["metrics"][primary_of(run.cells[key])] for key in keys]
+            arrays = [run.scores(key, primary_of(run.cells[key])) for key in keys]
+            if any(metric.get("reduce", "mean") != "mean" for metric in metrics) or any(array is None for array in arrays):
+                return None
+            if len({len(array) for array in arrays if array is not None}) > 1:
+                return None
+            scores[method, seed] = sum(array for array in arrays if array is not None) / len(arrays)
+            info, primary = metrics[0], primary_of(run.cells[keys[0]])
+    if not scores:
+        return None
+    size = max(map(len, scores.values()))
+    parts = [Resampled(scores, "mean", draws or draws_for(size))]
+    by_method = {m: tuple(float(scores[m, seed].mean()) for seed in seeds[m]) for m in methods}
+    style = style_for(info["unit"], [value for values in by_method.values() for value in values])
+    metric = MetricColumn(NAME, info["unit"], info["higher_is_better"], True, style)
+    base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
+    rows = tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in methods)
+    every = sorted({seed for own in seeds.values() for seed in own})
+    facts = [f"mean over {len(datasets)} kinds of corruption of {primary}; {seeds_text(every)}; {size:,} test samples"]
+    facts += [f"{m}: {seeds_text(own)} only" for m, own in seeds.items() if own and list(own) != every]
+    return Group(task, title, (metric,), rows, tuple(facts), size)
 
 
 def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: int) -> Group:

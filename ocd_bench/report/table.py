@@ -155,16 +155,17 @@ def build_table(run: Run, columns: Hook | None = None, draws: int = 0, sections:
     Raises:
         UsageError: if a score archive is damaged.
     """
-    from ocd_bench.report.average import averages
+    from ocd_bench.report.average import averages, corruption_averages
 
     keys: dict[tuple[str, str], dict[str, list[Key]]] = {}
     for key in run.cells:
         keys.setdefault((key.task, key.dataset), {}).setdefault(key.method, []).append(key)
     problems: list[str] = []
     groups = [_group(run, *name, rows, columns, sections, problems, draws) for name, rows in keys.items()]
-    for task, means in averages(run, draws).items():
-        last = max(place for place, group in enumerate(groups) if group.task == task)
-        groups[last + 1 : last + 1] = means
+    for found in (corruption_averages(run, draws), averages(run, draws)):
+        for task, means in found.items():
+            last = max(place for place, group in enumerate(groups) if group.task == task)
+            groups[last + 1 : last + 1] = means
     extras = tuple(dict.fromkeys(heading for group in groups for row in group.rows for heading in row.extra))
     notes = [LEGEND] if any(group.has_delta for group in groups) else []
     if any(row.method.startswith("oracle") and row.status == "ok" for group in groups for row in group.rows):
