@@ -137,7 +137,8 @@ def _row(
     datasets: Sequence[str],
 ) -> Row:
     if not seeds:
-        return Row(method, "not-applicable", f"no seed has a number on all of {', '.join(datasets)}", ())
+        named = ", ".join(datasets) if len(datasets) <= 6 else f"the {len(datasets)}"
+        return Row(method, "not-applicable", f"no seed has a number on all of {named}", ())
     row = Row(method, "ok", "", seeds, {NAME: mean_sd(values)}, {NAME: values})
     differences = [value - base[seed] for seed, value in zip(seeds, values, strict=True) if seed in base]
     value = (estimate_average(parts, method) if parts else None) or Estimate(mean_sd(values)[0])
