@@ -7,10 +7,9 @@ python benchmarks/ablation.py --task tabular --preset default --only auxiliary,c
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
+
+from runs import add_options, run
 
 LEVERS: dict[str, tuple[str, list[str]]] = {
     "default": ("as it is", []),
@@ -31,18 +30,7 @@ LEVERS: dict[str, tuple[str, list[str]]] = {
 
 def row(args: argparse.Namespace, settings: list[str]) -> tuple[str, list[str]]:
     """Head and cells of the row ``ocd`` of the table that the command line writes."""
-    command = [sys.executable, "-m", "ocd_bench", "run", "--quiet", "--methods", "base,ocd"]
-    command += ["--task", args.task, "--preset", args.preset, "--seeds", str(args.seeds)]
-    for option in ("dataset", "data_dir"):
-        if value := getattr(args, option):
-            command += [f"--{option.replace('_', '-')}", value]
-    for setting in [*args.set, *settings]:
-        command += ["--set", setting]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*command, "--out", folder], capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr.strip() or f"ocd-bench ended with {done.returncode}")
-        lines = [line for line in (Path(folder) / "table.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    lines = [line for line in run(args, "base,ocd", settings)[1].splitlines() if line.startswith("|")]
     cells = next(line for line in lines if line.split("|")[1].strip(" *") == "ocd").split("|")[2:-1]
     return lines[0].partition("|")[2].partition("|")[2], [cell.strip() for cell in cells]
 
@@ -50,12 +38,7 @@ def row(args: argparse.Namespace, settings: list[str]) -> tuple[str, list[str]]:
 def main() -> None:
     """One line per lever."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--task", default="images")
-    parser.add_argument("--dataset", default="")
-    parser.add_argument("--data-dir", default="")
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
+    add_options(parser)
     parser.add_argument("--only", default=",".join(LEVERS), help=f"some of {', '.join(LEVERS)}")
     args = parser.parse_args()
     chosen = args.only.split(",")

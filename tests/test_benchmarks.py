@@ -26,7 +26,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def test_every_lever_of_the_ablation_changes_a_setting() -> None:
+def test_every_lever_of_the_ablation_changes_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)  # as Python does for the script itself
     methods = [method for method in builtin() if method.name == "ocd"]
     usual = resolve(ToyClasses(), methods, "quick").section("ocd")
     levers = load("ablation").LEVERS

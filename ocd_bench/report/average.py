@@ -71,14 +71,9 @@ def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str], draws
     size = max(map(len, scores.values()))
     parts = [Resampled(scores, "mean", draws or draws_for(size))]
     by_method = {m: tuple(float(scores[m, seed].mean()) for seed in seeds[m]) for m in methods}
-    style = style_for(info["unit"], [value for values in by_method.values() for value in values])
-    metric = MetricColumn(NAME, info["unit"], info["higher_is_better"], True, style)
-    base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
-    rows = tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in methods)
-    every = sorted({seed for own in seeds.values() for seed in own})
-    facts = [f"mean over {len(datasets)} kinds of corruption of {primary}; {seeds_text(every)}; {size:,} test samples"]
-    facts += [f"{m}: {seeds_text(own)} only" for m, own in seeds.items() if own and list(own) != every]
-    return Group(task, title, (metric,), rows, tuple(facts), size)
+    metric, rows = _means(info, seeds, by_method, parts, datasets)
+    notes = _seeds_notes(f"mean over {len(datasets)} kinds of corruption of {primary}", seeds, size)
+    return Group(task, title, (metric,), rows, notes, size)
 
 
 def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: int) -> Group:
@@ -87,14 +82,24 @@ def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: in
     kept = {dataset: [Key(task, dataset, m, s) for m in methods for s in seeds[m]] for dataset in datasets}
     sizes = {dataset: max((run.cells[key]["n_test"] for key in keys), default=0) for dataset, keys in kept.items()}
     parts = _resample(run, kept, draws or draws_for(max(sizes.values())))
-    info = run.info["tasks"][task]["average"]
     by_method = {m: tuple(_mean(run, task, m, seed, datasets) for seed in seeds[m]) for m in methods}
+    metric, rows = _means(run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
+    title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
+    return Group(task, title, (metric,), rows, _notes(run, kept, seeds, sum(sizes.values())), sum(sizes.values()))
+
+
+def _means(
+    info: Mapping[str, Any],
+    seeds: Mapping[str, tuple[int, ...]],
+    by_method: Mapping[str, tuple[float, ...]],
+    parts: Sequence[Resampled] | None,
+    datasets: Sequence[str],
+) -> tuple[MetricColumn, tuple[Row, ...]]:
+    """The column of the means, and a row for each method; ``info`` has the unit and the direction."""
     style = style_for(info["unit"], [value for values in by_method.values() for value in values])
     metric = MetricColumn(NAME, info["unit"], info["higher_is_better"], True, style)
     base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
-    rows = tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in methods)
-    title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
-    return Group(task, title, (metric,), rows, _notes(run, kept, seeds, sum(sizes.values())), sum(sizes.values()))
+    return metric, tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in by_method)
 
 
 def _common_seeds(run: Run, task: str, method: str, datasets: Sequence[str]) -> tuple[int, ...]:
@@ -157,9 +162,13 @@ def _notes(run: Run, kept: Mapping[str, Sequence[Key]], seeds: Mapping[str, Sequ
         if cells:
             primaries.setdefault(primary_of(cells[0]), []).append(dataset)
     what = " and ".join(f"{name} ({', '.join(names)})" for name, names in primaries.items())
+    return _seeds_notes(f"mean over datasets of {what}, within each seed", seeds, size)
+
+
+def _seeds_notes(what: str, seeds: Mapping[str, Sequence[int]], size: int) -> tuple[str, ...]:
     every = sorted({seed for own in seeds.values() for seed in own})
     if not every:
         return ()
-    facts = [f"mean over datasets of {what}, within each seed; {seeds_text(every)}; {size:,} test samples"]
+    facts = [f"{what}; {seeds_text(every)}; {size:,} test samples"]
     facts += [f"{m}: {seeds_text(own)} only" for m, own in seeds.items() if own and list(own) != every]
     return tuple(facts)

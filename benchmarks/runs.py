@@ -1,0 +1,36 @@
+"""One run of the command line, for the scripts beside this one that compare several."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every run of a script has in common."""
+    parser.add_argument("--task", default="images")
+    parser.add_argument("--dataset", default="")
+    parser.add_argument("--data-dir", default="")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
+
+
+def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = ()) -> tuple[str, str]:
+    """What ``ocd-bench run --json`` prints, and the table in Markdown; the script ends with its message if it fails."""
+    command = [sys.executable, "-m", "ocd_bench", "run", "--json", "--quiet", "--methods", methods]
+    command += ["--task", args.task, "--preset", args.preset, "--seeds", str(args.seeds)]
+    for option in ("dataset", "data_dir"):
+        if value := getattr(args, option):
+            command += [f"--{option.replace('_', '-')}", value]
+    for setting in [*args.set, *settings]:
+        command += ["--set", setting]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*command, "--out", folder], capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr.strip() or f"ocd-bench ended with {done.returncode}")
+        return done.stdout, (Path(folder) / "table.md").read_text(encoding="utf-8")
