@@ -33,7 +33,8 @@ class Settings:
     text is in, times two (SetFit: 20; 0 leaves the encoder as it is); ``encoder_lr``, ``encoder_batch``: of that training.
     ``test_texts``: at most so many, the same for every seed (0: all). ``inverse_l2``: C of the logistic regression head.
     ``download``: whether an encoder may be looked up on the hub. ``text_column``, ``label_column``: of a CSV or TSV file whose
-    header has none of the usual names.
+    header has none of the usual names. ``cache``: keep what a sentence-transformers
+    encoder makes of a draw, by fingerprint.
     """
 
     shots: int = 8
@@ -46,6 +47,7 @@ class Settings:
     download: bool = False
     text_column: str = ""
     label_column: str = ""
+    cache: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("shots", 1), ("rounds", 0), ("encoder_batch", 1), ("test_texts", 0)):
@@ -88,6 +90,7 @@ class FewShotText(ocd_bench.Task):
         from ocd_bench.seeds import derive
         from ocd_bench_nlp.contrastive import fine_tune
         from ocd_bench_nlp.encoders import embed, load_encoder
+        from ocd_bench_nlp.store import remembered, weights_sha256
         from ocd_bench_nlp.texts import draw_shots
 
         settings: Settings = request.settings
@@ -114,13 +117,24 @@ class FewShotText(ocd_bench.Task):
             torch.manual_seed(derive("nlp", request.dataset, "", request.seed, "encoder"))
             encoder = load_encoder(name, settings.download and not request.offline)
         lr = settings.encoder_lr if name != "hashed" else 100 * settings.encoder_lr  # one layer from nothing, not a transformer
-        labels = [number[label] for label in train.labels]
+        labels = [[number[label] for label in part.labels] for part in (train, val, test)]
         pairs = request.generator("pairs")
-        fine_tune(encoder, train.texts, labels, settings.rounds, lr, settings.encoder_batch, pairs)
-        parts = [
-            ocd_bench.Samples(embed(encoder, part.texts), torch.tensor([number[label] for label in part.labels]))
-            for part in (train, val, test)
-        ]
+        how = (settings.rounds, lr, settings.encoder_batch)
+
+        def build() -> list[Tensor]:
+            fine_tune(encoder, train.texts, labels[0], *how, pairs)
+            return [embed(encoder, part.texts) for part in (train, val, test)]
+
+        if settings.cache and name != "hashed":  # that one takes seconds
+            known = {
+                "encoder": [str(encoder), weights_sha256(encoder)],
+                "texts": [part.texts for part in (train, val, test)],
+                "training": [labels[0], how, pairs.initial_seed()],
+            }
+            vectors = remembered(f"{Path(request.dataset).name}-s{request.seed}", known, build)
+        else:
+            vectors = build()
+        parts = [ocd_bench.Samples(x, torch.tensor(y)) for x, y in zip(vectors, labels, strict=True)]
         note = f"{settings.shots} texts a class, {len(classes)} classes, {len(test):,} test texts, encoder {name}"
         extras = {"classes": classes, "test_texts": test.texts}
         return ocd_bench.Splits(parts[0], parts[1], parts[2], note=note, extras=extras)

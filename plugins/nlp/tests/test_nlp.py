@@ -220,6 +220,38 @@ def test_packaged_minilm_finds_the_nearer_sentence(capfd: pytest.CaptureFixture[
     assert capfd.readouterr() == ("", "")  # progress belongs to the suite
 
 
+def test_embeddings_are_made_once_and_again_when_anything_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(encoders, "load_encoder", lambda name, download: encoders.HashedEncoder(16))
+    embedded: list[int] = []
+    embed = encoders.embed
+    monkeypatch.setattr(encoders, "embed", lambda encoder, many: embedded.append(len(many)) or embed(encoder, many))
+    task = FewShotText()
+
+    def load(seed: int = 0, **settings: object) -> torch.Tensor:
+        embedded.clear()
+        return task.load_data(request_for(seed=seed, encoder="any", **settings)).test.inputs
+
+    first = load()
+    assert embedded == [40, 40, len(first)]
+    assert torch.equal(load(), first)
+    assert embedded == []
+    assert not torch.equal(load(rounds=1), first)
+    assert len(embedded) == 3
+    load(seed=1)
+    assert len(embedded) == 3
+    assert torch.equal(load(cache=False), first)
+    assert len(embedded) == 3
+    for path in (tmp_path / "cache" / "embeddings").iterdir():
+        path.write_bytes(b"PK")
+    with pytest.raises(UsageError, match=r"embeddings/requests-s0-[0-9a-f]{16}\.pt: damaged .*; remove it"):
+        load()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="cannot write the embedding cache .*nlp.cache=false"):
+        load()
+
+
 @needs_text
 def test_real_sets_load(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, classes in (("sst5", 5), ("emotion", 6), ("amazon_counterfactual_en", 2), ("ag_news", 4)):
