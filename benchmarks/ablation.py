@@ -15,6 +15,7 @@ LEVERS: dict[str, tuple[str, list[str]]] = {
     "default": ("as it is", []),
     "imitation": ("imitates overfitted ΔW alone, as published", ["ocd.task_weight=0"]),
     "sampling": ("ten steps of sampling", ["ocd.sampling_steps=10"]),
+    "guidance": ("ten steps, guided twice as far as the condition says", ["ocd.sampling_steps=10", "ocd.guidance=2"]),
     "auxiliary": ("no answer read off the condition", ["ocd.auxiliary=0"]),
     "encoder": ("not told of x itself", ["ocd.input_encoder=false"]),
     "conditions": ("told of x alone", ["ocd.conditions="]),

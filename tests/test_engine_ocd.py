@@ -14,6 +14,7 @@ from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.overfit import losses, overfit
 from ocd_bench.engine.problem import NoiseStream
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.engine.through import Through
 from ocd_bench.errors import NotApplicable, UsageError
 from tests.toy_engine import QUICK, base, data, loss, problem
 
@@ -94,6 +95,39 @@ def test_the_auxiliary_head_teaches_the_condition_alone():
     assert fitted.parameters == without.parameters
     x = data(10, seed=9)[0]
     assert not torch.equal(without.predict(x), fitted.predict(x))
+
+
+def test_guidance_goes_beyond_what_nothing_known_would_give():
+    guided = fit(problem(count=24), replace(QUICK, steps=60, sampling_steps=1, guidance=3.0, unconditional=0.3))
+    network, trace = guided.network, guided.problem.layer.trace(guided.problem.train[0])
+    features = guided.overfitter.describe(trace)
+    noise = torch.randn(1, 1, guided.form.size, generator=torch.Generator().manual_seed(0)).expand(1, len(trace), -1)
+
+    def directions(guidance: float) -> torch.Tensor:
+        network.guidance = guidance
+        code = network.generate(features, trace.inputs, noise)[0]
+        return code / network.scale(network.condition(features, trace.inputs)).unsqueeze(1)
+
+    untold, told, beyond = directions(0.0), directions(1.0), directions(3.0)
+    assert torch.allclose(untold, untold[:1].expand_as(untold), atol=1e-5)  # the same noise, and nothing else
+    assert not torch.allclose(told, told[:1].expand_as(told), atol=1e-2)
+    assert torch.allclose(beyond, untold + 3 * (told - untold), atol=1e-4)  # one step is linear in the prediction
+    assert network.nothing.any()  # it has been trained
+    assert fit(problem(count=24), replace(QUICK, steps=1)).network.nothing is None
+
+
+def test_the_tasks_loss_is_told_the_condition_whatever_is_withheld():
+    how = replace(QUICK, steps=5, noise_draws=2, task_weight=1.0, guidance=2.0)
+    fitted = fit(problem(), how)
+    network, (x, y) = fitted.network, fitted.problem.train
+    targets = fitted.overfitter.make(fitted.form, x, y, torch.Generator())
+    through = Through(fitted.problem.layer, loss, targets.pieces)
+    parts = []
+    for share in (0.0, 0.5):
+        network.unconditional = share
+        parts.append(network.loss(targets, torch.Generator().manual_seed(1), through))
+    assert torch.equal(parts[0]["task"], parts[1]["task"])
+    assert not torch.equal(parts[0]["diffusion"], parts[1]["diffusion"])
 
 
 def test_a_learned_basis_is_trained_where_the_task_is_and_every_fit_begins_anew():
@@ -252,6 +286,11 @@ def test_the_layer_may_be_any_that_can_be_changed():
         ({"ema": 1.0}, "setting ocd.ema=1.0: expected 0 or more, and less than 1"),
         ({"task_weight": -1.0}, "setting ocd.task_weight=-1.0: expected 0 or more"),
         ({"prediction": "epsilon"}, "prediction=epsilon is undefined"),
+        ({"guidance": 0.0}, "setting ocd.guidance=0.0: expected more than 0"),
+        (
+            {"guidance": 2.0, "noise_draws": 1},
+            "setting ocd.guidance=2.0: .* take ocd.unconditional above 0, and ocd.noise_draws",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change, message):

@@ -31,6 +31,7 @@ class HyperNetwork(nn.Module):
         schedule: of the diffusion; None for plain regression of the direction.
         scale: None leaves out the scale network: directions then keep their lengths, divided by one constant for all samples.
         prediction, sampling_steps: of the diffusion.
+        guidance, unconditional: of the diffusion, see ``OCDSettings``; a condition of its own stands for none.
         scale_loss: ``"log"`` or ``"db"``.
         noise_draws: noise levels per sample in :meth:`loss`.
         task_draws: how many of these are run through the base.
@@ -50,6 +51,8 @@ class HyperNetwork(nn.Module):
         scale: ScaleNetwork | None,
         prediction: str = "v",
         sampling_steps: int = 10,
+        guidance: float = 1.0,
+        unconditional: float = 0.0,
         scale_loss: str = "log",
         noise_draws: int = 1,
         task_draws: int = 1,
@@ -63,6 +66,8 @@ class HyperNetwork(nn.Module):
         self.task_draws = task_draws
         self.head = AuxiliaryHead(condition.width, outputs) if outputs else None
         self.auxiliary = auxiliary
+        self.guidance, self.unconditional = guidance, unconditional
+        self.nothing = nn.Parameter(torch.zeros(condition.width)) if schedule is not None and guidance != 1 else None
         self.sampling_steps = sampling_steps if schedule is None else min(sampling_steps, len(schedule))
         self.register_buffer("length", torch.ones(()))  # root mean square length of training codes
 
@@ -119,6 +124,11 @@ class HyperNetwork(nn.Module):
             t = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(x0.device)
             if through is not None:
                 t[: self.task_draws * len(e)] = len(self.schedule) - 1
+            if self.nothing is not None:
+                withheld = torch.rand(len(many), generator=generator).to(many) < self.unconditional
+                if through is not None:  # what the task's loss is taken of is told everything
+                    withheld[: self.task_draws * len(e)] = False
+                many = torch.where(withheld[:, None], self.nothing, many)
             x_t = self.schedule.add_noise(x0, t, noise)
             output = self._denoise(x_t, t, many)
             found = {"diffusion": F.mse_loss(output, self.schedule.target(x0, t, noise, self.prediction))}
@@ -164,4 +174,12 @@ class HyperNetwork(nn.Module):
         if self.schedule is None:
             return self.network(e)
         steps, prediction = self.sampling_steps, self.prediction
-        return ddim(lambda x, t: self._denoise(x, t, e), self.schedule, noise, steps, prediction=prediction)
+        return ddim(lambda x, t: self._guided(x, t, e), self.schedule, noise, steps, prediction=prediction)
+
+    def _guided(self, x: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        """What the denoiser says of ``e``, guided away from what it says of nothing known."""
+        told = self._denoise(x, t, e)
+        if self.nothing is None:
+            return told
+        untold = self._denoise(x, t, self.nothing.expand_as(e))
+        return untold + self.guidance * (told - untold)

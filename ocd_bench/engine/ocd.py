@@ -272,6 +272,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         scale=ScaleNetwork(width) if scaled else None,
         prediction=settings.prediction,
         sampling_steps=settings.sampling_steps,
+        guidance=settings.guidance,
+        unconditional=settings.unconditional,
         scale_loss=settings.scale_loss,
         noise_draws=settings.noise_draws,
         task_draws=min(settings.task_draws, settings.noise_draws),

@@ -30,6 +30,9 @@ class OCDSettings:
         schedule, prediction, sampling_steps: of the diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``;
             DDIM steps. One step gives what the task's loss has trained; more of them draw from the overfitted changes' own
             spread.
+        guidance: how far beyond what it would draw of nothing known the conditional draw goes (classifier-free guidance, Ho and
+            Salimans 2022, in their notation 1 + w); 1: no further than the condition says, and nothing else is trained.
+        unconditional: with guidance, the share of training noise levels at which the condition is withheld.
         noise_draws: noise levels per sample and training step; they share the encoding of the sample.
         task_weight: weight of the task's own loss of predicted changes, taken through the base, in units of what overfitting
             gains; 0: the hypernetwork only imitates overfitted changes, as in the paper.
@@ -66,6 +69,8 @@ class OCDSettings:
     schedule: str = "cosine"
     prediction: str = "v"
     sampling_steps: int = 1
+    guidance: float = 1.0
+    unconditional: float = 0.1
     noise_draws: int = 4
     task_weight: float = 10.0
     auxiliary: float = 1.0
@@ -122,7 +127,7 @@ class OCDSettings:
         for key in ("passes", "weight_decay", "task_weight", "auxiliary", "task_batch"):
             if getattr(self, key) < 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more")
-        for key in ("ema", "dropout"):
+        for key in ("ema", "dropout", "unconditional"):
             if not 0 <= getattr(self, key) < 1:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more, and less than 1")
         for key in ("gate", "gain_share"):
@@ -135,6 +140,13 @@ class OCDSettings:
             )
         if not self.gains or min(self.gains) < 0:
             raise UsageError(f"setting {self.section}.gains={self.gains}: expected at least one number, none negative")
+        if not 0 < self.guidance < float("inf"):
+            raise UsageError(f"setting {self.section}.guidance={self.guidance}: expected more than 0")
+        if self.guidance != 1 and (not self.unconditional or (self.task_weight and self.noise_draws <= self.task_draws)):
+            raise UsageError(
+                f"setting {self.section}.guidance={self.guidance}: the network must also be trained without the condition; take "
+                f"{self.section}.unconditional above 0, and {self.section}.noise_draws above task_draws"
+            )
         if self.prediction == "epsilon" and self.schedule == "cosine":
             raise UsageError(
                 f"settings {self.section}: prediction=epsilon is undefined where the cosine schedule ends, in pure noise; "
