@@ -20,6 +20,7 @@ LEVERS: dict[str, tuple[str, list[str]]] = {
     "encoder": ("not told of x itself", ["ocd.input_encoder=false"]),
     "conditions": ("told of x alone", ["ocd.conditions="]),
     "augment": ("no augmented copies", ["ocd.augment=false"]),
+    "folds": ("cross-fitted targets, five folds", ["ocd.folds=5"]),
     "overfit": ("overfitting ten times as far", ["ocd.overfit_steps=30"]),
     "prediction": ("predicts x0, not v", ["ocd.prediction=x0"]),
     "gate": ("a gate at 99 %", ["ocd.gate=0.99"]),

@@ -8,11 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ocd_bench.errors import NotApplicable
+
 if TYPE_CHECKING:
     import torch
 
     from ocd_bench.samples import Samples, Splits
     from ocd_bench.task import Request, Task
+
+
+def _no_fold_bases(folds: int) -> Sequence[tuple[torch.nn.Module, torch.Tensor]]:
+    raise NotApplicable("no further base can be trained here")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,9 @@ class Context:
             :meth:`fresh_base` for a copy to change.
         layer: dotted name of the layer to adapt.
         ranking: layer names by the entropy criterion, best first, computed on first use.
+        fold_bases: of K, K further bases, in the state of ``base``, each trained from the same initial weights without a K-th
+            of the training samples, and the indices of these; cached as the base is. Raises ``NotApplicable`` where the base is
+            not trained, and ``UsageError`` for more folds than samples.
         device: where models and batches go.
         settings: function from a section's name to its settings dataclass; a method may ask for its own ``section`` and those
             it names in ``reads``, so that a cell's fingerprint covers just what the cell depends on.
@@ -44,6 +53,7 @@ class Context:
     batch_size: int
     ranking: Callable[[], list[tuple[str, float]]]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
     _shared: dict[str, tuple[Any, float]] = field(default_factory=dict)
     _charges: list[float] = field(default_factory=list)
 

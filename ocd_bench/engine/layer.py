@@ -36,11 +36,13 @@ class Trace:
     Attributes:
         inputs: what the model was given, ``(N, ...)``.
         output: what the model gave, ``(N, ...)``.
+        model, layer: that were run.
         layer_input, layer_output: of the layer, in its own layout.
     """
 
     inputs: Tensor
     output: Tensor
+    model: nn.Module
     layer: Adaptable
     layer_input: Tensor
     layer_output: Tensor
@@ -126,12 +128,13 @@ class TargetLayer:
         layer_input, layer_output = recording.entries[0]
         if reason := _layout_refusal(self.layer, layer_input, len(inputs)):
             raise LayerRefused(f"layer {self.name!r} {reason}")
-        return Trace(inputs, recording.output, self.layer, layer_input, layer_output, recording)
+        return Trace(inputs, recording.output, self.model, self.layer, layer_input, layer_output, recording)
 
     def forward(self, trace: Trace, delta: Delta) -> Tensor:
         """Output of the base with W + ΔW_s for every sample s of the trace, ``(N, ...)``, differentiable in ``delta``.
 
-        Everything below the layer is replayed and carries no gradient.
+        The base is the one that made the trace, be it this one or another of its kind. Everything below the layer is replayed
+        and carries no gradient.
         """
         if len(delta) != len(trace) or delta.shape != self.shape:
             raise ValueError(
@@ -145,7 +148,7 @@ class TargetLayer:
         def respond() -> Tensor:
             return trace.layer_output + trace.in_layout(shift).to(trace.layer_output.dtype)
 
-        return rerun(self.model, self.layer, trace.inputs, trace.recording, respond)
+        return rerun(trace.model, trace.layer, trace.inputs, trace.recording, respond)
 
 
 def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:

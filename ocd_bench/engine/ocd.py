@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ocd_bench.engine.condition import Condition, flat
 from ocd_bench.engine.deltas import Delta
 from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
+from ocd_bench.engine.folds import Folds
 from ocd_bench.engine.forms import Form, FormScore, FullForm
 from ocd_bench.engine.gain import Gain, gain_on_validation
 from ocd_bench.engine.gate import Gate, factors
@@ -22,7 +23,7 @@ from ocd_bench.engine.problem import NoiseStream, Problem
 from ocd_bench.engine.scale import ScaleNetwork
 from ocd_bench.engine.schedule import NoiseSchedule
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
-from ocd_bench.engine.targets import BASES, Overfitter, Targets, basis_codes, basis_of, pick_form
+from ocd_bench.engine.targets import BASES, Overfitter, Targets, basis_codes, basis_of, join, pick_form
 from ocd_bench.engine.through import Through, overfitting_gains
 from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.engine.unet import UNet
@@ -186,51 +187,52 @@ def small_output(problem: Problem) -> int:
     return output[0].numel() if small else 0
 
 
-def whole_bank(problem: Problem, settings: OCDSettings, overfitter: Overfitter) -> Targets | None:
+def whole_bank(problem: Problem, settings: OCDSettings, overfitter: Overfitter, folds: Folds) -> Targets | None:
     """Targets made beforehand whose codes are ΔW itself, for a basis to be found in; None if no such form is asked for by name,
     or they are too many."""
     shape, count = overfitter.layer.shape, settings.passes * len(problem.train[0])
     if settings.form not in BASES or not 0 < count * shape[0] * shape[1] <= BANK_LIMIT:
         return None
-    return problem.remember(f"whole-{overfitter.keep_answers}", lambda: _bank(problem, settings, overfitter, FullForm(shape)))
+    return problem.remember(f"whole-{overfitter.keep_answers}", lambda: _bank(problem, settings, folds, FullForm(shape)))
 
 
-def _bank(problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form) -> Targets:
+def _bank(problem: Problem, settings: OCDSettings, folds: Folds, form: Form) -> Targets:
     def told(done: int, total: int) -> None:
         problem.progress("overfit", done, total)
 
-    return overfitter.bank(form, *problem.train, problem.generator("targets"), max(1, settings.passes), progress=told)
+    return folds.bank(form, problem.generator("targets"), max(1, settings.passes), told)
 
 
 def source(
-    problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form, whole: Targets | None = None
+    problem: Problem, settings: OCDSettings, overfitter: Overfitter, folds: Folds, form: Form, whole: Targets | None = None
 ) -> tuple[Callable[[], Targets], Targets]:
     """Training batches, and the targets to take statistics from: made beforehand or batch by batch, see ``passes``.
 
     Args:
         whole: see :func:`whole_bank`.
     """
-    inputs, targets = problem.train
+    inputs, _ = problem.train
     indices = shuffled(len(inputs) * max(1, settings.passes), settings.batch_size, problem.generator("order"))
     changes = problem.generator("augment")
     if settings.passes or _better_beforehand(problem, settings, overfitter, form):
         if whole is None:
-            bank = problem.remember(f"targets-{overfitter.keep_answers}", lambda: _bank(problem, settings, overfitter, form))
+            bank = problem.remember(f"targets-{overfitter.keep_answers}", lambda: _bank(problem, settings, folds, form))
         else:
             bank = replace(whole, code=basis_codes(form, whole.code))
 
         def known() -> Targets:
-            chosen = bank.take(next(indices)).to(problem.device)
-            return overfitter.traced(chosen, changes, settings.task_batch) if overfitter.keep_answers else chosen
+            chosen = folds.grouped(next(indices))
+            found = bank.take(chosen).to(problem.device)
+            return folds.traced(found, chosen, changes, settings.task_batch) if overfitter.keep_answers else found
 
         return known, bank
 
     def batch() -> Targets:
-        chosen = next(indices)
-        return overfitter.make(form, inputs[chosen], targets[chosen], changes)
+        return folds.make(form, folds.grouped(next(indices)), changes)
 
-    pilot = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
-    return batch, overfitter.bank(form, inputs[pilot], targets[pilot], problem.generator("pilot"))
+    pilot, chance = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512], problem.generator("pilot")
+    parts = [folds.make(form, folds.grouped(some), chance).to(torch.device("cpu")) for some in pilot.split(256)]
+    return batch, join(parts)
 
 
 def _better_beforehand(problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form) -> bool:
@@ -248,7 +250,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     encoder = problem.encoder() if settings.input_encoder else None
     encoder = None if encoder is None else encoder.to(problem.device)
     overfitter = make_overfitter(problem, settings, encoder)
-    whole = whole_bank(problem, settings, overfitter)
+    folds = Folds.of(problem.train, overfitter, settings.folds, problem.folds)
+    whole = whole_bank(problem, settings, overfitter, folds)
     chance = problem.generator("form")
     if whole is None:
         choose = lambda: pick_form(settings.form, settings.basis, overfitter, *problem.train, chance)  # noqa: E731
@@ -257,7 +260,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         choose = lambda: basis_of(settings.form, settings.basis, codes, overfitter, chance)  # noqa: E731
     picked = problem.remember("form", choose)
     form = picked.form
-    batch, known = source(problem, settings, overfitter, form, whole)
+    batch, known = source(problem, settings, overfitter, folds, form, whole)
 
     unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
     width = settings.width if unet is None else unet.width
@@ -286,7 +289,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         raise NotApplicable(str(error)) from error
     network = network.to(problem.device)
 
-    unit = _task_unit(problem, overfitter) / settings.task_weight if settings.task_weight else 1.0
+    unit = _task_unit(problem, overfitter, folds) / settings.task_weight if settings.task_weight else 1.0
 
     def losses(module: HyperNetwork, samples: Targets, noise: torch.Generator) -> dict[str, Tensor]:
         through = Through(problem.layer, problem.loss, samples.pieces, unit) if samples.pieces else None
@@ -324,10 +327,9 @@ def _unet(settings: PaperSettings, form: Form) -> UNet:
     return UNet(form.shape, *sizes, settings.unet_dropout)
 
 
-def _task_unit(problem: Problem, overfitter: Overfitter) -> float:
+def _task_unit(problem: Problem, overfitter: Overfitter, folds: Folds) -> float:
     """What overfitting gains on training samples: the task's loss weighs the same then, whatever its unit."""
-    inputs, targets = problem.train
+    inputs, _ = problem.train
     chance = problem.generator("unit")
     few = torch.randperm(len(inputs), generator=chance)[: min(256, max(8, overfitter.rows(inputs)))]
-    x, y = overfitter.change(inputs[few], targets[few], chance)
-    return overfitting_gains(problem.layer, problem.loss, overfitter.deltas(x, y))
+    return overfitting_gains(problem.layer, problem.loss, folds.deltas(folds.grouped(few), chance))

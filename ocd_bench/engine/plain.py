@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ocd_bench.engine.condition import AuxiliaryHead, Condition, Features
 from ocd_bench.engine.denoiser import Trunk, parameter_count
+from ocd_bench.engine.folds import Folds
 from ocd_bench.engine.gate import Gate, factors, gate_of
 from ocd_bench.engine.ocd import LARGEST_OUTPUT, make_condition, make_overfitter, small_output
 from ocd_bench.engine.problem import Problem
@@ -63,7 +64,7 @@ def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
     Raises:
         NotApplicable: if the output is not a small vector.
     """
-    inputs, targets = problem.train
+    inputs, _ = problem.train
     cuda = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(derive(problem.seed, "weights"))
@@ -77,23 +78,22 @@ def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
         encoder = None if encoder is None else encoder.to(problem.device)
         overfitter = make_overfitter(problem, settings, encoder)
         pilot = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512]
-        known = _describe(overfitter, *overfitter.change(inputs[pilot], targets[pilot], problem.generator("pilot")))
+        folds = Folds.of(problem.train, overfitter, settings.folds, problem.folds)
+        known, _ = _changed(folds, pilot, problem.generator("pilot"))
         condition = make_condition(overfitter, encoder, settings.width, known, settings.dropout)
         head = AuxiliaryHead(settings.width, size) if settings.auxiliary else None
         network = PlainNetwork(condition, Trunk(size, settings.width, settings.depth), head).to(problem.device)
         condition.calibrate(known.features, known.inputs)
-        return _train(problem, settings, overfitter, network)
+        return _train(problem, settings, overfitter, folds, network)
 
 
-def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, network: PlainNetwork) -> FittedPlain:
-    inputs, targets = problem.train
+def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, folds: Folds, network: PlainNetwork) -> FittedPlain:
+    inputs, _ = problem.train
     indices = shuffled(len(inputs), settings.batch_size, problem.generator("order"))
     changes = problem.generator("augment")
 
     def loss(module: PlainNetwork) -> dict[str, Tensor]:
-        chosen = next(indices)
-        x, y = overfitter.change(inputs[chosen], targets[chosen], changes)
-        known = _describe(overfitter, x, y)
+        known, y = _changed(folds, next(indices), changes)
         e, y = module.condition(known.features, known.inputs), y.to(problem.device)
         found = {"task": problem.loss(known.code + module.trunk(e).reshape(known.code.shape), y).mean()}
         if module.head is not None:
@@ -113,6 +113,16 @@ def _train(problem: Problem, settings: OCDSettings, overfitter: Overfitter, netw
     fitted = FittedPlain(problem, overfitter, best, history)
     fitted.gate = gate_of(problem, settings.gate)
     return fitted
+
+
+def _changed(folds: Folds, indices: Tensor, generator: torch.Generator) -> tuple[Targets, Tensor]:
+    """Features and base outputs of changed training samples, and their targets."""
+    parts, answers = [], []
+    for overfitter, x, y in folds.parts(folds.grouped(indices)):
+        x, y = overfitter.change(x, y, generator)
+        parts.append(_describe(overfitter, x, y))
+        answers.append(y)
+    return join(parts), torch.cat(answers)
 
 
 def _describe(overfitter: Overfitter, inputs: Tensor, targets: Tensor) -> Targets:

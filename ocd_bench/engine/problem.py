@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ocd_bench.engine.condition import flat
+from ocd_bench.engine.folds import FoldBases
 from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.overfit import Loss
 from ocd_bench.engine.targets import Change
+from ocd_bench.errors import NotApplicable
 from ocd_bench.seeds import derive
 
 Data = tuple[Tensor, Tensor]
@@ -21,6 +23,11 @@ Combine = Callable[[Tensor], Tensor]
 """Outputs of D draws ``(D, N, ...)`` to one ``(N, ...)``."""
 
 CPU = torch.device("cpu")
+
+
+def no_folds(count: int) -> Sequence[tuple[TargetLayer, Tensor]]:
+    """Where no further base can be trained."""
+    raise NotApplicable("no further base can be trained here, as cross-fitting (ocd.folds) needs")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Problem:
         quality: what else a choice on validation samples must not make worse; None for nothing.
         combine: how the outputs of several draws become one.
         seed: of every random number drawn here.
+        folds: gives layers of bases trained without a part of the training samples each, see :mod:`ocd_bench.engine.folds`.
         progress: told what is done, how far and out of how much.
         remember: ``remember(name, build)`` gives what ``build`` built the first time it was asked: several fits of one problem
             under the same settings then overfit their training samples once.
@@ -71,6 +79,7 @@ class Problem:
     quality: Quality | None = None
     combine: Combine = lambda outputs: outputs.mean(0)
     seed: int = 0
+    folds: FoldBases = no_folds
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     remember: Callable[[str, Callable[[], Any]], Any] = lambda name, build: build()
 

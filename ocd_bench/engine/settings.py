@@ -27,6 +27,8 @@ class OCDSettings:
         evaluations: how often in training the validation loss is taken; the best weights are kept. 1: the last are.
         passes: overfit every training sample so many times beforehand, each time with other augmentation and subsample, and
             train on these; 0: anew for every batch, or one pass where nothing is random or a batch exceeds the memory.
+        folds: cross-fitting: the training samples in so many folds, each overfitted from a base that was trained on the others;
+            0: from the base itself. So many more trainings of the base, which are cached as it is.
         schedule, prediction, sampling_steps: of the diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``;
             DDIM steps. One step gives what the task's loss has trained; more of them draw from the overfitted changes' own
             spread.
@@ -66,6 +68,7 @@ class OCDSettings:
     ema: float = 0.999
     evaluations: int = 10
     passes: int = 0
+    folds: int = 0
     schedule: str = "cosine"
     prediction: str = "v"
     sampling_steps: int = 1
@@ -127,6 +130,10 @@ class OCDSettings:
         for key in ("passes", "weight_decay", "task_weight", "auxiliary", "task_batch"):
             if getattr(self, key) < 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more")
+        if self.folds < 0 or self.folds == 1:
+            raise UsageError(f"setting {self.section}.folds={self.folds}: expected 0, or 2 or more")
+        if self.folds and self.task_batch:
+            raise UsageError(f"settings {self.section}: with folds the whole batch is run through the base; take task_batch=0")
         for key in ("ema", "dropout", "unconditional"):
             if not 0 <= getattr(self, key) < 1:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more, and less than 1")
@@ -144,8 +151,8 @@ class OCDSettings:
             raise UsageError(f"setting {self.section}.guidance={self.guidance}: expected more than 0")
         if self.guidance != 1 and (not self.unconditional or (self.task_weight and self.noise_draws <= self.task_draws)):
             raise UsageError(
-                f"setting {self.section}.guidance={self.guidance}: the network must also be trained without the condition; take "
-                f"{self.section}.unconditional above 0, and {self.section}.noise_draws above task_draws"
+                f"setting {self.section}.guidance={self.guidance}: the network must also be trained without the condition; "
+                f"take {self.section}.unconditional above 0, and {self.section}.noise_draws above task_draws"
             )
         if self.prediction == "epsilon" and self.schedule == "cosine":
             raise UsageError(

@@ -51,6 +51,10 @@ def problem_of(context: Context, layer: str, method: str = "ocd") -> Problem:
         quality=quality_of(task),
         combine=task.ensemble,
         seed=context.generator(method, "fit").initial_seed(),
+        folds=lambda count: context.shared(
+            f"ocd-folds-{layer}-{count}",
+            lambda: [(TargetLayer(base, layer), held) for base, held in context.fold_bases(count)],
+        ),
         progress=context.progress,
         remember=lambda name, build: context.shared(f"ocd-{method}-{layer}-{name}", build),
     )

@@ -14,9 +14,9 @@ import torch
 from ocd_bench.config import Config, fingerprint, resolve
 from ocd_bench.engine.layer import TargetLayer, candidates
 from ocd_bench.engine.selection import layer_entropy
-from ocd_bench.errors import UsageError
+from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.method import Context, Method
-from ocd_bench.runner.base import obtain_base, tensor_sha256
+from ocd_bench.runner.base import BaseModel, obtain_base, tensor_sha256
 from ocd_bench.runner.cells import Group, Variant, cell_name
 from ocd_bench.runner.measure import MethodRun
 from ocd_bench.runner.store import RunFolder, new_cell
@@ -106,15 +106,7 @@ class GroupRunner:
         data: Mapping[Variant, str],
         cells: Cells,
     ) -> None:
-        base = obtain_base(
-            self.task,
-            hidden,
-            self.request,
-            self.config,
-            self.run.device,
-            lambda: self.manager.hook.ocd_bench_base_model(task=self.task, splits=hidden, request=self.request),
-            self.reporter.progress,
-        )
+        base = self._base(hidden)
         ranking = functools.cache(lambda: self._rank(base.model, hidden.train))
         layer = self._layer(base.model, ranking)
         context = Context(
@@ -128,6 +120,7 @@ class GroupRunner:
             batch_size=self.config.section("run").batch_size,
             ranking=ranking,
             progress=self.reporter.progress,
+            fold_bases=lambda folds: self._fold_bases(hidden, base, folds),
         )
         outputs: dict[str, torch.Tensor] = {}
         for method in self.methods:
@@ -165,6 +158,24 @@ class GroupRunner:
             derive(self.group.task, self.group.dataset, variant.kind, variant.severity, "corruption")
         )
         return Samples(self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator), test.targets)
+
+    def _base(self, splits: Splits) -> BaseModel:
+        build = lambda: self.manager.hook.ocd_bench_base_model(task=self.task, splits=splits, request=self.request)  # noqa: E731
+        return obtain_base(self.task, splits, self.request, self.config, self.run.device, build, self.reporter.progress)
+
+    def _fold_bases(self, hidden: Splits, base: BaseModel, folds: int) -> list[tuple[torch.nn.Module, torch.Tensor]]:
+        """See :class:`ocd_bench.method.Context`."""
+        count = len(hidden.train)
+        if not 2 <= folds <= count:
+            raise UsageError(f"{folds} folds of {count} training samples: expected 2 to {count}")
+        found = []
+        for held in torch.randperm(count, generator=self.request.generator("folds")).tensor_split(folds):
+            seen = torch.ones(count, dtype=torch.bool).index_fill_(0, held, False)
+            other = self._base(dataclasses.replace(hidden, train=hidden.train.take(seen)))
+            if other.sha256 == base.sha256:
+                raise NotApplicable("the base is not trained here but given: it has seen every training sample")
+            found.append((other.model, held))
+        return found
 
     def _rank(self, model: torch.nn.Module, train: Samples) -> list[tuple[str, float]]:
         select = self.config.section("select")

@@ -129,12 +129,13 @@ class MethodRun:
                 "reduce": info.reduce,
             }
         cell["status"] = "ok"
+        added = getattr(self._predictor, "parameters", 0)  # of a module, a method
         cell["cost"] = {
             "fit_s": round(self._fit_s, 4),
             "adapt_s": round(seconds, 4),
             "samples_per_s": round(n / max(seconds, 1e-9), 2),
             "peak_memory_mb": round(self._memory.read(), 1),
-            "parameters": int(getattr(self._predictor, "parameters", 0)),
+            "parameters": int(added) if isinstance(added, int | float) else 0,
             "base_fit_s": round(self.base.fit_s, 4),
         }
         cell["detail"] = dict(getattr(self._predictor, "detail", {}))

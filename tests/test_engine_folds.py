@@ -1,0 +1,188 @@
+"""Cross-fitting: every training sample's targets come from a base that has not seen it."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocd_bench.cli import main
+from ocd_bench.engine.folds import Folds
+from ocd_bench.engine.forms import RankOneForm
+from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.ocd import fit, make_overfitter
+from ocd_bench.engine.overfit import losses, overfit
+from ocd_bench.engine.plain import fit_plain
+from ocd_bench.engine.problem import Problem
+from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.errors import NotApplicable, UsageError
+from tests.toy_engine import QUICK, base, loss, problem
+
+SETTINGS = replace(QUICK, steps=3, task_weight=1.0)
+
+
+def other_base(shift: float) -> torch.nn.Module:
+    model = base()
+    model.hidden.weight += shift
+    return model
+
+
+def folded(**more) -> tuple[Problem, list[tuple[TargetLayer, torch.Tensor]], list[int]]:
+    """A problem of twelve samples with three other bases."""
+    pairs = [(TargetLayer(other_base(0.1 * k), "hidden"), torch.arange(12)[k - 1 :: 3]) for k in (1, 2, 3)]
+    asked: list[int] = []
+    return problem(count=12, folds=lambda count: asked.append(count) or pairs, **more), pairs, asked
+
+
+def expected(
+    pairs: list[tuple[TargetLayer, torch.Tensor]], task: Problem, form: RankOneForm
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes and layer activations of the twelve, one at a time."""
+    codes, activations = torch.empty(12, form.size), torch.empty(12, form.size)
+    for layer, held in pairs:
+        for i in held.tolist():
+            trace = layer.trace(task.train[0][i : i + 1])
+            how = make_overfitter(task, SETTINGS, None).how
+            codes[i] = form.encode(overfit(layer, trace, task.train[1][i : i + 1], loss, how), trace)[0]
+            activations[i] = trace.response[0, 0]
+    return codes, activations
+
+
+def test_each_samples_targets_come_from_its_own_base():
+    task, pairs, _ = folded()
+    form = RankOneForm(task.layer.shape)
+    folds = Folds.of(task.train, make_overfitter(task, SETTINGS, None), 3, task.folds)
+    codes, activations = expected(pairs, task, form)
+    indices = folds.grouped(torch.tensor([7, 0, 4, 11, 3]))
+    made = folds.make(form, indices, torch.Generator())
+    torch.testing.assert_close(made.code, codes[indices])
+    torch.testing.assert_close(made.features["activation"], activations[indices])
+    torch.testing.assert_close(made.answers, task.train[1][indices])
+
+    bank = folds.bank(form, torch.Generator(), passes=2)
+    torch.testing.assert_close(bank.code, torch.cat([codes, codes]))
+    indices = folds.grouped(torch.tensor([20, 1, 5, 23]))
+    traced = folds.traced(bank.take(indices), indices, torch.Generator())
+    torch.testing.assert_close(torch.cat([trace.inputs for trace, _ in traced.pieces]), task.train[0][indices % 12])
+    assert torch.equal(torch.cat([answers for _, answers in traced.pieces]), task.train[1][indices % 12])
+    models = {id(trace.model) for trace, _ in traced.pieces}
+    assert models <= {id(layer.model) for layer, _ in pairs}
+    assert len(models) == len({int(folds.fold[index % 12]) for index in indices})
+
+
+def test_a_trace_is_run_on_in_the_base_that_made_it():
+    task, pairs, _ = folded()
+    x, y = task.train
+    layer = pairs[1][0]
+    trace = layer.trace(x)
+    torch.testing.assert_close(losses(task.layer, trace, y, loss), loss(layer.model(x), y))
+    assert not torch.allclose(losses(task.layer, trace, y, loss), loss(task.layer.model(x), y))
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_training_and_its_control_use_them(augmented):
+    more = {"augment": lambda x, y, generator: (x + 0.1 * torch.randn(x.shape, generator=generator), y)} if augmented else {}
+    task, _, asked = folded(**more)
+    plain = fit(task, SETTINGS).history[0].train
+    assert asked == []
+    crossed = fit(task, replace(SETTINGS, folds=3)).history[0].train
+    assert asked == [3]
+    assert crossed != pytest.approx(plain, rel=1e-4)
+    control = fit_plain(task, replace(SETTINGS, folds=3)).history[0].train
+    assert control != pytest.approx(fit_plain(task, SETTINGS).history[0].train, rel=1e-4)
+
+
+def test_where_no_base_can_be_trained_it_is_said():
+    with pytest.raises(NotApplicable, match="no further base can be trained"):
+        fit(problem(), replace(SETTINGS, folds=2))
+    with pytest.raises(UsageError, match="setting ocd.folds=1: expected 0, or 2 or more"):
+        OCDSettings(folds=1)
+    with pytest.raises(UsageError, match="take task_batch=0"):
+        OCDSettings(folds=2, task_batch=4)
+
+
+PLUGIN = '''
+import torch
+import ocd_bench
+
+
+class Means(ocd_bench.Task):
+    """A base whose training is the mean of its training inputs, so that one sees what it was trained on."""
+    name, primary_metric = "means", "rmse"
+
+    def load_data(self, request):
+        x = torch.arange(20.0)[:, None]
+        return ocd_bench.Splits((x[:11], x[:11]), (x[11:14], x[11:14]), (x[14:], x[14:]))
+
+    def base_model(self, splits, request):
+        return torch.nn.Linear(1, 1)
+
+    def train_base(self, model, splits, request, progress):
+        if request.dataset == "default":
+            with torch.no_grad():
+                model.bias.fill_(float(splits.train.inputs.mean()))
+        return model
+
+    def loss(self, output, target):
+        return (output - target).square().flatten(1).mean(1)
+
+    def metrics(self, output, target):
+        return {"rmse": self.loss(output, target)}
+
+    def datasets(self):
+        return [ocd_bench.Dataset("default"), ocd_bench.Dataset("given")]
+
+
+class Folded(ocd_bench.Method):
+    name = "folded"
+
+    def fit(self, context):
+        x = context.train.inputs
+        pairs = context.fold_bases(FOLDS)
+        assert sorted(torch.cat([held for _, held in pairs]).tolist()) == list(range(11))
+        assert sorted(len(held) for _, held in pairs) == [2, 3, 3, 3]
+        for base, held in pairs:
+            rest = [i for i in range(11) if i not in held.tolist()]
+            assert torch.allclose(base.bias, x[rest].mean())
+            assert torch.equal(base.weight, context.base.weight)
+            assert not base.training and not base.weight.requires_grad
+        return context.base
+
+
+@ocd_bench.hookimpl
+def ocd_bench_register_tasks(register):
+    register(Means())
+
+
+@ocd_bench.hookimpl
+def ocd_bench_register_methods(register):
+    register(Folded())
+'''
+
+
+@pytest.mark.parametrize(
+    ("dataset", "count", "said"),
+    [
+        ("default", 4, ""),
+        ("given", 4, "the base is not trained here but given"),
+        ("default", 12, "12 folds of 11 training samples: expected 2 to 11"),
+    ],
+)
+def test_the_runner_trains_bases_without_a_fold_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dataset: str, count: int, said: str
+) -> None:
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "means.py"
+    path.write_text(textwrap.dedent(PLUGIN).replace("FOLDS", str(count)))
+    arguments = ["run", "--plugin", str(path), "--task", "means", "--dataset", dataset, "--methods", "base,folded"]
+    code = main([*arguments, "--seeds", "1", "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    if said:
+        assert said in printed.out + printed.err
+    else:
+        assert code == 0, printed
+        assert "failed" not in printed.out
+        assert len(list((tmp_path / "cache" / "bases").glob("*.pt"))) == 5
