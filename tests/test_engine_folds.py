@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import ocd_bench.engine.folds as folds_module
 from ocd_bench.cli import main
-from ocd_bench.engine.folds import Folds
+from ocd_bench.engine.folds import Folds, numbers
 from ocd_bench.engine.forms import RankOneForm
 from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.ocd import fit, make_overfitter
@@ -71,6 +72,42 @@ def test_each_samples_targets_come_from_its_own_base():
     models = {id(trace.model) for trace, _ in traced.pieces}
     assert models <= {id(layer.model) for layer, _ in pairs}
     assert len(models) == len({int(folds.fold[index % 12]) for index in indices})
+
+
+def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
+    task = problem(count=6)
+    form = RankOneForm(task.layer.shape)
+    folds = Folds.of(task.train, make_overfitter(task, SETTINGS, None), 0, task.folds)
+    bank = folds.bank(form, torch.Generator(), passes=2)
+    runs: list[int] = []
+    trace = TargetLayer.trace
+    monkeypatch.setattr(TargetLayer, "trace", lambda self, inputs: runs.append(len(inputs)) or trace(self, inputs))
+
+    def traced(*indices: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        runs.clear()
+        chosen = torch.tensor(indices)
+        found = folds.traced(bank.take(chosen), chosen, torch.Generator(), most=2).pieces
+        assert sum(len(piece) for piece, _ in found) == 2
+        return [(x, y) for piece, answers in found for x, y in zip(piece.inputs, answers, strict=True)]
+
+    for indices, expected in (((4, 1, 0), 2), ((1, 5, 2), 1), ((5, 1, 3), 0), ((7, 1, 3), 1)):  # 7: sample 1 of another pass
+        for (x, y), index in zip(traced(*indices), indices, strict=False):
+            assert torch.equal(x, task.train[0][index % 6])
+            assert y == task.train[1][index % 6]
+        assert sum(runs) == expected
+    whole = folds.traced(bank.take(torch.tensor([0, 1])), torch.tensor([0, 1]), torch.Generator())
+    assert [len(piece) for piece, _ in whole.pieces] == [2]
+
+    folds.kept.clear()
+    monkeypatch.setattr(folds_module, "KEPT", numbers(task.layer.trace(task.train[0][:1])))  # room for one
+    traced(4, 1)
+    traced(4, 1)
+    assert runs == [1]
+
+    crops = replace(folds.overfitters[0], subsample=lambda x, y, generator: (x + torch.randn(1, generator=generator), y))
+    folds = Folds(*task.train, [crops], folds.fold)
+    assert not torch.equal(traced(4, 1)[0][0], task.train[0][4])
+    assert not folds.kept
 
 
 def test_a_trace_is_run_on_in_the_base_that_made_it():

@@ -10,12 +10,19 @@ from torch import nn
 
 import ocd_bench.engine.targets as targets_module
 from ocd_bench.engine.condition import features
+from ocd_bench.engine.folds import Folds
 from ocd_bench.engine.forms import FullForm, RankOneForm
 from ocd_bench.engine.ocd import make_overfitter, source
 from ocd_bench.engine.overfit import overfit
-from ocd_bench.engine.targets import pick_form
+from ocd_bench.engine.problem import Problem
+from ocd_bench.engine.targets import Overfitter, pick_form
 from ocd_bench.errors import UsageError
 from tests.toy_engine import QUICK, loss, problem
+
+
+def whole(task: Problem, overfitter: Overfitter) -> Folds:
+    """The training samples, all with the same base."""
+    return Folds.of(task.train, overfitter, 0, task.folds)
 
 
 def shaken(inputs, targets, generator):
@@ -76,7 +83,7 @@ def test_without_chance_one_pass_beforehand_serves_every_batch():
     settings = replace(QUICK, steps=10, batch_size=16)
     overfitter = make_overfitter(task, settings, None)
     form = FullForm(task.layer.shape)
-    batch, known = source(task, settings, overfitter, form)
+    batch, known = source(task, settings, whole(task, overfitter), form)
     assert len(known) == 40
     everything = overfitter.make(form, *task.train, seeded())
     for _ in range(3):
@@ -86,7 +93,7 @@ def test_without_chance_one_pass_beforehand_serves_every_batch():
     counted: list[int] = []
     original = overfitter.deltas
     overfitter.deltas = lambda x, y: counted.append(len(x)) or original(x, y)
-    assert len(source(task, few, overfitter, form)[0]()) == 16
+    assert len(source(task, few, whole(task, overfitter), form)[0]()) == 16
     assert counted == [40, 16]  # statistics, then one batch
 
 
@@ -95,10 +102,10 @@ def test_with_augmentation_every_batch_is_new_unless_passes_say_otherwise():
     settings = replace(QUICK, batch_size=16)
     overfitter = make_overfitter(task, settings, None)
     form = FullForm(task.layer.shape)
-    batch, _ = source(task, settings, overfitter, form)
+    batch, _ = source(task, settings, whole(task, overfitter), form)
     first, second = batch().code, batch().code
     assert torch.cdist(first, second).min() > 0
-    batch, known = source(task, replace(settings, passes=3), overfitter, form)
+    batch, known = source(task, replace(settings, passes=3), whole(task, overfitter), form)
     assert len(known) == 48
     assert len(known.code.unique(dim=0)) == 48
     drawn = torch.cat([batch().code for _ in range(3)])
@@ -110,7 +117,7 @@ def test_where_not_even_a_batch_fits_one_augmented_pass_is_made(monkeypatch):
     monkeypatch.setattr(targets_module, "BUDGET", 2000)
     overfitter = make_overfitter(task, replace(QUICK, batch_size=8), None)
     assert overfitter.rows(task.train[0]) < 8
-    assert len(source(task, replace(QUICK, batch_size=8), overfitter, FullForm(task.layer.shape))[1]) == 12
+    assert len(source(task, replace(QUICK, batch_size=8), whole(task, overfitter), FullForm(task.layer.shape))[1]) == 12
 
 
 def test_one_position_means_rank_one_and_several_a_short_code():

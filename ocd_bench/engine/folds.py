@@ -9,15 +9,19 @@ fits the others nearly as well; validation and test samples meet the base itself
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ocd_bench.engine.deltas import Delta
 from ocd_bench.engine.forms import Form
 from ocd_bench.engine.layer import TargetLayer, Trace
 from ocd_bench.engine.targets import Overfitter, Targets, join
+
+KEPT = 2**30
+"""Numbers (not bytes) that traces kept from step to step may take."""
 
 FoldBases = Callable[[int], Sequence[tuple[TargetLayer, Tensor]]]
 """K to K layers of other bases, each with the indices of the training samples that its base has not seen."""
@@ -31,12 +35,14 @@ class Folds:
         inputs, targets: the training samples, on the CPU.
         overfitters: one per fold.
         fold: of each training sample, ``(N,)``.
+        kept: traces, with targets, by index.
     """
 
     inputs: Tensor
     targets: Tensor
     overfitters: Sequence[Overfitter]
     fold: Tensor
+    kept: dict[int, tuple[Trace, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, train: tuple[Tensor, Tensor], overfitter: Overfitter, folds: int, bases: FoldBases) -> Folds:
@@ -92,12 +98,34 @@ class Folds:
         return join(found).take(places.flatten())
 
     def traced(self, targets: Targets, indices: Tensor, generator: torch.Generator, most: int = 0) -> Targets:
-        """Targets taken from a bank at grouped indices, with the traces of their own bases; see :meth:`Overfitter.traced`."""
+        """Targets taken from a bank at grouped indices, with the traces of their own bases; see :meth:`Overfitter.traced`.
+
+        Where only a few of a batch are traced the base is dear. A sample that is the same each time is then run through it
+        once, as far as :data:`KEPT` allows.
+        """
         if len(self.overfitters) == 1:
-            return self.overfitters[0].traced(targets, generator, most)
+            overfitter = self.overfitters[0]
+            if not most or overfitter.subsample is not None or overfitter.excerpt is not None:
+                return overfitter.traced(targets, generator, most)
+            few = indices[:most].tolist()
+            return replace(targets, pieces=tuple(self._piece(targets, row, index) for row, index in enumerate(few)))
         start, pieces = 0, list[tuple[Trace, Tensor]]()
         for overfitter, x, _ in self.parts(indices):
             rows = slice(start, start + len(x))
             pieces += overfitter.traced(targets.take(rows), generator).pieces
             start = rows.stop
         return replace(targets, pieces=tuple(pieces))
+
+    def _piece(self, targets: Targets, row: int, index: int) -> tuple[Trace, Tensor]:
+        if index in self.kept:
+            return self.kept[index]
+        (piece,) = self.overfitters[0].traced(targets.take(slice(row, row + 1)), torch.Generator()).pieces
+        if (len(self.kept) + 1) * numbers(piece[0]) <= KEPT:
+            self.kept[index] = piece
+        return piece
+
+
+def numbers(trace: Trace) -> int:
+    """Numbers that a trace holds, those counted twice that it holds in two forms."""
+    held = tree_leaves((trace.inputs, trace.output, trace.recording.entries, trace.recording.calls, trace.positions))
+    return sum(leaf.numel() for leaf in held if isinstance(leaf, Tensor))

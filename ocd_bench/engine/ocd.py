@@ -204,14 +204,14 @@ def _bank(problem: Problem, settings: OCDSettings, folds: Folds, form: Form) -> 
 
 
 def source(
-    problem: Problem, settings: OCDSettings, overfitter: Overfitter, folds: Folds, form: Form, whole: Targets | None = None
+    problem: Problem, settings: OCDSettings, folds: Folds, form: Form, whole: Targets | None = None
 ) -> tuple[Callable[[], Targets], Targets]:
     """Training batches, and the targets to take statistics from: made beforehand or batch by batch, see ``passes``.
 
     Args:
         whole: see :func:`whole_bank`.
     """
-    inputs, _ = problem.train
+    inputs, overfitter = problem.train[0], folds.overfitters[0]
     indices = shuffled(len(inputs) * max(1, settings.passes), settings.batch_size, problem.generator("order"))
     changes = problem.generator("augment")
     if settings.passes or _better_beforehand(problem, settings, overfitter, form):
@@ -260,7 +260,7 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
         choose = lambda: basis_of(settings.form, settings.basis, codes, overfitter, chance)  # noqa: E731
     picked = problem.remember("form", choose)
     form = picked.form
-    batch, known = source(problem, settings, overfitter, folds, form, whole)
+    batch, known = source(problem, settings, folds, form, whole)
 
     unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
     width = settings.width if unet is None else unet.width
