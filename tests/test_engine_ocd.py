@@ -12,6 +12,7 @@ from torch import nn
 from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.overfit import losses, overfit
+from ocd_bench.engine.plain import fit_plain
 from ocd_bench.engine.problem import NoiseStream
 from ocd_bench.engine.settings import OCDSettings, PaperSettings
 from ocd_bench.engine.through import Through
@@ -273,6 +274,12 @@ def test_divergence_is_reported_with_its_cure():
 def test_the_layer_may_be_any_that_can_be_changed():
     with pytest.raises(UsageError, match="nearest: hidden"):
         TargetLayer(base(), "hiden")
+
+
+def test_a_hypernetwork_told_nothing_is_refused():
+    for how in (fit, fit_plain):
+        with pytest.raises(UsageError, match=r"would be told nothing: .* name some of input, activation, output in ocd.cond"):
+            how(problem(), replace(QUICK, conditions=()))
 
 
 @pytest.mark.parametrize(

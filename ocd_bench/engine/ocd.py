@@ -27,7 +27,7 @@ from ocd_bench.engine.targets import BASES, Overfitter, Targets, basis_codes, ba
 from ocd_bench.engine.through import Through, overfitting_gains
 from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.engine.unet import UNet
-from ocd_bench.errors import NotApplicable
+from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.seeds import derive
 
 LARGEST_OUTPUT = 1024
@@ -171,8 +171,17 @@ def make_overfitter(problem: Problem, settings: OCDSettings, encoder: nn.Module 
 def make_condition(
     overfitter: Overfitter, encoder: nn.Module | None, width: int, example: Targets, dropout: float = 0.0
 ) -> Condition:
-    """The condition for targets such as ``example``; an encoder is measured by trying it out."""
+    """The condition for targets such as ``example``; an encoder is measured by trying it out.
+
+    Raises:
+        UsageError: if there is neither a feature nor an encoder.
+    """
     sizes = {name: value.shape[1] for name, value in example.features.items()}
+    if not sizes and encoder is None:
+        raise UsageError(
+            "the hypernetwork would be told nothing: the task has no encoder of its samples (Task.encode_input), or "
+            "ocd.input_encoder is off; name some of input, activation, output in ocd.conditions"
+        )
     if encoder is None or example.inputs is None:
         return Condition(sizes, width, dropout=dropout)
     with torch.no_grad():
