@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ocd_bench.engine.gain import choose_gain, gain_on_validation
+from ocd_bench.engine.gain import choose_gain, gain_on_validation, standard_errors
 from ocd_bench.engine.problem import Quality
 from tests.toy_engine import data, loss, problem
 
@@ -104,3 +104,41 @@ def test_the_quality_is_that_of_all_validation_samples():
 
     assert gain_on_validation(task, GAINS, outputs, 100, 3).value == 0.5
     assert gain_on_validation(replace(task, quality=None), GAINS, outputs, 100, 3).value == 1.0
+
+
+def test_a_margin_asks_for_more_than_answers_that_are_no_worse():
+    losses = torch.tensor([1.0, 0.45, 0.4])[:, None] + torch.tensor([0.01, -0.01, 0.02, -0.02])
+    quality = torch.tensor([0.80, 0.90, 0.82])
+    assert choose_gain(GAINS, losses, quality).value == 1.0
+    assert choose_gain(GAINS, losses, quality, margins=torch.tensor([0.0, 0.05, 0.05])).value == 0.5
+    assert choose_gain(GAINS, losses, quality, margins=torch.tensor([0.0, 0.2, 0.2])).value == 0.0
+
+
+def test_the_standard_error_of_a_mean_is_that_of_the_paired_differences():
+    torch.manual_seed(0)
+    values = torch.rand(3, 300, dtype=torch.float64)
+    quality = Quality(loss, lambda scores: scores.mean(1))
+    errors = standard_errors(quality, values, 1, torch.Generator().manual_seed(0))
+    assert errors[1] == 0
+    expected = (values - values[1]).std(1) / math.sqrt(300)
+    assert torch.allclose(errors[[0, 2]], expected[[0, 2]], rtol=0.15)
+
+
+@pytest.mark.parametrize(("margin", "taken"), [(0.0, 1.0), (1.0, 0.0)])
+def test_a_better_loss_with_two_answers_luckily_better_and_one_worse_is_left_alone_with_a_margin(margin, taken):
+    val = data(20, seed=8)
+    right = torch.zeros(2, 20)
+    right[1, :2], right[0, 2] = 1.0, 1.0  # better by 1 / 20 +- 1.7 / 20
+    calls = []
+
+    def scores(output, target):
+        calls.append(len(output))
+        return right[(len(calls) - 1) % 2, : len(output)]
+
+    task = problem(val=val, quality=Quality(scores, lambda values: values.mean(1)))
+
+    def outputs(inputs, gains, start):
+        base = task.layer.model(inputs)
+        return [base, 10.0 * torch.nn.functional.one_hot(val[1][start : start + len(inputs)], base.shape[1])]  # of less loss
+
+    assert gain_on_validation(task, (0.0, 1.0), outputs, 20, 20, margin=margin).value == taken

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ocd_bench.engine.problem import Problem
+from ocd_bench.engine.problem import Problem, Quality
+
+RESAMPLES = 400
+"""Bootstrap draws behind the standard error of a quality."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,13 @@ class Gain:
     losses: tuple[float, ...] = ()
 
 
-def choose_gain(candidates: Sequence[float], losses: Tensor, quality: Tensor | None = None, share: float = 1.0) -> Gain:
+def choose_gain(
+    candidates: Sequence[float],
+    losses: Tensor,
+    quality: Tensor | None = None,
+    share: float = 1.0,
+    margins: Tensor | None = None,
+) -> Gain:
     """The candidate of least mean loss, if it beats gain 0 by more than the standard error of their paired difference.
 
     In its stead the least one that keeps ``share`` of what it gains: the loss is flat about its minimum for samples like these,
@@ -34,12 +43,14 @@ def choose_gain(candidates: Sequence[float], losses: Tensor, quality: Tensor | N
         losses: per-sample validation losses ``(G, M)``; a candidate with a loss that is not finite is out.
         quality: ``(G,)``, higher is better; a candidate of lower quality than gain 0 is out: a better loss must not be paid
             for with worse answers.
+        margins: ``(G,)``, by how much a candidate's quality must be higher than gain 0's; None: by nothing.
     """
     losses = losses.double().cpu()
     means = torch.where(losses.isfinite().all(1), losses.mean(1), torch.inf)
     allowed = means
     if quality is not None and 0.0 in candidates:
-        allowed = torch.where(quality >= quality[list(candidates).index(0.0)], means, torch.inf)
+        least = quality[list(candidates).index(0.0)] + (0.0 if margins is None else margins)
+        allowed = torch.where(quality >= least, means, torch.inf)
     best = int(allowed.argmin())
     if 0.0 in candidates:
         base = list(candidates).index(0.0)
@@ -59,11 +70,13 @@ def gain_on_validation(
     limit: int,
     batch_size: int,
     share: float = 1.0,
+    margin: float = 0.0,
 ) -> Gain:
     """:func:`choose_gain` by the losses of at most ``limit`` validation samples; a single candidate is taken unseen.
 
     Args:
         outputs: of inputs ``(N, ...)``, the candidates and the index of the first sample; one ``(N, ...)`` per candidate.
+        margin: by how many standard errors the quality must be better than gain 0's.
     """
     if len(candidates) == 1:
         return Gain(float(candidates[0]))
@@ -77,5 +90,18 @@ def gain_on_validation(
         if problem.quality:
             scores.append(torch.stack([problem.quality.scores(output, y).detach().double().cpu() for output in found]))
         problem.progress("gain", min(len(inputs), start + batch_size), len(inputs))
-    quality = problem.quality.reduce(torch.cat(scores, 1)) if problem.quality else None
-    return choose_gain(candidates, torch.cat(losses, 1), quality, share)
+    if not problem.quality:
+        return choose_gain(candidates, torch.cat(losses, 1), share=share)
+    values = torch.cat(scores, 1)
+    margins = None
+    if margin and 0.0 in candidates:
+        base = list(candidates).index(0.0)
+        margins = margin * standard_errors(problem.quality, values, base, problem.generator("gain margin"))
+    return choose_gain(candidates, torch.cat(losses, 1), problem.quality.reduce(values), share, margins)
+
+
+def standard_errors(quality: Quality, values: Tensor, base: int, generator: torch.Generator) -> Tensor:
+    """Bootstrap standard errors ``(G,)`` of what each row of the scores ``(G, M)`` is ahead of row ``base``, samples paired."""
+    draws = torch.randint(values.shape[1], (RESAMPLES, values.shape[1]), generator=generator)
+    qualities = torch.stack([quality.reduce(values[:, chosen]) for chosen in draws])
+    return (qualities - qualities[:, base : base + 1]).std(0)

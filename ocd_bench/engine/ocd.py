@@ -128,6 +128,7 @@ class FittedOCD:
             self.settings.val_samples,
             self.settings.batch_size,
             self.settings.gain_share,
+            self.settings.gain_margin,
         )
 
 

@@ -52,6 +52,8 @@ class OCDSettings:
         gains: factors of ΔW to choose from on validation samples; 0 is the base. A single one is taken unseen.
         gain_share: the least gain is taken that keeps this share of what the best one gains there: what a sample like those of
             training hardly misses spares a stranger much; 1: the best one.
+        gain_margin: by how many standard errors a gain must better the primary metric of validation samples; 0: it must not
+            make it worse. For a handful of validation samples, of which a few right by luck would do.
         val_samples: at most so many validation samples are looked at.
     """
 
@@ -89,6 +91,7 @@ class OCDSettings:
     scale_loss: str = "log"
     gains: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     gain_share: float = 1.0
+    gain_margin: float = 0.0
     val_samples: int = 2000
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -127,7 +130,7 @@ class OCDSettings:
         for key in ("overfit_lr", "lr"):
             if not getattr(self, key) > 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected more than 0")
-        for key in ("passes", "weight_decay", "task_weight", "auxiliary", "task_batch"):
+        for key in ("passes", "weight_decay", "task_weight", "auxiliary", "task_batch", "gain_margin"):
             if getattr(self, key) < 0:
                 raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more")
         if self.folds < 0 or self.folds == 1:

@@ -49,6 +49,7 @@ class Capacity(Method):
             settings.val_samples,
             settings.batch_size,
             settings.gain_share,
+            settings.gain_margin,
         )
         return PlainPredictor(fitted, gain)
 

@@ -310,6 +310,7 @@ class OCDNearest(Method):
             settings.val_samples,
             settings.batch_size,
             settings.gain_share,
+            settings.gain_margin,
         )
         return NearestPredictor(nearest, gain)
 
