@@ -110,6 +110,23 @@ def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
     assert not folds.kept
 
 
+def test_a_second_fit_to_the_same_targets_finds_the_traces_of_the_first():
+    remembered: dict[str, object] = {}
+
+    def remember(name, build):
+        if name not in remembered:
+            remembered[name] = build()
+        return remembered[name]
+
+    task = replace(problem(count=6), remember=remember)
+    how = replace(SETTINGS, passes=1, task_batch=2, steps=4)
+    fit(task, how)
+    kept = dict(remembered["kept"])
+    assert 2 <= len(kept) <= 6
+    fit(task, how, diffusion=False)
+    assert all(remembered["kept"][index] is piece for index, piece in kept.items())
+
+
 def test_a_trace_is_run_on_in_the_base_that_made_it():
     task, pairs, _ = folded()
     x, y = task.train

@@ -45,11 +45,22 @@ class Folds:
     kept: dict[int, tuple[Trace, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, train: tuple[Tensor, Tensor], overfitter: Overfitter, folds: int, bases: FoldBases) -> Folds:
-        """``folds`` bases, as ``bases`` gives them; 0: the overfitter's own for all samples."""
+    def of(
+        cls,
+        train: tuple[Tensor, Tensor],
+        overfitter: Overfitter,
+        folds: int,
+        bases: FoldBases,
+        kept: dict[int, tuple[Trace, Tensor]] | None = None,
+    ) -> Folds:
+        """``folds`` bases, as ``bases`` gives them; 0: the overfitter's own for all samples.
+
+        Args:
+            kept: traces that an earlier fit to the same targets has kept; grows.
+        """
         fold = torch.zeros(len(train[0]), dtype=torch.long)
         if not folds:
-            return cls(*train, [overfitter], fold)
+            return cls(*train, [overfitter], fold, {} if kept is None else kept)
         overfitters = []
         for number, (layer, held) in enumerate(bases(folds)):
             fold[held] = number

@@ -260,7 +260,8 @@ def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool)
     encoder = problem.encoder() if settings.input_encoder else None
     encoder = None if encoder is None else encoder.to(problem.device)
     overfitter = make_overfitter(problem, settings, encoder)
-    folds = Folds.of(problem.train, overfitter, settings.folds, problem.folds)
+    kept: dict[int, tuple[Trace, Tensor]] = problem.remember("kept", dict)
+    folds = Folds.of(problem.train, overfitter, settings.folds, problem.folds, kept)
     whole = whole_bank(problem, settings, overfitter, folds)
     chance = problem.generator("form")
     if whole is None:
