@@ -25,6 +25,7 @@ LEVERS: dict[str, tuple[str, list[str]]] = {
     "prediction": ("predicts x0, not v", ["ocd.prediction=x0"]),
     "gate": ("a gate at 99 %", ["ocd.gate=0.99"]),
     "caution": ("the least gain that keeps nine tenths", ["ocd.gain_share=0.9"]),
+    "margin": ("a gain must better the accuracy by one standard error", ["ocd.gain_margin=1"]),
     "gain": ("every ΔW in full, no choice on validation", ["ocd.gains=1"]),
 }
 """Name to description and settings."""

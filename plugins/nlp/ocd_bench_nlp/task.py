@@ -76,7 +76,7 @@ class FewShotText(ocd_bench.Task):
     requires = ("sklearn",)
     Settings = Settings
     presets = {
-        "quick": {**OVERFIT, "nlp.rounds": 4, "nlp.test_texts": 200, "ocd.steps": 300},
+        "quick": {**OVERFIT, "nlp.rounds": 4, "nlp.test_texts": 200, "ocd.steps": 300, "ocd.gain_margin": 1.0},
         "default": {**OVERFIT, **BRIEF},
         "paper": {**OVERFIT, "nlp.test_texts": 0},
     }
