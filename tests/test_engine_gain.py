@@ -10,6 +10,7 @@ import torch
 
 from ocd_bench.engine.gain import choose_gain, gain_on_validation, standard_errors
 from ocd_bench.engine.problem import Quality
+from ocd_bench.engine.settings import OCDSettings
 from tests.toy_engine import data, loss, problem
 
 GAINS = (0.0, 0.5, 1.0)
@@ -63,7 +64,7 @@ def test_a_single_candidate_is_taken_unseen():
     def never(*_):
         raise AssertionError("nothing is to be computed")
 
-    assert gain_on_validation(problem(), (1.0,), never, 10, 4).value == 1
+    assert gain_on_validation(problem(), OCDSettings(gains=(1.0,)), never).value == 1
 
 
 def test_losses_are_those_of_at_most_so_many_validation_samples():
@@ -77,7 +78,7 @@ def test_losses_are_those_of_at_most_so_many_validation_samples():
         base = task.layer.model(inputs)
         return [base - gain * base for gain in gains]
 
-    gain = gain_on_validation(task, GAINS, outputs, 20, 8)
+    gain = gain_on_validation(task, OCDSettings(gains=GAINS, val_samples=20, batch_size=8), outputs)
     assert [len(piece) for piece in seen] == [8, 8, 4]
     rows = [int((val[0] == row).all(1).nonzero()) for row in torch.cat(seen)]
     assert len(set(rows)) == 20
@@ -102,8 +103,9 @@ def test_the_quality_is_that_of_all_validation_samples():
         rows = torch.arange(start, start + len(inputs)).float()
         return [torch.stack([(gain == 1.0) * (rows == 5), gain + 0 * rows], 1) for gain in gains]
 
-    assert gain_on_validation(task, GAINS, outputs, 100, 3).value == 0.5
-    assert gain_on_validation(replace(task, quality=None), GAINS, outputs, 100, 3).value == 1.0
+    how = OCDSettings(gains=GAINS, batch_size=3)
+    assert gain_on_validation(task, how, outputs).value == 0.5
+    assert gain_on_validation(replace(task, quality=None), how, outputs).value == 1.0
 
 
 def test_a_margin_asks_for_more_than_answers_that_are_no_worse():
@@ -141,4 +143,5 @@ def test_a_better_loss_with_two_answers_luckily_better_and_one_worse_is_left_alo
         base = task.layer.model(inputs)
         return [base, 10.0 * torch.nn.functional.one_hot(val[1][start : start + len(inputs)], base.shape[1])]  # of less loss
 
-    assert gain_on_validation(task, (0.0, 1.0), outputs, 20, 20, margin=margin).value == taken
+    how = OCDSettings(gains=(0.0, 1.0), gain_margin=margin)
+    assert gain_on_validation(task, how, outputs).value == taken

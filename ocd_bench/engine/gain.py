@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ocd_bench.engine.problem import Problem, Quality
+from ocd_bench.engine.settings import OCDSettings
 
 RESAMPLES = 400
 """Bootstrap draws behind the standard error of a quality."""
@@ -64,23 +65,18 @@ def choose_gain(
 
 
 def gain_on_validation(
-    problem: Problem,
-    candidates: Sequence[float],
-    outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]],
-    limit: int,
-    batch_size: int,
-    share: float = 1.0,
-    margin: float = 0.0,
+    problem: Problem, settings: OCDSettings, outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]]
 ) -> Gain:
-    """:func:`choose_gain` by the losses of at most ``limit`` validation samples; a single candidate is taken unseen.
+    """:func:`choose_gain` among ``settings.gains`` by the losses of validation samples; a single one is taken unseen.
 
     Args:
+        settings: see there for ``gains``, ``gain_share``, ``gain_margin``, ``val_samples``; in batches of ``batch_size``.
         outputs: of inputs ``(N, ...)``, the candidates and the index of the first sample; one ``(N, ...)`` per candidate.
-        margin: by how many standard errors the quality must be better than gain 0's.
     """
+    candidates, batch_size, share = settings.gains, settings.batch_size, settings.gain_share
     if len(candidates) == 1:
         return Gain(float(candidates[0]))
-    inputs, targets = problem.validation(limit)
+    inputs, targets = problem.validation(settings.val_samples)
     losses, scores = [], []
     for start in range(0, len(inputs), batch_size):
         piece = slice(start, start + batch_size)
@@ -94,9 +90,9 @@ def gain_on_validation(
         return choose_gain(candidates, torch.cat(losses, 1), share=share)
     values = torch.cat(scores, 1)
     margins = None
-    if margin and 0.0 in candidates:
-        base = list(candidates).index(0.0)
-        margins = margin * standard_errors(problem.quality, values, base, problem.generator("gain margin"))
+    if settings.gain_margin and 0.0 in candidates:
+        base = candidates.index(0.0)
+        margins = settings.gain_margin * standard_errors(problem.quality, values, base, problem.generator("gain margin"))
     return choose_gain(candidates, torch.cat(losses, 1), problem.quality.reduce(values), share, margins)
 
 

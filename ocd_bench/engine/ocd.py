@@ -123,12 +123,8 @@ class FittedOCD:
         """The gain for ensembles of ``draws``, of ``settings.gains``, by the loss of validation samples."""
         return gain_on_validation(
             self.problem,
-            self.settings.gains,
+            self.settings,
             lambda inputs, gains, start: self.outputs(inputs, gains, draws, start, purpose="validation"),
-            self.settings.val_samples,
-            self.settings.batch_size,
-            self.settings.gain_share,
-            self.settings.gain_margin,
         )
 
 

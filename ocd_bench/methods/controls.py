@@ -42,15 +42,7 @@ class Capacity(Method):
     def fit(self, context: Context) -> PlainPredictor:
         settings = context.settings("ocd")
         fitted = fit_plain(problem_of(context, context.layer), settings)
-        gain = gain_on_validation(
-            fitted.problem,
-            settings.gains,
-            lambda inputs, gains, start: fitted.outputs(inputs, gains),
-            settings.val_samples,
-            settings.batch_size,
-            settings.gain_share,
-            settings.gain_margin,
-        )
+        gain = gain_on_validation(fitted.problem, settings, lambda inputs, gains, start: fitted.outputs(inputs, gains))
         return PlainPredictor(fitted, gain)
 
 

@@ -303,15 +303,7 @@ class OCDNearest(Method):
     def fit(self, context: Context) -> NearestPredictor:
         settings = context.settings("ocd")
         nearest = Nearest(problem_of(context, context.layer), settings)
-        gain = gain_on_validation(
-            nearest.problem,
-            settings.gains,
-            lambda inputs, gains, start: nearest.outputs(inputs, gains),
-            settings.val_samples,
-            settings.batch_size,
-            settings.gain_share,
-            settings.gain_margin,
-        )
+        gain = gain_on_validation(nearest.problem, settings, lambda inputs, gains, start: nearest.outputs(inputs, gains))
         return NearestPredictor(nearest, gain)
 
 
