@@ -71,7 +71,7 @@ class Images(Task):
             "ocd.depth": 2,
             "ocd.noise_draws": 2,
             "ocd.evaluations": 5,
-            "ocd.gain_share": 0.9,
+            "ocd.gain_share": 0.8,
             "ocd.task_weight": 4.0,
         },
         "paper": {"base.epochs": 50, "base.lr": 2e-3, "base.batch_size": 64, "base.augment": True},
