@@ -89,6 +89,11 @@ class Context:
         self._shared[key] = value, time.perf_counter() - start
         return value
 
+    def forget(self) -> None:
+        """Let go of everything shared: what was built for this context mostly holds it in turn, and such a circle waits for the
+        garbage collector, which counts objects and not how large their tensors are."""
+        self._shared.clear()
+
 
 class Predictor:
     """What :meth:`Method.fit` returns: predictions for test batches, in order. A plain function does as well."""

@@ -1,5 +1,6 @@
 """``ocd-bench run`` as a user meets it: tables, run folders, exit codes, continuing; on a task of a --plugin file."""
 
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from ocd_bench.cli import main
 
 PLUGIN = '''
 import time
+import weakref
 import torch
 import ocd_bench
 
@@ -73,6 +75,24 @@ class Draws(ocd_bench.Method):
         return lambda inputs: context.base(inputs) + torch.randn(len(inputs), 2, generator=noise)
 
 
+class Large:
+    """Something that a method shares, and that holds its context in turn."""
+    def __init__(self, context):
+        self.context = context
+
+
+class Hoards(ocd_bench.Method):
+    name, default = "hoards", False
+    kept = []
+    def fit(self, context):
+        alive = [one() for one in self.kept if one() is not None]
+        large = context.shared("large", lambda: Large(context))
+        self.kept.append(weakref.ref(large))
+        if alive:
+            raise RuntimeError("what was shared under another seed is still in memory")
+        return lambda inputs: context.base(inputs)
+
+
 @ocd_bench.hookimpl
 def ocd_bench_register_tasks(register):
     register(Dots())
@@ -80,7 +100,7 @@ def ocd_bench_register_tasks(register):
 
 @ocd_bench.hookimpl
 def ocd_bench_register_methods(register):
-    for method in (Broken(), Never(), Slow(), Draws()):
+    for method in (Broken(), Never(), Slow(), Draws(), Hoards()):
         register(method)
 '''
 
@@ -129,6 +149,14 @@ def test_a_run_leaves_the_folder_of_the_contract(plugin: str, tmp_path: Path, ca
     assert set(base["detail"]["entropies"]) == set(oracle["detail"]["entropies"]) >= {base["layer"]}
     assert oracle["metrics"]["cross_entropy"]["value"] < base["metrics"]["cross_entropy"]["value"]
     assert "| base" in (out / "table.md").read_text()
+
+
+def test_what_methods_share_is_let_go_of_before_the_next_seed(plugin: str, tmp_path: Path) -> None:
+    gc.disable()  # it would find the circle some time, but does not know how large it is
+    try:
+        assert run(plugin, "--methods", "hoards", "--seeds", "3", "--out", str(tmp_path / "out"), "--quiet") == 0
+    finally:
+        gc.enable()
 
 
 def test_finished_cells_are_kept_and_the_rest_is_added(plugin: str, tmp_path: Path) -> None:

@@ -123,23 +123,26 @@ class GroupRunner:
             fold_bases=lambda folds: self._fold_bases(hidden, base, folds),
         )
         outputs: dict[str, torch.Tensor] = {}
-        for method in self.methods:
-            missing = [variant for variant in self.group.variants if (method.name, variant) not in cells]
-            if not missing:
-                continue
-            runner = MethodRun(method, self._restrict(context, method), base, self._config_print(method))
-            for variant in missing:
-                cell, scores, output = runner.measure(variant, tests[variant], self.group.dataset, data[variant])
-                if runner.trace is not None:
-                    name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
-                    cell["reason"] += f" (traceback: {self.folder.write_error(name, runner.trace)})"
-                if ranking.cache_info().currsize:
-                    cell["detail"]["entropies"] = dict(ranking())
-                self.folder.write_cell(cell, scores)
-                cells[method.name, variant] = cell
-                self._announce(cell, reused=False)
-                if output is not None and not variant.kind:
-                    outputs[method.name] = output
+        try:
+            for method in self.methods:
+                missing = [variant for variant in self.group.variants if (method.name, variant) not in cells]
+                if not missing:
+                    continue
+                runner = MethodRun(method, self._restrict(context, method), base, self._config_print(method))
+                for variant in missing:
+                    cell, scores, output = runner.measure(variant, tests[variant], self.group.dataset, data[variant])
+                    if runner.trace is not None:
+                        name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
+                        cell["reason"] += f" (traceback: {self.folder.write_error(name, runner.trace)})"
+                    if ranking.cache_info().currsize:
+                        cell["detail"]["entropies"] = dict(ranking())
+                    self.folder.write_cell(cell, scores)
+                    cells[method.name, variant] = cell
+                    self._announce(cell, reused=False)
+                    if output is not None and not variant.kind:
+                        outputs[method.name] = output
+        finally:
+            context.forget()
         if outputs and self.run.figures and Variant() in tests:
             self._figures(dataclasses.replace(hidden, test=tests[Variant()]), outputs)
 
