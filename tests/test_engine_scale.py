@@ -52,8 +52,11 @@ def test_log_loss_counts_relative_errors_alike_at_every_length():
     torch.testing.assert_close(scale_loss_log(rho_s / 2, rho_s), torch.full((10,), math.log(2) ** 2))
 
 
-def trained(loss, orders: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Lengths before and after training on ``loss``, and the true ones, which spread over ``orders``."""
+def trained(loss, orders: float, steps: int = 120, last: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Lengths before and after training on ``loss``, and the true ones, which spread over ``orders``.
+
+    The rate falls to ``last`` of what it was.
+    """
     torch.manual_seed(0)
     condition = torch.randn(128, 4)
     lengths = torch.exp(orders * (1.5 * condition[:, 0] - condition[:, 1]))
@@ -61,10 +64,12 @@ def trained(loss, orders: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     net.calibrate(lengths)
     before = net(condition).detach()
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-    for _ in range(120):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, last, steps)
+    for _ in range(steps):
         optimizer.zero_grad()
         loss(net(condition), lengths).mean().backward()
         optimizer.step()
+        schedule.step()
     return before, net(condition).detach(), lengths
 
 
@@ -75,6 +80,7 @@ def test_lengths_over_three_orders_of_magnitude_are_learned():
 
 
 def test_the_published_loss_learns_too():
-    before, after, lengths = trained(scale_loss_db, 0.2)
+    # Its gradient has no end near the answer: at a constant rate it jumps about, elsewhere on every kind of processor.
+    before, after, lengths = trained(scale_loss_db, 0.2, steps=300, last=0.02)
     assert scale_loss_db(after, lengths).mean() < scale_loss_db(before, lengths).mean() - 4  # decibels
     assert scale_loss_log(after, lengths).mean() < 0.6 * scale_loss_log(before, lengths).mean()
