@@ -81,8 +81,17 @@ def test_augment_is_given_zeros_for_labels():
 
     context = make_context(Spy(), settings={"memo": SETTINGS})
     Memo().fit(context)(held_out(context.task).inputs[:5])
-    assert [len(targets) for targets in seen] == [24, 6]
+    assert [len(targets) for targets in seen] == [6, 24, 6]  # one sample to see whether it changes, then the chunks
     assert all(targets.dtype == torch.long and not targets.any() for targets in seen)
+
+
+def test_changes_taken_from_other_samples_are_refused():
+    class Swapped(ToyClasses):
+        def augment(self, inputs, targets, generator):
+            return inputs[torch.randperm(len(inputs), generator=generator)], targets
+
+    with pytest.raises(NotApplicable, match="from other samples of a batch"):
+        Memo().fit(make_context(Swapped(), settings={"memo": SETTINGS}))
 
 
 def test_a_recurrent_model_is_taken_sample_by_sample():

@@ -48,6 +48,12 @@ class MemoPredictor(Predictor):
         self._target = torch.zeros_like(context.train.targets[:1])  # labels stay unknown: augment is given zeros
         self._run = self._vectorised(probe(context, 2))
         self.reset()
+        alone = probe(context, 1)
+        if torch.equal(self._copies(alone)[0], alone.expand(settings.copies, *alone.shape[1:])):
+            raise NotApplicable(
+                f"no augmentation of a sample alone: task {self.task.name!r} takes changes from other samples of a batch"
+            )
+        self.reset()
 
     def reset(self) -> None:
         self._generator = self.context.generator("memo", "augment")

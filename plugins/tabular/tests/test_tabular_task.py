@@ -231,3 +231,21 @@ def test_known_datasets_begin_with_an_embedded_one(task: Tabular) -> None:
     assert datasets[0].embedded
     assert {"diabetes", "breast-cancer", "wine", "california_housing", "letor_mq2008"} <= {each.name for each in datasets}
     assert not (Path(__file__).parent / "california_housing").exists()
+
+
+def test_augmented_rows_hold_cells_of_their_own_columns(task: Tabular) -> None:
+    rows = torch.arange(4000.0)[:, None] * 10 + torch.arange(10.0)  # the unit's digit names the column
+    targets = torch.arange(4000.0)
+    changed, same_targets = task.augment(rows, targets, torch.Generator().manual_seed(0))
+    assert torch.equal(same_targets, targets)
+    assert torch.equal(changed % 10, rows % 10)
+    swapped = changed != rows
+    assert float(swapped.any(1).float().mean()) == pytest.approx(0.5 * 0.8, abs=0.06)  # half, less those of no cell by chance
+    assert float(swapped.float().mean()) == pytest.approx(0.5 * 0.2, abs=0.01)
+    assert float(swapped.float().mean(1).max()) < 0.9
+    assert torch.equal(task.augment(rows, targets, torch.Generator().manual_seed(0))[0], changed)
+
+
+def test_a_row_alone_stays_as_it_is(task: Tabular) -> None:
+    row = torch.randn(1, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(task.augment(row, torch.zeros(1), torch.Generator().manual_seed(1))[0], row)
