@@ -43,7 +43,7 @@ class Tabular(Task):
             "base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512, "base.augment": True, "ocd.overfit_lr": 0.05,
             "ocd.width": 128, "ocd.depth": 2, "ocd.noise_draws": 4, "ocd.task_draws": 4, "ocd.task_weight": 1000.0,
             "ocd.conditions": (), "ocd.steps": 1200, "ocd.batch_size": 256, "ocd.lr": 2e-3, "ocd.evaluations": 20,
-            "ocd.ema": 0.99, "ocd.dropout": 0.1,
+            "ocd.ema": 0.99, "ocd.dropout": 0.1, "ocd.gain_share": 0.8,
         },
         "paper": {"base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512},
     }  # fmt: skip
