@@ -61,8 +61,6 @@ class Images(Task):
             "ocd.steps": 120,
             "ocd.val_samples": 300,
         },
-        # Told what the base makes of training pictures, which it knows, the hypernetwork trusts it too far with others; so it is
-        # told of the picture alone.
         "default": {
             "base.epochs": 50,
             "base.lr": 2e-3,
@@ -71,7 +69,6 @@ class Images(Task):
             "ocd.steps": 2500,
             "ocd.lr": 2e-3,
             "ocd.depth": 2,
-            "ocd.conditions": (),
             "ocd.noise_draws": 2,
             "ocd.evaluations": 5,
             "ocd.gain_share": 0.8,
