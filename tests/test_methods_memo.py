@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ocd_bench.errors import NotApplicable, UsageError
-from ocd_bench.methods.memo import Memo, MemoSettings
+from ocd_bench.methods.memo import PROBED, Memo, MemoSettings
 from ocd_bench.task import Task
 from tests.toy import ToyClasses, held_out, make_context
 
@@ -81,7 +81,7 @@ def test_augment_is_given_zeros_for_labels():
 
     context = make_context(Spy(), settings={"memo": SETTINGS})
     Memo().fit(context)(held_out(context.task).inputs[:5])
-    assert [len(targets) for targets in seen] == [6, 24, 6]  # one sample to see whether it changes, then the chunks
+    assert [len(targets) for targets in seen] == [PROBED, 24, 6]  # one sample to see whether it changes, then the chunks
     assert all(targets.dtype == torch.long and not targets.any() for targets in seen)
 
 
@@ -92,6 +92,17 @@ def test_changes_taken_from_other_samples_are_refused():
 
     with pytest.raises(NotApplicable, match="from other samples of a batch"):
         Memo().fit(make_context(Swapped(), settings={"memo": SETTINGS}))
+
+
+def test_a_change_that_is_often_none_is_a_change_with_one_copy_too():
+    class Mirrored(ToyClasses):
+        def augment(self, inputs, targets, generator):
+            mirror = torch.rand(len(inputs), generator=generator) < 0.1
+            return torch.where(mirror[:, None, None, None], inputs.flip(-1), inputs), targets
+
+    settings = MemoSettings(lr=0.1, copies=1)
+    context = make_context(Mirrored(), settings={"memo": settings})
+    assert len(Memo().fit(context)(held_out(context.task).inputs[:5])) == 5
 
 
 def test_a_recurrent_model_is_taken_sample_by_sample():

@@ -18,6 +18,10 @@ from ocd_bench.task import Task
 Weights = dict[str, torch.Tensor]
 
 
+PROBED = 64
+"""Copies that tell whether a sample alone is changed: enough for a change that is often none, such as a mirror image."""
+
+
 @dataclass(frozen=True)
 class MemoSettings:
     """SGD at ``lr`` for ``steps`` on ``copies`` augmentations of each sample (paper: CIFAR-10, 32 copies, one step of 5e-3).
@@ -47,12 +51,6 @@ class MemoPredictor(Predictor):
         self._weights: Weights = {name: p.detach() for name, p in self._model.named_parameters()}
         self._target = torch.zeros_like(context.train.targets[:1])  # labels stay unknown: augment is given zeros
         self._run = self._vectorised(probe(context, 2))
-        self.reset()
-        alone = probe(context, 1)
-        if torch.equal(self._copies(alone)[0], alone.expand(settings.copies, *alone.shape[1:])):
-            raise NotApplicable(
-                f"no augmentation of a sample alone: task {self.task.name!r} takes changes from other samples of a batch"
-            )
         self.reset()
 
     def reset(self) -> None:
@@ -98,6 +96,14 @@ class MemoPredictor(Predictor):
         return together
 
 
+def _changes_a_sample_alone(context: Context) -> bool:
+    """Whether ``Task.augment`` makes anything new of copies of one sample."""
+    copies = probe(context, 1).cpu().repeat_interleave(PROBED, 0)
+    targets = torch.zeros_like(context.train.targets[:1]).repeat(PROBED, *[1] * (context.train.targets.ndim - 1))
+    changed, _ = context.task.augment(copies, targets, context.generator("memo", "probe"))
+    return not torch.equal(changed, copies)
+
+
 class Memo(Method):
     """All weights, adapted to one sample at a time and then reset; the model stays in eval mode."""
 
@@ -110,6 +116,10 @@ class Memo(Method):
         class_count(context)
         if type(context.task).augment is Task.augment:
             raise NotApplicable(f"no augmentation: task {context.task.name!r} does not define augment")
+        if not _changes_a_sample_alone(context):
+            raise NotApplicable(
+                f"no augmentation of a sample alone: task {context.task.name!r} takes changes from other samples of a batch"
+            )
         return MemoPredictor(context, context.settings("memo"))
 
 

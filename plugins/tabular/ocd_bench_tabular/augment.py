@@ -15,7 +15,8 @@ def swap_cells(rows: Tensor, generator: torch.Generator) -> Tensor:
     """Rows ``(N, D)``, in half of which a share of the cells is taken from other rows of the batch, column by column.
 
     SCARF's random feature corruption (Bahri, Jiang, Tay and Metzler, ICLR 2022, arXiv 2106.15147): each cell alone stays one
-    that training knows, only what belongs together does not. It imitates no noise, gap or drift in particular.
+    that training knows, only what belongs together does not (a category's 0/1 columns are cells of their own). It imitates no
+    noise, gap or drift in particular.
     """
     count, columns = rows.shape
     share = CELLS * torch.rand(count, 1, generator=generator)
