@@ -62,9 +62,15 @@ class SelectSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """``batch_size``: rows of a test batch (Tent's batch statistics depend on it, so it is part of the configuration)."""
+    """``batch_size``: rows of a test batch (Tent's batch statistics depend on it, so it is part of the configuration).
+    ``threads``: how many threads compute; another number rounds differently."""
 
     batch_size: int = 200
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= 1024:
+            raise UsageError(f"setting run.threads={self.threads}: expected 1 to 1024")
 
 
 CORE: Mapping[str, type] = {"base": BaseSettings, "select": SelectSettings, "run": RunSettings}

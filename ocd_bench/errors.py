@@ -21,3 +21,15 @@ class Unavailable(OCDBenchError):
 
 class NotApplicable(OCDBenchError):
     """A method cannot run as named on this task or model. The cell says so; no number is printed for it."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end by a signal other than Ctrl-C; like ``KeyboardInterrupt`` no ``except Exception`` meets it.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
