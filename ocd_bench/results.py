@@ -115,8 +115,6 @@ def read_run(path: Path | str) -> Run:
         key = check_cell(cell, file)
         if key.stem != file.stem:
             raise UsageError(f"{file}: holds the cell {key.stem}; a cell's file has its name")
-        if key in cells:
-            raise UsageError(f"{file}: a second file for cell {key.stem}")
         cells[key] = cell
         if (path / "scores" / f"{file.stem}.npz").exists():
             sources[key] = path / "scores" / f"{file.stem}.npz"

@@ -15,7 +15,7 @@ from ocd_bench import __version__
 from ocd_bench.cache import to_stderr
 from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact, remove_leftovers, seal, sha256, write_atomic
-from ocd_bench.runner.cells import cell_name
+from ocd_bench.runner.cells import Group, cell_name
 
 SCHEMA = 1
 LOCKS = ".locks"
@@ -165,6 +165,14 @@ class RunFolder:
         name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
         return (self.path / "cells" / f"{name}.json").exists() and (
             cell["status"] != "ok" or (self.path / "scores" / f"{name}.npz").exists()
+        )
+
+    def has_files(self, group: Group) -> bool:
+        """Whether there is a file for every cell of a group, whatever is in it."""
+        return all(
+            (self.path / "cells" / f"{cell_name(group.task, variant.label(group.dataset), method, group.seed)}.json").exists()
+            for method in group.methods
+            for variant in group.variants
         )
 
     def write_error(self, name: str, text: str) -> Path:
