@@ -128,7 +128,10 @@ class TaskContract:
                 raise self.broken("metrics", f"gave {_describe(value)} for {name!r}", f"a tensor ({count},), one per sample")
             if value.is_complex():
                 raise self.broken("metrics", f"gave complex numbers for {name!r}", "real numbers")
-        self.call("primary_metric", lambda: primary_metric(self.task, scores))
+        try:
+            primary_metric(self.task, scores)
+        except UsageError as error:
+            raise Broken(self._say(str(error), self.blame.of_item(self.task, "metrics"))) from error
         return scores
 
 

@@ -228,12 +228,12 @@ def _distributions() -> Mapping[str, Sequence[str]]:
 def _version(package: str) -> str | None:
     if package in sys.stdlib_module_names or package == CORE_PACKAGE:
         return None
-    for name in _distributions().get(package, ()):
-        try:
-            return f"{name} {importlib.metadata.version(name)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        pass  # a distribution of another name, or none
+    names = _distributions().get(package, ())
+    return f"{names[0]} {importlib.metadata.version(names[0])}" if names else None
 
 
 def versions(packages: Iterable[str]) -> list[str]:

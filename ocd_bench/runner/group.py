@@ -435,11 +435,19 @@ class GroupRunner:
     def _layer(self, model: torch.nn.Module, ranking: Callable[[], list[tuple[str, float]]]) -> str:
         wanted = self.config.section("select").layer
         hook = self.manager.hook.ocd_bench_select_layer
+        from_task = wanted == "task"
         with self._failing("select_layer"):
-            if wanted == "task":
+            if from_task:
                 wanted = hook(task=self.task, model=model, request=self.request) or "entropy"
             name = ranking()[0][0] if wanted == "entropy" else wanted
-            TargetLayer(model, name)  # refuses an unknown or unsuitable layer by name
+            try:
+                TargetLayer(model, name)  # refuses an unknown or unsuitable layer by name
+            except UsageError as error:
+                if from_task and wanted != "entropy":
+                    raise self.contract.broken(
+                        "select_layer", f"chose {name!r}: {error}", "a layer of the base model"
+                    ) from error
+                raise
         return name
 
     @contextlib.contextmanager

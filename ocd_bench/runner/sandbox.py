@@ -110,6 +110,7 @@ class Child:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        arm(None)  # its watching thread does not survive a fork, and the child would wait for it for ever
         parent = os.getpid()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about threads; see the module's docstring
@@ -254,7 +255,8 @@ def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, se
             with contextlib.suppress(OSError):
                 os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends its children
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -264,6 +266,7 @@ def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, se
         _redirect()
         _trace_file = trace
         faulthandler.enable(trace)
+        faulthandler.register(signal.SIGTERM, trace, chain=True)
         arm(seconds)
 
         def send(message: Message) -> None:
