@@ -220,7 +220,10 @@ class Bases:
             ) from error
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise BaseFailed(f"the base model's weights are not finite after training ({name}): training diverged")
+                place = self.contract.blame.of_item(self.task)
+                raise BaseFailed(
+                    f"the base model's weights are not finite after training ({name}): training diverged, lower base.lr ({place})"
+                )
         if lease is not None:
             keep(KIND, self._name, key, {"fit_s": fit_s}, content, self.note)
         return BaseModel(_freeze(model), model_sha256(model), key, fit_s, False)

@@ -28,7 +28,7 @@ from ocd_bench.method import Context, Method
 from ocd_bench.runner.base import BaseFailed, BaseModel, Bases, Throttled, tensor_sha256
 from ocd_bench.runner.blame import Blame, message_of
 from ocd_bench.runner.cells import Group, Variant, cell_name
-from ocd_bench.runner.contract import TaskContract, Watch
+from ocd_bench.runner.contract import PROBE, TaskContract, Watch
 from ocd_bench.runner.fingerprints import MEASURING, code_of, differences, hook_modules, named_files, object_print, versions
 from ocd_bench.runner.measure import Measured, MethodRun
 from ocd_bench.runner.sandbox import Child, Message, Send, arm, run_child
@@ -161,6 +161,7 @@ class GroupRunner:
         try:
             base = self.bases.obtain(hidden)
             self._doing("layer selection")
+            self._check_trained(base.model, hidden.val)
             ranking = functools.cache(lambda: self._rank(base.model, hidden.train))
             layer = self._layer(base.model, ranking)
         except BaseFailed as failure:
@@ -431,6 +432,17 @@ class GroupRunner:
             unit=select.unit,
         )
         return sorted(scores.items(), key=lambda item: -item[1])
+
+    @torch.no_grad()
+    def _check_trained(self, model: torch.nn.Module, val: Samples) -> None:
+        """A base model that has diverged is named before anything is built on it."""
+        with self._failing("the trained base model"):
+            inputs, _ = self.task.subsample(val.inputs[:PROBE], val.targets[:PROBE], self.request.generator("probe"))
+            output = model(inputs.to(self.run.device))
+            finite = not output.is_floating_point() or bool(output.isfinite().all())
+        if not finite:
+            place = self.blame.of_item(self.task)
+            raise BaseFailed(f"the trained base model's outputs are not finite: training diverged, lower base.lr ({place})")
 
     def _layer(self, model: torch.nn.Module, ranking: Callable[[], list[tuple[str, float]]]) -> str:
         wanted = self.config.section("select").layer

@@ -255,6 +255,7 @@ def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, se
             with contextlib.suppress(OSError):
                 os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends its children
+        faulthandler.unregister(signal.SIGTERM)  # its parent's
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         with contextlib.suppress(OSError, AttributeError):
