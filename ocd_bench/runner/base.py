@@ -222,7 +222,7 @@ class Bases:
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 place = self.contract.blame.of_item(self.task)
                 raise BaseFailed(
-                    f"the base model's weights are not finite after training ({name}): training diverged, lower base.lr ({place})"
+                    f"the base model's weights ({name}) are not finite: training diverged, lower base.lr ({place})"
                 )
         if lease is not None:
             keep(KIND, self._name, key, {"fit_s": fit_s}, content, self.note)

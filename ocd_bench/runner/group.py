@@ -193,23 +193,25 @@ class GroupRunner:
     def _unfinished(self, heads: Mapping[str, Mapping[str, Any]], data: Mapping[Variant, str]) -> Todo:
         """What is to be measured; finished cells are sent as they are, and cells of other code are named in one line."""
         todo: Todo = []
-        stale: dict[str, list[str]] = {}
+        stale: list[str] = []
+        reasons: dict[str, None] = {}
         for method in self.methods:
             missing = []
             for variant in self.group.variants:
-                cell, reason = self._finished(method, variant, heads[method.name], data[variant])
-                if cell is None:
-                    missing.append(variant)
-                    if reason:
-                        label = variant.label(self.group.dataset)
-                        stale.setdefault(reason, []).append(cell_name(self.group.task, label, method.name, self.group.seed))
-                else:
+                cell, changed = self._finished(method, variant, heads[method.name], data[variant])
+                if cell is not None:
                     self.send(Message("cell", {"cell": cell, "reused": True}))
+                    continue
+                missing.append(variant)
+                if changed:
+                    label = variant.label(self.group.dataset)
+                    stale.append(cell_name(self.group.task, label, method.name, self.group.seed))
+                    reasons.update(dict.fromkeys(changed))
             if missing:
                 todo.append((method, missing))
-        for reason, names in stale.items():
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            self._note(f"measured again, since {reason} changed: {shown}")
+        if stale:
+            shown = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+            self._note(f"measured again, since {' and '.join(reasons)} changed: {shown}")
         return todo
 
     # -- methods ------------------------------------------------------------------------------------------------------
@@ -515,12 +517,12 @@ class GroupRunner:
 
     def _finished(
         self, method: Method, variant: Variant, head: Mapping[str, Any], data: str
-    ) -> tuple[dict[str, Any] | None, str]:
+    ) -> tuple[dict[str, Any] | None, list[str]]:
         """A cell that need not be measured; else None, and what has changed since it was."""
         label = variant.label(self.group.dataset)
         cell = self.folder.read_cell(self.group.task, label, method.name, self.group.seed)
         if cell is None or cell["status"] != "ok":
-            return None, ""  # a method that was not applicable is asked again: the cause may be gone
+            return None, []  # a method that was not applicable is asked again: the cause may be gone
         name = cell_name(self.group.task, label, method.name, self.group.seed)
         for what, old, new in (
             ("configuration", cell["fingerprint"].get("config"), head["fingerprint"]["config"]),
@@ -531,7 +533,7 @@ class GroupRunner:
                     f"--out {self.folder.path}: cell {name} was measured with another {what}; choose another --out"
                 )
         changed = differences(cell.get("made_by"), head["made_by"])
-        return (None, " and ".join(changed)) if changed else (cell, "")
+        return (None, changed) if changed else (cell, [])
 
     def _figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor]) -> None:
         """The task's own pictures; one that fails must never cost the numbers beside it."""
