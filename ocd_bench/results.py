@@ -225,6 +225,8 @@ def _same_cell(key: Key, first: Mapping[str, Any], second: Mapping[str, Any], wh
     for what in ("status", "fingerprint", "metrics", "n_test", "layer"):
         if first.get(what) != second.get(what):
             raise UsageError(f"cell {key.stem} differs in {what} between {where} and {there}")
+    if first.get("scores_sha256", second.get("scores_sha256")) != second.get("scores_sha256", first.get("scores_sha256")):
+        raise UsageError(f"cell {key.stem} differs in its scores between {where} and {there}")
 
 
 def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:

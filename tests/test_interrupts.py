@@ -19,8 +19,8 @@ from ocd_bench.cli import main
 from ocd_bench.files import write_atomic
 from tests.faulty import cell, command, numbers, run, run_here, write_plugin
 
-SOON = 6.0
-"""Seconds that an interrupted run may take here; the aim is 2 on an idle machine."""
+SOON = 2.0
+"""Seconds that an interrupted run may take on a machine that does nothing else."""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_run_that_is_stopped_shows_what_is_finished_and_leaves_nothing(
     begin = time.monotonic()
     process.send_signal(number)
     printed, err = process.communicate(timeout=60)
-    assert time.monotonic() - begin < SOON
+    assert time.monotonic() - begin < SOON * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert process.returncode == code
     assert "dots, default" in printed
     assert "base" in printed
@@ -137,7 +137,7 @@ def test_a_killed_worker_costs_only_the_cell_it_was_measuring(plugin: Path, tmp_
     assert "dots, default" in printed
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", [*range(5), *(pytest.param(i, marks=pytest.mark.long) for i in range(5, 50))])
 def test_a_run_that_is_killed_at_any_time_ends_bit_identical(number: int, plugin: Path, tmp_path: Path) -> None:
     words = ("--methods", "base,fits,fits-again,oracle", "--seeds", "2")
     run(plugin, *words, "--out", str(tmp_path / "whole"))

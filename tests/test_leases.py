@@ -14,6 +14,7 @@ from ocd_bench.runner.lease import BEAT, PATIENCE, Lease
 from tests.faulty import command, numbers, write_plugin
 
 CROWD = 8
+"""Processes."""
 
 
 class Clock:
@@ -129,7 +130,7 @@ def test_a_folder_that_cannot_be_written_keeps_nobody_from_working(tmp_path: Pat
     assert Lease(tmp_path / "file" / "x").acquire()
 
 
-@pytest.mark.parametrize("same_folder", [True, False])
+@pytest.mark.parametrize("same_folder", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_crowd_does_each_piece_of_work_once(same_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin, count = write_plugin(tmp_path / "plugin"), tmp_path / "count"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

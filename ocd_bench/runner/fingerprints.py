@@ -66,6 +66,7 @@ class Code:
 def code_of(modules: Iterable[str]) -> Code:
     """The modules of those names and all that they import from their own package, beside their file, and from the core."""
     sources: dict[str, str] = {}
+    labels: dict[str, str] = {}
     packages: set[str] = set()
     todo = list(dict.fromkeys(modules))
     while todo:
@@ -76,13 +77,20 @@ def code_of(modules: Iterable[str]) -> Code:
         if module is None:
             continue
         sources[name] = module.sha256
+        labels[name] = _label(module)
         for imported in module.imports:
             target = _resolve(imported, module)
             if target is None:
                 packages.add(imported.partition(".")[0])
             elif target and target not in sources and not is_bystander(target):
                 todo.append(target)
-    return Code(sources, frozenset(packages))
+    return Code({labels[name]: digest for name, digest in sources.items()}, frozenset(packages))
+
+
+def _label(module: _Module) -> str:
+    """A module's name; of a ``--plugin`` file, whose module is named by its path too, the file's: it may be moved."""
+    installed = getattr(sys.modules.get(module.name), "__package__", None) or "." in module.name
+    return module.name if installed or module.path is None else module.path.name
 
 
 def is_bystander(name: str) -> bool:
