@@ -15,8 +15,13 @@ def derive(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(task: str, dataset: str, method: str, seed: int, purpose: str) -> torch.Generator:
-    """A CPU generator for one purpose of one cell."""
+def seeded(*parts: object) -> torch.Generator:
+    """A CPU generator whose seed is :func:`derive` of ``parts``."""
     import torch
 
-    return torch.Generator().manual_seed(derive(task, dataset, method, seed, purpose))
+    return torch.Generator().manual_seed(derive(*parts))
+
+
+def generator(task: str, dataset: str, method: str, seed: int, purpose: str) -> torch.Generator:
+    """A CPU generator for one purpose of one cell."""
+    return seeded(task, dataset, method, seed, purpose)

@@ -40,7 +40,7 @@ ORDER = (
 )
 """Rows of the table, from top to bottom."""
 
-MODULES = ("base", "ocd", "controls", "bn", "tent", "memo", "t3a", "eata", "sar", "lame", "oracle")
+MODULES = ("base", "ocd", "controls", "bn", "tent", "memo", "t3a", "eata", "sar", "lame", "oracle", "ocd_paper")
 """Modules of this package; each has a list ``METHODS``."""
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from ocd_bench.engine.layer import TargetLayer
-from ocd_bench.engine.overfit import OPTIMIZERS, Overfit, overfit_all
-from ocd_bench.engine.targets import Overfitter
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.controls.all_layers import overfit_all
+from ocd_bench.engine.overfit import OPTIMIZERS, Overfit, overfitted
 from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
 
@@ -54,11 +55,11 @@ class Oracle(Method):
     def fit(self, context: Context) -> Predict:
         layer = TargetLayer(context.fresh_base(), context.layer)
         how = context.settings("oracle").resolve(context.settings("ocd"))
-        overfitter = Overfitter(layer, context.task.loss, how, context.device, context.task.encode_output)
 
         def predict(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                return torch.cat([layer.forward(trace, delta) for trace, _, delta in overfitter.deltas(inputs, targets)])
+                pieces = overfitted(layer, inputs, targets, context.task.loss, how)
+                return torch.cat([apply(trace, delta) for trace, _, delta in pieces])
 
         return predict
 
