@@ -198,6 +198,16 @@ def check_overrides(overrides: Mapping[str, Any], sections: Mapping[str, type], 
         values_as(section, sections[section], {name: value}, origin)
 
 
+def check_preset(preset: str) -> None:
+    """Refuse an unknown preset.
+
+    Raises:
+        UsageError: with the nearest right name.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
+
+
 def resolve(
     task: Task,
     methods: Sequence[Method],
@@ -214,8 +224,7 @@ def resolve(
     Raises:
         UsageError: for an unknown preset, or a value that does not fit its field.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
+    check_preset(preset)
     sections = known_sections([task], methods)
     values: dict[str, dict[str, Any]] = {name: dict(getattr(s, "presets", {}).get(preset, {})) for name, s in sections.items()}
     task_overrides = task.presets.get(preset, {})

@@ -1,4 +1,4 @@
-"""``ocd-bench run``: train, adapt, measure, print the comparison table."""
+"""Train base models, adapt them, measure, and print the comparison table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of design section 2."""
+    """The options of this command."""
     parser = subparsers.add_parser("run", help="train, adapt, measure and print a comparison table", description=__doc__)
     parser.add_argument("--task", required=True, metavar="NAME[,NAME]|all", help="tasks to run ('ocd-bench list tasks')")
     parser.add_argument("--dataset", metavar="D[,D]", help="datasets; default: each task's first, which needs no download")

@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """130 interrupted, 2 bad input somewhere, 3 some cell failed, 4 nothing was measured, else 0 (design section 2)."""
+        """130 interrupted, 2 bad input somewhere, 3 some cell failed, 4 nothing was measured, else 0."""
         if self.interrupted:
             return 130
         if self.problems:
