@@ -139,7 +139,7 @@ def test_the_condition_holds_what_is_asked_for():
     for names in ((), ("output",), ("input", "activation")):
         describe = stream(task, replace(QUICK, conditions=names)).describe
         assert set(describe(task.layer.trace(task.train[0]))) == {*names, "sample"}
-    with pytest.raises(UsageError, match="conditions=outputs: 'outputs' is none of input, activation, output"):
+    with pytest.raises(UsageError, match="'outputs' in this list: expected one of input, activation, output"):
         replace(QUICK, conditions=("outputs",))
 
 
@@ -152,5 +152,5 @@ def test_a_new_form_is_one_class_that_the_settings_then_accept():
         assert isinstance(pick_form(stream(problem(), settings)).form, LastColumn)
     finally:
         del FORMS["last-column"]
-    with pytest.raises(UsageError, match="setting ocd.form='last-column': expected auto, full, rank-one"):
+    with pytest.raises(UsageError, match="setting ocd.form='last-column': expected one of auto, full, rank-one"):
         replace(QUICK, form="last-column")

@@ -13,9 +13,10 @@ import ocd_bench.methods.ocd_paper as paper_module
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.hypernetwork import ConstantScale
 from ocd_bench.engine.ocd import Variant, regressor
-from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.methods import controls, ocd, ocd_paper
+from ocd_bench.published.settings import PaperSettings
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
 FEW = OCDSettings(steps=5, batch_size=16, width=16, depth=1, sampling_steps=2, val_samples=20, evaluations=1, overfit_lr=0.1)

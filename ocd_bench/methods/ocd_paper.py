@@ -16,10 +16,10 @@ from ocd_bench.engine.forms import Form
 from ocd_bench.engine.hypernetwork import CodeNetwork, ConstantScale, HyperNetwork
 from ocd_bench.engine.ocd import Variant
 from ocd_bench.engine.problem import Problem
-from ocd_bench.engine.settings import PaperSettings
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context
 from ocd_bench.methods.ocd import ENSEMBLE, OCD
+from ocd_bench.published.settings import PaperSettings
 from ocd_bench.published.unet import UNet
 from ocd_bench.published.vgg11 import PictureFeatures, cached_vgg11, load_vgg11
 from ocd_bench.task import Task
