@@ -10,7 +10,7 @@ import torch
 from ocd_bench.engine.overfit import Overfit
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import UsageError
-from ocd_bench.methods.oracle import Oracle, OracleAll, OracleSettings
+from ocd_bench.methods.oracle import Oracle, OracleAll, OracleSettings, resolved
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}

@@ -10,7 +10,7 @@ from ocd_bench.errors import UsageError
 from ocd_bench.settings import Checked, setting
 
 SHIPPED_FORMS = ("auto", "full", "rank-one", "basis", "learned", "input-basis")
-"""Forms of ΔW that come with the engine, and the choice among them; a plugin may add its own (:mod:`ocd_bench.engine.forms`)."""
+"""Forms of ΔW that come with the engine, and the choice among them. A plugin may add its own (ocd_bench.engine.forms)."""
 
 CONDITIONS = ("input", "activation", "output")
 """The parts of the condition I(x) (paper, section 3.1)."""
@@ -31,7 +31,8 @@ class OCDSettings(Checked):
         help="What of the weight change ΔW the hypernetwork predicts. full: the matrix. rank-one: one outer product. "
         "basis: coefficients of the principal components of the training samples' ΔW. learned: coefficients of a "
         "basis that is trained with the hypernetwork. input-basis: ΔW restricted to the main directions of the "
-        "layer's input. A plugin's form has the name that the plugin gives it. auto: rank-one where the layer runs at one position per sample, else the shortest code that "
+        "layer's input. A plugin's form has the name that the plugin gives it. "
+        "auto: rank-one where the layer runs at one position per sample, else the shortest code that "
         "keeps the oracle's gain.",
     )
     basis: int = setting(
