@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ocd_bench.report.columns import columns_of
 from ocd_bench.report.numbers import seeds_text, style_for
-from ocd_bench.report.table import BASE, Group, MetricColumn, Row, verdict
+from ocd_bench.report.table import BASE, Group, Row, TableMetric, verdict
 from ocd_bench.results import Key, Run, primary_of
 from ocd_bench.stats import Estimate, Resampled, draws_for, estimate_average, mean_sd
 
@@ -73,7 +74,7 @@ def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str], draws
     by_method = {m: tuple(float(scores[m, seed].mean()) for seed in seeds[m]) for m in methods}
     metric, rows = _means(info, seeds, by_method, parts, datasets)
     notes = _seeds_notes(f"mean over {len(datasets)} kinds of corruption of {primary}", seeds, size)
-    return Group(task, title, (metric,), rows, notes, size)
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
 
 
 def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: int) -> Group:
@@ -85,7 +86,8 @@ def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: in
     by_method = {m: tuple(_mean(run, task, m, seed, datasets) for seed in seeds[m]) for m in methods}
     metric, rows = _means(run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
     title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
-    return Group(task, title, (metric,), rows, _notes(run, kept, seeds, sum(sizes.values())), sum(sizes.values()))
+    size = sum(sizes.values())
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), _notes(run, kept, seeds, size), size)
 
 
 def _means(
@@ -94,10 +96,10 @@ def _means(
     by_method: Mapping[str, tuple[float, ...]],
     parts: Sequence[Resampled] | None,
     datasets: Sequence[str],
-) -> tuple[MetricColumn, tuple[Row, ...]]:
+) -> tuple[TableMetric, tuple[Row, ...]]:
     """The column of the means, and a row for each method; ``info`` has the unit and the direction."""
     style = style_for(info["unit"], [value for values in by_method.values() for value in values])
-    metric = MetricColumn(NAME, info["unit"], info["higher_is_better"], True, style)
+    metric = TableMetric(NAME, info["unit"], info["higher_is_better"], True, style)
     base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
     return metric, tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in by_method)
 
@@ -138,7 +140,7 @@ def _row(
     values: tuple[float, ...],
     base: Mapping[int, float],
     parts: Sequence[Resampled] | None,
-    metric: MetricColumn,
+    metric: TableMetric,
     datasets: Sequence[str],
 ) -> Row:
     if not seeds:
