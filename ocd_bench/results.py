@@ -317,4 +317,4 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
 
 def json_bytes(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
     """The content of a JSON file of a run folder; ``default`` makes plain values of others, as for :func:`json.dumps`."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, default=default) + "\n").encode()
+    return (json.dumps(value, indent=1, ensure_ascii=False, default=default) + "\n").encode("utf-8", "backslashreplace")

@@ -25,7 +25,7 @@ COST_NAMES = {"fit_s": "fit time", "adapt_s": "test time", "peak_memory_mb": "me
 COMMENT = 30_000
 """Characters of a comparison in Markdown: two of them fit into a comment on GitHub, which takes 65,536."""
 SLOWER = 1.25
-"""Costs that changed by more than this factor are mentioned; they never decide."""
+"""A cost that changed by more than this factor is mentioned below the table; it never changes a verdict."""
 
 
 def p_text(p: float | None) -> str:
@@ -133,7 +133,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Below the table: why rows have no test, what else changed."""
+    """The lines below the table: why a row has no test, and costs that changed."""
     lines = [f"{' '.join(row.name)}: {row.verdict}: {row.note}" for row in comparison.rows if row.note]
     lines += [f"{' '.join(row.name)}: {costs}" for row in comparison.rows if (costs := cost_remark(row))]
     return [*dict.fromkeys(lines), *comparison.notes]
@@ -181,25 +181,27 @@ def _block(row: RowResult, width: int) -> list[Text]:
 
 
 def render_markdown(comparison: Comparison) -> str:
-    """A comment for a pull request: the summary first, rows without news folded away, and left out where there are too many for
-    a comment; then remarks are left out too, from the end."""
-    news = [row for row in comparison.rows if row.verdict != "no change"]
+    """A comment for a pull request: the summary first, rows without change folded away.
+
+    If it is too long for a comment, the rows without change are left out, then remarks from the end.
+    """
+    changed = [row for row in comparison.rows if row.verdict != "no change"]
     rest = [row for row in comparison.rows if row.verdict == "no change"]
     parts = [f"### OCD-Bench: {summary(comparison)}"]
     parts.append(f"{markdown.escape(comparison.baseline)} → {markdown.escape(comparison.candidate)}")
-    if news:
-        parts.append(markdown.pipe_table(columns_of(news)))
-    told = [f"- {markdown.escape(note)}" for note in (legend(comparison), *remarks(comparison))]
+    if changed:
+        parts.append(markdown.pipe_table(columns_of(changed)))
+    lines = [f"- {markdown.escape(note)}" for note in (legend(comparison), *remarks(comparison))]
     room = COMMENT - sum(map(len, parts))
     if rest:
         table = markdown.pipe_table(columns_of(rest))
         folded = f"<details><summary>{len(rest)} rows without change</summary>\n\n{table}\n\n</details>"
-        if len(folded) + sum(map(len, told)) > room:
+        if len(folded) + sum(map(len, lines)) > room:
             folded = f"{len(rest)} rows without change are too many for a comment: see the job's log."
         parts.append(folded)
         room -= len(folded)
-    kept = [line for line, end in zip(told, accumulate(len(line) + 1 for line in told), strict=True) if end <= room]
-    if len(kept) < len(told):
-        kept.append(f"- {len(told) - len(kept)} more remarks: see the job's log")
+    kept = [line for line, end in zip(lines, accumulate(len(line) + 1 for line in lines), strict=True) if end <= room]
+    if len(kept) < len(lines):
+        kept.append(f"- {len(lines) - len(kept)} more remarks: see the job's log")
     parts.append("\n".join(kept))
     return "\n\n".join(parts) + "\n"

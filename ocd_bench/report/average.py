@@ -1,5 +1,7 @@
-"""Means over several groups as groups of their own: over the kinds of corruption of a dataset, and over a task's datasets where
-their primary metrics may be averaged (``Task.average``)."""
+"""Groups that are means over other groups: over the kinds of corruption of a dataset, and over the datasets of a task.
+
+A task says by ``Task.average`` that the primary metrics of its datasets may be averaged.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ NAME = "average"
 
 
 def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """By task: a group of the means over its datasets, for each test variant (corruption) that two or more of them have.
+    """For each task and test variant (a corruption, or none) with two or more datasets: a group of means over the datasets.
 
     Args:
         draws: bootstrap resamples; 0: as many as the largest test set allows.
@@ -33,10 +35,10 @@ def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
 
 
 def corruption_averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """By task: a group of the means over all kinds of corruption of one severity, for each dataset that has two or more kinds.
+    """For each dataset and severity with two or more kinds of corruption: a group of means over the kinds, by task.
 
-    Only where the value of a row is the mean of its samples' scores, and their scores were kept: every kind has the same test
-    samples, so the mean over kinds is a score of the sample, and its interval that of one test set.
+    Every kind has the same test samples, so a sample's mean over kinds is a score of that sample; the interval is that of one
+    test set. There is no such group if scores are missing, or if a metric is not the mean of its scores.
     """
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for key in run.cells:
@@ -157,7 +159,7 @@ def _row(
 
 
 def _notes(run: Run, kept: Mapping[str, Sequence[Key]], seeds: Mapping[str, Sequence[int]], size: int) -> tuple[str, ...]:
-    """What the mean is of, over which seeds."""
+    """Which metrics the mean is over, and which seeds."""
     primaries: dict[str, list[str]] = {}
     for dataset, keys in kept.items():
         cells: list[Any] = [run.cells[key] for key in keys]

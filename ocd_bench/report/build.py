@@ -7,8 +7,7 @@ from typing import Any
 
 from ocd_bench.report.average import averages, corruption_averages
 from ocd_bench.report.calibration import of_cells
-from ocd_bench.report.columns import FIELDS, columns_of, field_names
-from ocd_bench.report.csv import FIELDS as CSV_FIELDS
+from ocd_bench.report.columns import columns_of, field_names
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, Table, TableMetric, verdict
 from ocd_bench.results import Key, Run, primary_of
@@ -18,8 +17,6 @@ LEGEND = (
     "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, "
     "with its 95 % bootstrap interval over test samples (not adjusted for the number of rows)."
 )
-RESERVED = frozenset((*CSV_FIELDS, *(field.name for field in FIELDS)))
-"""Names that a plugin's column cannot have."""
 Hook = Callable[..., Any]
 """``ocd_bench_report_columns`` or ``ocd_bench_report_sections``: called by keyword, gives one mapping, or a list of mappings or
 None."""
@@ -97,7 +94,7 @@ def _metrics(run: Run, keys: Sequence[Key]) -> tuple[TableMetric, ...]:
 
 
 class _Resampled(Resampled):
-    """Also knows whether every cell had scores."""
+    """Also says whether every cell has per-sample scores."""
 
     complete = True
 
@@ -130,11 +127,6 @@ def _row(
 ) -> Row:
     cells = [run.cells[key] for key in keys]
     extra = _from_plugins(columns, "columns", problems, cells=cells)
-    for heading in RESERVED & set(extra):
-        problems.append(
-            f"a plugin's column {heading!r} is left out: the report has a column of this name; choose another heading"
-        )
-        del extra[heading]
     if not ok or primary is None or resampled is None:
         first = next((cell for cell in cells if cell["status"] == "failed"), cells[0])
         return Row(method, first["status"], str(first.get("reason") or "no reason given"), (), extra=extra)
@@ -165,7 +157,7 @@ def _row(
 
 
 def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, resampled: Resampled) -> Estimate | None:
-    """From the scores; where they are missing from the cells' values, without an interval."""
+    """Difference from base: from per-sample scores, or without an interval from the cells' values if scores are missing."""
     theirs = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in base if metric in run.cells[key]["metrics"]}
     mine = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in ok if metric in run.cells[key]["metrics"]}
     common = [seed for seed in mine if seed in theirs]
@@ -178,7 +170,7 @@ def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric
 
 
 def _from_plugins(hook: Hook | None, what: str, problems: list[str], **arguments: Any) -> dict[str, str]:
-    """Heading to text, of all plugins that answer."""
+    """The answers of all plugins as one mapping, heading to text."""
     if hook is None:
         return {}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ocd_bench.report.csv import FIELDS as CSV_FIELDS
 from ocd_bench.report.table import DASH, Column, Field, Kind, Row, TableMetric
 
 
@@ -46,7 +47,13 @@ def columns_of(rows: Sequence[Row], metrics: Sequence[TableMetric]) -> tuple[Col
 
 def field_names(rows: Sequence[Row]) -> tuple[str, ...]:
     """Names of the columns that have one value per row: :data:`FIELDS`, then plugins' own."""
-    return tuple(dict.fromkeys([*(field.name for field in FIELDS), *(heading for row in rows for heading in row.extra)]))
+    headings = dict.fromkeys(heading for row in rows for heading in row.extra)
+    return (*(field.name for field in FIELDS), *map(_plugin_name, headings))
+
+
+def _plugin_name(heading: str) -> str:
+    """The name of a plugin's column: its heading, with an addition where the core has a column of that name."""
+    return f"{heading} (plugin)" if heading in (*CSV_FIELDS, *(field.name for field in FIELDS)) else heading
 
 
 def _metric(metric: TableMetric, rank: int) -> Field[Row]:
@@ -74,5 +81,10 @@ def _difference(metric: TableMetric) -> Field[Row]:
 
 def _plugin(heading: str, rank: int) -> Field[Row]:
     return Field(
-        heading, heading, lambda row: row.extra.get(heading), lambda row: row.extra.get(heading, DASH), Kind.PLUGIN, rank=rank
+        _plugin_name(heading),
+        heading,
+        lambda row: row.extra.get(heading),
+        lambda row: row.extra.get(heading, DASH),
+        Kind.PLUGIN,
+        rank=rank,
     )

@@ -1,6 +1,6 @@
 """Which plots a group gets: values, differences, cost against quality, calibration, and what the cells' ``detail`` carries.
 
-Known keys of ``detail``; anything of another shape is passed over, since plugins may put what they like there:
+Keys of ``detail`` that are drawn (a value of any other shape is ignored, since plugins may write there what they like):
 ``entropies``: {layer: nats}; ``history``: [[step, training loss, validation loss], ...]; ``history_parts``: {part: [[step,
 value], ...]}; ``gain_candidates`` and ``gain_losses``: [numbers]; ``rho``: [[true, predicted], ...].
 """
@@ -44,9 +44,9 @@ def result_figures(group: Group) -> Iterator[tuple[str, str]]:
 
 
 def fitting_figures(group: Group) -> Iterator[tuple[str, str]]:
-    """Caption and SVG of each plot of what the cells tell about layer selection and fitting.
+    """Caption and SVG of each plot of layer selection and fitting, from the cells' ``detail``.
 
-    Rows that share a fit, as an ensemble does, do not draw it again.
+    A fit that several rows share, such as an ensemble's, is drawn once.
     """
     yield from _layers(group)
     plots = (
@@ -58,9 +58,9 @@ def fitting_figures(group: Group) -> Iterator[tuple[str, str]]:
     drawn: list[Any] = []
     for row in group.rows:
         for draw, names in plots:
-            told = names, {seed: [detail.get(name) for name in names] for seed, detail in row.details.items()}
-            if told not in drawn:
-                drawn.append(told)
+            shown = names, {seed: [detail.get(name) for name in names] for seed, detail in row.details.items()}
+            if shown not in drawn:
+                drawn.append(shown)
                 yield from draw(row, group.title)
 
 

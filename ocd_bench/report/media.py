@@ -1,4 +1,4 @@
-"""A task's own pictures, sounds and texts as parts of the page, inside the page: nothing is fetched from anywhere."""
+"""A task's own pictures, sounds and texts, embedded in the page: nothing is fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from ocd_bench.report.png import grey_png
 
 LIMIT = 8 * 2**20
-"""Bytes of files shown per group; what does not fit is named."""
+"""Bytes of files shown per group; files beyond it are named only."""
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 WINDOW, RANGE = 256, 70.0
-"""Samples of a spectrogram's window; decibels below the loudest that are still drawn."""
+"""Samples of a spectrogram's window; its range in decibels below the peak."""
 
 
 def arranged(files: Sequence[Path], methods: Sequence[str]) -> list[Path]:
