@@ -35,10 +35,10 @@ def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
 
 
 def corruption_averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """For each dataset and severity with two or more kinds of corruption: a group of means over the kinds, by task.
+    """By task: a group of the means over all kinds of corruption of one severity, for each dataset that has two or more kinds.
 
-    Every kind has the same test samples, so a sample's mean over kinds is a score of that sample; the interval is that of one
-    test set. There is no such group if scores are missing, or if a metric is not the mean of its scores.
+    Only where the value of a row is the mean of its samples' scores, and their scores were kept: every kind has the same test
+    samples, so the mean over kinds is a score of the sample, and its interval that of one test set.
     """
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for key in run.cells:
