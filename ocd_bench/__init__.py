@@ -1,13 +1,12 @@
 """OCD-Bench: does it help to give every test sample its own weights? A benchmark suite with task plugins."""
 
+from ocd_bench._version import __version__
 from ocd_bench.errors import DataMissing, NotApplicable, OCDBenchError, Unavailable, UsageError
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.metrics import Metric
 from ocd_bench.plugin import hookimpl
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.task import Dataset, Request, Source, Task
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Context",
@@ -25,5 +24,6 @@ __all__ = [
     "Task",
     "Unavailable",
     "UsageError",
+    "__version__",
     "hookimpl",
 ]

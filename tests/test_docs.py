@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocd_bench import Context, Method, Predictor, Task, __version__
+from ocd_bench import Context, Method, Predictor, Task
 from ocd_bench.cli import build_parser
 from ocd_bench.compare.thresholds import ABSOLUTE, ALPHA, RELATIVE
 from ocd_bench.data.page import PLUGINS, page
@@ -180,10 +180,6 @@ def test_numbers_on_the_page_are_those_in_use() -> None:
     assert f"the level is {ALPHA:.0%}".replace("%", " %") in text
     points, decibels = 100 * ABSOLUTE["fraction"], ABSOLUTE["dB"]
     assert f"smaller than {points:g} points, {decibels:g} dB or {100 * RELATIVE:g} %" in text
-
-
-def test_the_citation_is_of_this_version() -> None:
-    assert f"version = {{{__version__}}}" in (DOCS / "citing.md").read_text()
 
 
 # -- sound pages --------------------------------------------------------------------------------------------------------------
