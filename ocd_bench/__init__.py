@@ -1,4 +1,10 @@
-"""OCD-Bench: does it help to give every test sample its own weights? A benchmark suite with task plugins."""
+"""OCD-Bench: does it help to give every test sample its own weights? A benchmark suite with task plugins.
+
+These are the names that a plugin is made of. Importing them imports no torch. docs/public-api.md lists the other public
+modules, and says how long a public name stays.
+
+.. versionadded:: 0.1
+"""
 
 from ocd_bench._version import __version__
 from ocd_bench.errors import DataMissing, NotApplicable, OCDBenchError, Unavailable, UsageError
