@@ -27,6 +27,12 @@ from tests.pages import ROOT, WRITE, Story, blocks, environment, execute, play, 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 README = ROOT / "README.md"
+OTHERS = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "examples" / "README.md",
+    *sorted(ROOT.glob("plugins/*/README.md")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +215,7 @@ def test_numbers_on_the_page_are_those_in_use() -> None:
 
 
 # -- sound pages --------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [README, *PAGES, *OTHERS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
     text = prose(path)
     for target in re.findall(r"\]\(([^)]+)\)", text):
