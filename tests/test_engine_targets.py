@@ -146,5 +146,5 @@ def test_the_condition_holds_what_is_asked_for():
     for names in ((), ("output",), ("input", "activation")):
         overfitter = make_overfitter(task, replace(QUICK, conditions=names), nn.Flatten())
         assert set(overfitter.describe(task.layer.trace(task.train[0]))) == {*names, "sample"}
-    with pytest.raises(UsageError, match="conditions=outputs: 'outputs' is none of input, activation, output"):
+    with pytest.raises(UsageError, match="'outputs' in this list: expected one of input, activation, output"):
         replace(QUICK, conditions=("outputs",))
