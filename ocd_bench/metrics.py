@@ -35,6 +35,8 @@ class Metric:
     Example:
         >>> Metric("dB", higher_is_better=True)
         Metric(unit='dB', higher_is_better=True, reduce='mean')
+
+    .. versionadded:: 0.1
     """
 
     unit: str = ""

@@ -30,6 +30,8 @@ class Source:
         size: in bytes.
         path: its path inside the dataset's folder.
         unpack: whether it is a zip or tar archive that is to be extracted there.
+
+    .. versionadded:: 0.1
     """
 
     url: str
@@ -50,6 +52,8 @@ class Dataset:
         folder: its sub-folder of a data directory; empty: the name.
         sources: official files, for ``ocd-bench data fetch``; empty if a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
+
+    .. versionadded:: 0.1
     """
 
     name: str
@@ -82,6 +86,8 @@ class Request:
         >>> request = Request("rings", "garden", seed=1)
         >>> request.generator("noise").initial_seed() == request.generator("shuffle").initial_seed()
         False
+
+    .. versionadded:: 0.1
     """
 
     task: str
@@ -119,6 +125,8 @@ class Task:
 
     A task has no state: what it needs later goes into ``Splits.extras`` or into the model that it returns. Every model must
     be sample-wise: in eval mode, row j of the output depends only on row j of the input.
+
+    .. versionadded:: 0.1
     """
 
     name: ClassVar[str]

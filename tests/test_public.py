@@ -94,9 +94,14 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert names <= named, module
 
 
-def test_every_hook_says_since_when_it_exists() -> None:
-    for name in PUBLIC[HOOKS]:
-        assert re.search(r"\.\. versionadded:: \d+\.\d+", getattr(import_module(HOOKS), name).__doc__), name
+@pytest.mark.parametrize("module", ["ocd_bench", HOOKS, "ocd_bench.online", "ocd_bench.testing", "ocd_bench.checkpoint"])
+def test_every_name_says_since_when_it_exists(module: str) -> None:
+    home = import_module(module)
+    for name in PUBLIC[module]:
+        value = getattr(home, name)
+        notes = [inspect.getdoc(value) or "", home.__doc__ or "" if module != HOOKS else ""]
+        notes.append(import_module(getattr(value, "__module__", module)).__doc__ or "")
+        assert any(re.search(r"\.\. versionadded:: \d+\.\d+", note) for note in notes), name
 
 
 @pytest.mark.parametrize("module", sorted(PUBLIC))
