@@ -74,7 +74,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Settings:
-    """Change one with ``--set $name.noise=0.3``; ``ocd-bench list settings $name`` shows them."""
+    """Set by ``--set $name.noise=0.3``, shown by ``ocd-bench list settings $name``."""
 
     train: int = setting(300, least=2, unit="samples", help="Training points.")
     noise: float = setting(0.2, least=0, help="Standard deviation of the noise.")
@@ -185,10 +185,10 @@ from ocd_bench import Context, Method, NotApplicable, Predictor, setting
 
 @dataclass(frozen=True)
 class Settings:
-    """Change one with ``--set $name.noise=0.1``; ``ocd-bench list settings $name`` shows them."""
+    """Set by ``--set $name.noise=0.1``, shown by ``ocd-bench list settings $name``."""
 
     draws: int = setting(16, least=1, help="Noisy copies of each sample.")
-    noise: float = setting(0.05, least=0, help="Noise, as a fraction of the training inputs' own standard deviation.")
+    noise: float = setting(0.05, least=0, help="In standard deviations of the training inputs.")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"draws": 4}}
 
