@@ -1,4 +1,4 @@
-"""``ocd-bench run``: train, adapt, measure, print the comparison table."""
+"""Train base models, adapt them, measure, and print the comparison table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of design section 2."""
+    """The options of this command."""
     parser = subparsers.add_parser("run", help="train, adapt, measure and print a comparison table", description=__doc__)
     parser.add_argument("--task", metavar="NAME[,NAME]|all", help="tasks to run ('ocd-bench list tasks')")
     parser.add_argument("--dataset", metavar="D[,D]", help="datasets; default: each task's first, which needs no download")
@@ -52,10 +52,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run, print, and return the exit code."""
+    from ocd_bench.config import check_overrides, known_sections
     from ocd_bench.plugin.manager import load_plugins
 
-    request = _request(args)
+    request, from_file = _request(args)
     manager = load_plugins(request.plugins)
+    if from_file:
+        sections = known_sections(list(manager.tasks.values()), list(manager.methods.values()))
+        check_overrides(from_file, sections, f"--config {args.config}")
 
     from ocd_bench.runner.machine import choose_device
     from ocd_bench.runner.progress import ConsoleReporter
@@ -76,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def _request(args: argparse.Namespace) -> RunRequest:
-    """What the options ask for; what they leave open comes from a run.json given with ``--config``."""
+def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
+    """What the options ask for, and the settings that came from a TOML file. What the options leave open comes from a run.json
+    given with ``--config``."""
     from ocd_bench.config import PRESETS, nearest, parse_assignment, read_toml
     from ocd_bench.errors import UsageError
     from ocd_bench.folders import data_directories
@@ -86,12 +91,13 @@ def _request(args: argparse.Namespace) -> RunRequest:
 
     earlier: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
+    from_file: dict[str, Any] = {}
     if args.config is not None and args.config.suffix == ".json":
         earlier = read_request(args.config)
         overrides = dict(earlier["overrides"])
     elif args.config is not None:
-        overrides = read_toml(args.config)
-    overrides.update(parse_assignment(text) for text in args.assignments)
+        overrides = from_file = read_toml(args.config)
+    overrides = {**overrides, **dict(parse_assignment(text) for text in args.assignments)}
     preset = args.preset or earlier.get("preset", "default")
     if args.task is None and not earlier:
         raise UsageError("run: give --task NAME, or --config RUN/run.json to repeat a run (see ocd-bench run --help)")
@@ -102,7 +108,7 @@ def _request(args: argparse.Namespace) -> RunRequest:
     if args.cell_timeout is not None and not 0 < args.cell_timeout < 1e9:
         raise UsageError(f"--cell-timeout {args.cell_timeout}: expected a number of seconds above 0")
     seeds = parse_seeds(args.seeds) if args.seeds else earlier.get("seeds", tuple(range(1 if preset == "quick" else 3)))
-    return RunRequest(
+    request = RunRequest(
         tasks=_names(args.task, "--task") if args.task is not None else earlier["tasks"],
         dataset=args.dataset if args.dataset is not None else earlier.get("dataset"),
         corruption=args.corruption if args.corruption is not None else earlier.get("corruption"),
@@ -119,6 +125,7 @@ def _request(args: argparse.Namespace) -> RunRequest:
         executor=args.executor,
         cell_timeout=args.cell_timeout,
     )
+    return request, from_file
 
 
 def _names(text: str, option: str) -> tuple[str, ...]:

@@ -16,12 +16,13 @@ import torch
 from ocd_bench.errors import NotApplicable, OCDBenchError
 from ocd_bench.method import Context, Method
 from ocd_bench.metrics import CERTAINTY, REDUCTIONS, metric_info, primary_metric
+from ocd_bench.results import json_bytes
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.blame import Blame, message_of, printable
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch, same_bytes
 from ocd_bench.runner.machine import PeakMemory
-from ocd_bench.runner.store import json_bytes, new_cell
+from ocd_bench.runner.store import new_cell
 from ocd_bench.samples import Samples
 from ocd_bench.task import Task
 

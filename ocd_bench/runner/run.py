@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_bench import __version__
-from ocd_bench.config import check_keys, fingerprint, known_sections, resolve
+from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve
 from ocd_bench.errors import OCDBenchError, Terminated, Unavailable, UsageError
 from ocd_bench.results import config_differences
 from ocd_bench.runner.blame import Blame, message_of
@@ -56,7 +56,7 @@ def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
             reason = manager.availability(task)
             if reason:
                 raise Unavailable(f"task {task.name!r} {reason}")
-    check_keys(request.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
+    check_overrides(request.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
     datasets = assign_datasets(request.dataset, tasks)
     groups = [
         Group(task.name, dataset, seed, _rows(request, task, manager), parse_variants(request.corruption, task))
@@ -66,6 +66,10 @@ def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
     ]
     for task in tasks:
         resolve(task, list(manager.methods.values()), request.preset, request.overrides)
+    for task in manager.tasks.values():  # a wrong value is refused in the section of a task that does not run, too
+        own = {key: value for key, value in request.overrides.items() if key.startswith(f"{task.name}.")}
+        if own and task not in tasks:
+            resolve(task, [], request.preset, own)
     index, count = request.shard
     return groups[index::count], left_out
 

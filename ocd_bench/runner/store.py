@@ -15,16 +15,11 @@ from ocd_bench import __version__
 from ocd_bench.cache import to_stderr
 from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact, remove_leftovers, seal, sha256, write_atomic
+from ocd_bench.results import SCHEMA, check_cell, json_bytes
 from ocd_bench.runner.cells import Group, cell_name
 
-SCHEMA = 1
 LOCKS = ".locks"
 """Sub-folder of the leases of cells that are being measured."""
-
-
-def json_bytes(value: Any) -> bytes:
-    """Indented JSON in UTF-8; text that is no valid Unicode is escaped."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _plain(value: Any) -> Any:
@@ -104,7 +99,7 @@ class RunFolder:
         for key in ("seeds", "methods"):
             merged[key] = list(dict.fromkeys([*old.get(key, []), *run[key]]))
         self._make()
-        write_atomic(self.path / "run.json", json_bytes(seal(merged)))
+        write_atomic(self.path / "run.json", json_bytes(seal(json.loads(json_bytes(merged, _plain)))))
 
     def read_cell(self, task: str, dataset: str, method: str, seed: int) -> dict[str, Any] | None:
         """A finished cell. None if it is absent, and, after a warning, if it or its scores are damaged: it is then measured
@@ -126,8 +121,6 @@ class RunFolder:
 
     def _cell_problem(self, cell: Any, names: tuple[str, str, str, int], name: str) -> str:
         """What is wrong with a cell that was read from disk, in words."""
-        from ocd_bench.results import check_cell
-
         if not isinstance(cell, dict):
             return "damaged: it is no table"
         if not is_intact(cell):
@@ -156,7 +149,7 @@ class RunFolder:
         if scores is not None:
             write_atomic(self.path / "scores" / f"{name}.npz", scores)
             cell = {**cell, "scores_sha256": sha256(scores)}
-        sealed = seal(json.loads(json_bytes(cell)))
+        sealed = seal(json.loads(json_bytes(cell, _plain)))
         write_atomic(self.path / "cells" / f"{name}.json", json_bytes(sealed))
         return sealed
 
