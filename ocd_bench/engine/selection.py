@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ocd_bench.engine.capture import TargetLayer, Trace
 
 FLOOR = 1e-6
-"""Least bandwidth, in units of the loss: about the resolution of float32. A loss that no perturbation changes would have entropy
--∞ and decide the sum alone. With the floor its entropy is log(1e-6 √(2π)) = -12.9 nats."""
+"""Least bandwidth, in units of the loss: about the resolution of float32. A loss that no perturbation changes would have
+entropy -∞ and decide the sum alone. With the floor its entropy is log(1e-6 √(2π)) = -12.9 nats."""
 
 POINTS = 1024
 """Draws at which the density is evaluated: all up to twice this number, evenly spaced ranks beyond."""
