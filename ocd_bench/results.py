@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
-from ocd_bench.metrics import REDUCTIONS
+from ocd_bench.metrics import GROUPS, REDUCTIONS
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
@@ -87,6 +87,15 @@ class Run:
             self._loaded[key] = self._load(key)
         return self._loaded[key].get(metric)
 
+    def groups(self, key: Key) -> Array | None:
+        """Groups of the test samples, integers ``(N,)`` or ``(N, K)`` (:attr:`ocd_bench.Samples.groups`); None where the folder
+        has none.
+
+        Raises:
+            UsageError: if the archive is damaged, or does not fit its cell.
+        """
+        return self.scores(key, GROUPS)
+
     def _load(self, key: Key) -> dict[str, Array]:
         import numpy as np
 
@@ -95,12 +104,14 @@ class Run:
             return {}
         try:
             with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
+                arrays = {
+                    name: np.asarray(archive[name], dtype=np.int64 if name == GROUPS else np.float64) for name in archive.files
+                }
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path}: cannot read the scores: {error}") from error
         n_test = self.cells[key]["n_test"]
         for name, array in arrays.items():
-            if array.shape != (n_test,):
+            if array.shape != (n_test,) and not (name == GROUPS and array.ndim == 2 and len(array) == n_test):
                 raise UsageError(f"{path}: {name!r} has shape {array.shape}, the cell says ({n_test},)")
             if not np.isfinite(array).all():
                 raise UsageError(f"{path}: {name!r} holds values that are not finite")

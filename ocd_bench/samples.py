@@ -17,10 +17,15 @@ class Samples:
     Args:
         inputs: ``(N, ...)`` tensor, what a base model takes a batch of.
         targets: ``(N, ...)`` tensor, what the task's loss and metrics take beside an output.
+        groups: integers ``(N,)`` or ``(N, K)``, where a sample comes from: its speaker, query, scene or day. Samples that share
+            an id in any column are dependent; with K > 1 all columns hold ids of one pool (the speakers of a mixture). Intervals
+            count dependent samples as such. None: not stated; intervals then take the samples for independent, and a table says
+            so. To state that they are independent, give each a group of its own: ``groups=range(N)``.
     """
 
     inputs: torch.Tensor
     targets: torch.Tensor
+    groups: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -33,13 +38,32 @@ class Samples:
             raise ValueError(
                 f"inputs {tuple(self.inputs.shape)} and targets {tuple(self.targets.shape)} must have the same first size"
             )
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _group_ids(self.groups, len(self.inputs)))
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def take(self, indices: Any) -> Samples:
         """The samples at ``indices`` (a slice, a list or an index tensor)."""
-        return Samples(self.inputs[indices], self.targets[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Samples(self.inputs[indices], self.targets[indices], groups)
+
+
+def _group_ids(groups: Any, n: int) -> torch.Tensor:
+    """Groups as int64 ``(N,)`` or ``(N, K)``.
+
+    Raises:
+        ValueError: if they are of another shape, or no integers.
+    """
+    import torch
+
+    ids = torch.as_tensor(list(groups) if isinstance(groups, range) else groups)
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"groups are {ids.dtype}: expected integers")
+    if ids.ndim not in (1, 2) or len(ids) != n or (ids.ndim == 2 and not ids.shape[1]):
+        raise ValueError(f"groups of {n} samples have shape {tuple(ids.shape)}: expected ({n},) or ({n}, K)")
+    return ids.long().cpu()
 
 
 @dataclass(frozen=True)

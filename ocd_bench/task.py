@@ -45,6 +45,7 @@ class Dataset:
         folder: the sub-folder of a data directory it lies in; empty for its name.
         sources: official files, for ``ocd-bench data fetch``; empty where a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
+        seen_in_tuning: whether default settings were revised after scores on its test set had been seen. Tables then say so.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    seen_in_tuning: bool = False
 
 
 @dataclass(frozen=True)

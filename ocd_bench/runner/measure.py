@@ -12,7 +12,7 @@ import torch
 
 from ocd_bench.errors import NotApplicable, OCDBenchError
 from ocd_bench.method import Context, Method
-from ocd_bench.metrics import CERTAINTY, REDUCTIONS, metric_info, primary_metric
+from ocd_bench.metrics import CERTAINTY, GROUPS, REDUCTIONS, metric_info, primary_metric
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.machine import PeakMemory
@@ -54,6 +54,8 @@ class MethodRun:
             if result is not None:
                 scores, output, seconds = result
                 self._fill(cell, scores, seconds, len(test))
+                if test.groups is not None:
+                    scores = {**scores, GROUPS: test.groups.numpy()}
         if self._problem is not None:
             cell["status"], cell["reason"] = self._problem
             scores = None
