@@ -2,10 +2,10 @@
 
     python benchmarks/coverage.py [--draws 2000] [--only accuracy] [--quick]
 
-A 95 % interval should cover the truth in 93 to 97 % of all simulations. With one seed the truth is the mean over new test samples
-with that trained model; with three seeds or more, over new seeds as well. In parentheses stand cells that a table never prints in
-bold, because the interval says itself that it may cover less (``Estimate.doubt``). Where hardly any answer changes, an interval
-for right and wrong answers has to cover more: it is then as wide as what n answers can exclude.
+A 95 % interval should cover the truth in 93 to 97 % of all simulations. With one seed the truth is the mean over new test
+samples with that trained model; with three seeds or more, over new seeds as well. In parentheses stand cells that a table never
+prints in bold, because the interval says itself that it may cover less (``Estimate.doubt``). Where hardly any answer changes,
+an interval for right and wrong answers has to cover more: it is then as wide as what n answers can exclude.
 """
 
 from __future__ import annotations

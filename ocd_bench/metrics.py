@@ -89,7 +89,9 @@ def metric_info(task: Task, name: str) -> Metric:
         UsageError: if its name is not a common one and the task does not declare it.
     """
     if name == GROUPS:
-        raise UsageError(f"task {task.name!r}: no metric can be named {GROUPS!r}: the groups of samples are stored under that name")
+        raise UsageError(
+            f"task {task.name!r}: no metric can be named {GROUPS!r}: the groups of samples are stored under that name"
+        )
     info = task.metric_info.get(name) or KNOWN.get(name)
     if info is None:
         raise UsageError(

@@ -17,10 +17,10 @@ class Samples:
     Args:
         inputs: ``(N, ...)`` tensor, what a base model takes a batch of.
         targets: ``(N, ...)`` tensor, what the task's loss and metrics take beside an output.
-        groups: integers ``(N,)`` or ``(N, K)``, where a sample comes from: its speaker, query, scene or day. Samples that share
-            an id in any column are dependent; with K > 1 all columns hold ids of one pool (the speakers of a mixture). Intervals
-            count dependent samples as such. None: not stated; intervals then take the samples for independent, and a table says
-            so. To state that they are independent, give each a group of its own: ``groups=range(N)``.
+        groups: integers ``(N,)`` or ``(N, K)``, where a sample comes from: its speaker, query, scene or day. Samples that
+            share an id in any column are dependent; with K > 1 all columns hold ids of one pool (the speakers of a mixture).
+            Intervals count dependent samples as such. None: not stated; intervals then take the samples for independent, and a
+            table says so. To state that they are independent, give each a group of its own: ``groups=range(N)``.
     """
 
     inputs: torch.Tensor

@@ -43,6 +43,8 @@ class MethodRun:
         context, method = self.context, self.method
         cell = new_cell(context.task.name, variant.label(dataset), method.name, context.request.seed)
         cell.update(layer=context.layer, n_test=len(test))
+        if test.groups is not None:
+            cell["groups"] = len(test.groups.unique())
         cell["fingerprint"] = {"config": self.config, "data": data, "base": self.base.sha256}
         scores, output = None, None
         self._memory.start()
@@ -54,7 +56,7 @@ class MethodRun:
             if result is not None:
                 scores, output, seconds = result
                 self._fill(cell, scores, seconds, len(test))
-                if test.groups is not None:
+                if test.groups is not None and cell["groups"] < test.groups.numel():
                     scores = {**scores, GROUPS: test.groups.numpy()}
         if self._problem is not None:
             cell["status"], cell["reason"] = self._problem

@@ -5,10 +5,8 @@ follows a mean. *Test samples*: another test set of the same kind, with other sp
 groups. A claim about a method needs both (:attr:`Estimate.sign`).
 """
 
-from ocd_bench.stats.dependence import Dependence, dependence, mean_parts, sample_variance
+from ocd_bench.stats.dependence import MIN_GROUPS, Dependence, dependence, mean_parts, sample_variance
 from ocd_bench.stats.intervals import (
-    LEVEL,
-    MIN_GROUPS,
     MIN_SAMPLES,
     SEEDS,
     SURE_GROUPS,
@@ -20,6 +18,7 @@ from ocd_bench.stats.intervals import (
 )
 from ocd_bench.stats.reductions import Array, combine, features, influence, reduced
 from ocd_bench.stats.significance import (
+    LEVEL,
     holm,
     mean_sd,
     pooled_variance,

@@ -1,9 +1,9 @@
 """Which test samples are dependent, and the variance of a mean over them.
 
 Samples that come from one speaker, query, scene or day are no independent draws: another test set would have other speakers,
-and with them all their samples at once. A task declares such origins as ``Samples.groups``, and the variance of a mean then sums
-the products of all pairs of samples that share an origin (cluster-robust variance). A sample may have several origins, all of
-one pool, as a mixture has its speakers; then pairs that share any of them count (dyadic-robust variance: Aronow, Samii &
+and with them all their samples at once. A task declares such origins as ``Samples.groups``, and the variance of a mean then
+sums the products of all pairs of samples that share an origin (cluster-robust variance). A sample may have several origins, all
+of one pool, as a mixture has its speakers; then pairs that share any of them count (dyadic-robust variance: Aronow, Samii &
 Assenova, *Political Analysis* 23, 2015).
 """
 
@@ -15,6 +15,11 @@ from itertools import combinations
 import numpy as np
 
 from ocd_bench.stats.reductions import Array
+
+MIN_GROUPS = 5
+"""Groups below which nothing can be said of a variance."""
+MOST_SHARED = 0.75
+"""Share of dependent pairs above which nothing can be said of it: too few pairs are left that tell how alike samples are."""
 
 
 class Dependence:
@@ -37,7 +42,7 @@ class Dependence:
     def __init__(self, weights: Array, groups: Array | None = None) -> None:
         self.samples = len(weights)
         self._squares = float((weights**2).sum())
-        # Pairs that share m ids are counted once: the sum over subsets of the shared ids, of size k with sign (-1)^(k + 1), is 1.
+        # A pair that shares m ids counts once: over all subsets of these ids, (-1)^(size + 1) sums to 1.
         self._subsets: list[tuple[int, Array, Array]] = []
         if groups is None:
             self.count, self.columns, self.share = self.samples, 1, self._squares
@@ -60,6 +65,15 @@ class Dependence:
         shares = masses / masses.sum()
         self.freedom = 1 / float((shares**2).sum()) - 1
         self.share = self._over_pairs(weights)
+
+    @property
+    def problem(self) -> str:
+        """Why the groups are too few for a variance; empty if they are not."""
+        if self.count < min(MIN_GROUPS, self.samples):
+            return f"the test samples are of {self.count} group{'s' * (self.count > 1)}; {MIN_GROUPS} are needed"
+        if self.share > MOST_SHARED and self.count < self.samples:
+            return f"{100 * self.share:.0f} % of all pairs of test samples share a group; at most {100 * MOST_SHARED:.0f} % may"
+        return ""
 
     def _sums(self, place: int, values: Array) -> Array:
         """Sum of ``values`` over the samples of each id (``place`` 0), or of each set of ids."""
@@ -135,9 +149,7 @@ def sample_variance(pulls: Sequence[Array], groups: Sequence[Array | None]) -> t
 
     Args:
         pulls: :func:`ocd_bench.stats.influence` of each seed ``(N,)``.
-        groups: the groups of each seed's test samples.
+        groups: the groups of each seed's test samples, with no :attr:`Dependence.problem`.
     """
     depends, same = dependence([len(pull) for pull in pulls], groups)
-    if depends.share >= 1:
-        return 0.0, 0.0
     return depends.variance(mean_parts(pulls, same)), depends.freedom

@@ -1,7 +1,8 @@
 """Intervals of a value or of a paired difference: over new test samples, and over new seeds as well.
 
-All of them are closed forms, chosen by simulation (``benchmarks/coverage.py`` prints the table). The deviation of a mean is a sum
-over test samples of their influence values; its variance and degrees of freedom are those of :mod:`ocd_bench.stats.dependence`.
+All of them are closed forms, chosen by simulation (``benchmarks/coverage.py`` prints the table). The deviation of a mean is a
+sum over test samples of their influence values; its variance and degrees of freedom are those of
+:mod:`ocd_bench.stats.dependence`.
 
 * *Right or wrong* (scores of 0 and 1): for a difference one sample that got better and one that got worse are added (Bonett &
   Price, *J. Educ. Behav. Stat.* 37, 2012); for a value two right and two wrong answers (Agresti & Coull, *Am. Stat.* 52, 1998).
@@ -25,16 +26,11 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ocd_bench.stats.dependence import Dependence, dependence, mean_parts
-from ocd_bench.stats.significance import LEVEL, two_part_margin
 from ocd_bench.stats.reductions import Array, influence, is_binary, one_answer, reduced
-
+from ocd_bench.stats.significance import LEVEL, two_part_margin
 
 MIN_SAMPLES = 8
 """Test samples below which no interval is given: with fewer, all differences too often have one sign by accident."""
-MIN_GROUPS = 5
-"""Groups below which no interval is given."""
-MOST_SHARED = 0.75
-"""Share of dependent pairs above which no interval is given: the samples left to compare with are too few."""
 SURE_SAMPLES = 60
 """Test samples below which an interval may cover less than 93 %, for skewed scores (benchmarks/coverage.py)."""
 SURE_GROUPS = 10
@@ -197,11 +193,7 @@ def _too_few(depends: Dependence) -> str:
     """Why no interval can be given."""
     if depends.samples < MIN_SAMPLES:
         return f"fewer than {MIN_SAMPLES} test samples"
-    if depends.count < MIN_GROUPS:
-        return f"the test samples are of {depends.count} groups, fewer than {MIN_GROUPS}"
-    if depends.share > MOST_SHARED:
-        return f"{depends.share:.0%} of all pairs of test samples share a group"
-    return ""
+    return depends.problem
 
 
 def _few_groups(depends: Dependence) -> str:

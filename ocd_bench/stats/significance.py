@@ -76,8 +76,6 @@ def swap_test(
 
 def student_p(change: float, variance: float, freedom: float) -> float:
     """Two-sided p of ``change`` whose estimated variance has ``freedom`` degrees of freedom."""
-    if freedom <= 0:
-        return 1.0
     if variance <= 0:
         return 1.0 if change == 0 else 0.0
     return float(2 * stdtr(freedom, -abs(change) / np.sqrt(variance)))

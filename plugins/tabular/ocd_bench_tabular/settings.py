@@ -24,7 +24,8 @@ class TabularSettings:
     ``split_seed``: draws the test and validation rows of a dataset without official parts; the run's seed does not.
     ``fold``: the official fold, 1 to 5, of a ranking dataset. For CSV data: ``csv`` a file (default: the one in the dataset's
     folder), ``target`` the column to predict (default: one named target), ``kind`` of target, columns to ``drop``, columns of
-    numbers that are ``categorical``, and at most ``max_categories`` values of a column told apart.
+    numbers that are ``categorical``, at most ``max_categories`` values of a column told apart, and the column ``groups`` whose
+    equal values mark dependent rows (a patient, a day): intervals count them as such, and it is no feature.
     """
 
     model: str = "mlp"
@@ -41,6 +42,7 @@ class TabularSettings:
     categorical: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     max_categories: int = 64
+    groups: str = ""
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
