@@ -46,15 +46,24 @@ def _root_mean(scores: Array) -> Array:
 
 
 def _matthews(codes: Array) -> Array:
-    """Matthews correlation of two classes; a score is ``2 * target + prediction`` (0, 1, 2 or 3).
+    """Matthews correlation of two classes; a score is ``2 * target + prediction`` (0, 1, 2 or 3)."""
+    tn, fp, fn, tp = ((codes == k).sum(axis=-1).astype(float) for k in range(4))
+    return matthews(tn, fp, fn, tp)
 
-    Zero where a class is absent from targets or predictions, as in scikit-learn.
+
+def matthews(tn: Array, fp: Array, fn: Array, tp: Array, tiny: float = 0.0) -> Array:
+    """Matthews correlation ``(...)`` of two classes.
+
+    Args:
+        tn, fp, fn, tp: numbers, or shares, of true and false negatives and positives, each ``(...)``.
+        tiny: a denominator up to this is zero. The correlation is then zero, as in scikit-learn: a class is absent from targets
+            or predictions.
     """
     import numpy as np
 
-    tn, fp, fn, tp = ((codes == k).sum(axis=-1).astype(float) for k in range(4))
     denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.where(denominator > 0, (tp * tn - fp * fn) / np.where(denominator > 0, denominator, 1.0), 0.0)
+    known = denominator > tiny
+    return np.where(known, (tp * tn - fp * fn) / np.where(known, denominator, 1.0), 0.0)
 
 
 REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {"mean": _mean, "root_mean": _root_mean, "matthews": _matthews}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 
 from ocd_bench.errors import UsageError
-from ocd_bench.report.table import Table, build_table
+from ocd_bench.report.build import build_table
+from ocd_bench.report.table import Table
 
 FORMATS = ("table", "markdown", "csv", "latex", "html")
 

@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ocd_bench.metrics import matthews
+
 Array = NDArray[np.float64]
 
 
 def _matthews_from_shares(shares: Array) -> Array:
-    tn, fp, fn, tp = np.moveaxis(shares, -1, 0)
-    denominator = np.sqrt(np.maximum((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn), 0.0))
     # A share that should be zero may come out as 1e-17; a product of margins with such a share is zero too.
-    safe = denominator > 1e-12
-    return np.where(safe, (tp * tn - fp * fn) / np.where(safe, denominator, 1.0), 0.0)
+    return matthews(*np.moveaxis(np.maximum(shares, 0.0), -1, 0), tiny=1e-12)
 
 
 _FORMS: Mapping[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
