@@ -97,7 +97,7 @@ class Run:
         import numpy as np
 
         stored, cell = self.scores(key, GROUPS), self.cells[key]
-        if stored is None and cell.get("groups", 0) >= cell["n_test"]:
+        if stored is None and (cell.get("groups") or 0) >= cell["n_test"]:
             return np.arange(cell["n_test"])  # every sample is a group of its own, which needs no list
         return stored
 
@@ -188,6 +188,7 @@ def _check_cell(cell: Mapping[str, Any], file: Path) -> Key:
     for name in ("metrics", "cost", "fingerprint"):
         need(isinstance(cell.get(name), dict), f"{name!r} is missing")
     need(isinstance(cell.get("n_test"), int), "'n_test' is not an integer")
+    need(isinstance(cell.get("groups"), int | None), "'groups' is not an integer")
     for name, metric in cell["metrics"].items():
         need(isinstance(metric, dict), f"metric {name!r}")
         value = metric.get("value")

@@ -34,6 +34,7 @@ class Dependence:
         samples: M.
         count: number of different ids; M without groups.
         columns: K.
+        squares: the sum of squared weights: 1 / M if they are equal.
         share: the share of all pairs (by weight, each sample with itself included) that are dependent.
         freedom: degrees of freedom of :meth:`variance`: the effective number of ids, one divided by the sum of their squared
             shares, minus 1. Equal shares give the number of ids minus 1.
@@ -41,12 +42,12 @@ class Dependence:
 
     def __init__(self, weights: Array, groups: Array | None = None) -> None:
         self.samples = len(weights)
-        self._squares = float((weights**2).sum())
+        self.squares = float((weights**2).sum())
         # A pair that shares m ids counts once: over all subsets of these ids, (-1)^(size + 1) sums to 1.
         self._subsets: list[tuple[int, Array, Array]] = []
         if groups is None:
-            self.count, self.columns, self.share = self.samples, 1, self._squares
-            self.freedom = 1 / self._squares - 1 if self._squares > 0 else 0.0
+            self.count, self.columns, self.share = self.samples, 1, self.squares
+            self.freedom = 1 / self.squares - 1 if self.squares > 0 else 0.0
             return
         ids = np.sort(groups.reshape(self.samples, -1), axis=1)
         repeated = np.zeros(ids.shape, dtype=bool)
@@ -101,7 +102,7 @@ class Dependence:
 
     def independent(self, parts: Array) -> float:
         """The same, as if all samples were independent."""
-        return float((parts**2).sum()) / (1 - self._squares)
+        return float((parts**2).sum()) / (1 - self.squares)
 
     def third(self, parts: Array) -> float:
         """Third cumulant of the mean: the sum of the cubed sums of each id."""

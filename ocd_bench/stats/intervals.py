@@ -31,9 +31,9 @@ from ocd_bench.stats.significance import LEVEL, two_part_margin
 
 MIN_SAMPLES = 8
 """Test samples below which no interval is given: with fewer, all differences too often have one sign by accident."""
-SURE_SAMPLES = 60
-"""Test samples below which an interval may cover less than 93 %, for skewed scores (benchmarks/coverage.py)."""
-SURE_GROUPS = 10
+SURE_SAMPLES = 100
+"""Test samples below which an interval may cover less than 92 %, for squared errors (benchmarks/coverage.py)."""
+SURE_GROUPS = 20
 """The same for effective groups; five for each id of a sample where those are more."""
 SURE_ANSWERS = 10
 """The same for test samples of a class, and answers of a class, of a Matthews correlation."""
@@ -57,6 +57,11 @@ class Estimate:
     high: float | None = None
     wide: tuple[float, float] | None = None
     doubt: str = ""
+
+    @property
+    def widest(self) -> Estimate:
+        """With the interval over seeds and samples, where there is one, in place of that over samples."""
+        return replace(self, low=self.wide[0], high=self.wide[1]) if self.wide else self
 
     @property
     def sign(self) -> int:
@@ -219,9 +224,10 @@ def _effective(spread: float, answers: int, variance: float, depends: Dependence
         At most ``answers``. Where none differs from another nothing is known of how they depend, and the effective number of
         independent groups of samples is returned.
     """
-    if spread <= 0 or variance <= 0:
+    alone = spread / answers / (1 - depends.squares)
+    if alone <= 0 or variance <= 0:
         return 1 / depends.share
-    return spread / max(variance, spread / answers)
+    return answers * alone / max(variance, alone)
 
 
 def _of_answers(part: Part, answers: Sequence[Array], depends: Dependence, paired: bool) -> Part:
