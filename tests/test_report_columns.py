@@ -76,12 +76,12 @@ def test_compact_columns_are_for_formats_of_little_width(tmp_path: Path):
     assert [column.name for column in every if column not in compact] == ["adapt_s", "peak_memory_mb", "parameters"]
 
 
-def test_only_the_difference_and_the_name_of_an_improved_row_are_marked():
+def test_only_the_differences_and_the_name_of_an_improved_row_are_marked():
     metric = TableMetric("accuracy", "fraction", True, True, style_for("fraction", [0.5]))
     rows = [Row(name, "ok", "", (0,), {"accuracy": (0.5, None)}, verdict=name) for name in ("better", "worse", "")]
     marks = {column.name: [column.mark(place) for place in range(3)] for column in columns_of(rows, [metric])}
     assert marks.pop("method") == ["better", "", ""]
-    assert marks.pop("delta") == ["better", "worse", ""]
+    assert marks.pop("delta") == marks.pop("delta_wide") == ["better", "worse", ""]
     assert all(mark == ["", "", ""] for mark in marks.values())
 
 

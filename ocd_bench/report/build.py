@@ -15,9 +15,9 @@ from ocd_bench.stats import SEEDS, Estimate, Paired, mean_sd
 
 LEGEND = (
     "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, with its 95 % interval "
-    "over new test samples, for these trained models. Seeds and samples: its 95 % interval over new seeds and new test "
-    "samples, from three seeds on. Intervals are not adjusted for the number of rows."
+    "over new test samples, for these trained models (not adjusted for the number of rows)."
 )
+LEGEND_WIDE = "seeds and samples: 95 % interval of that difference over new seeds and new test samples."
 Hook = Callable[..., Any]
 """``ocd_bench_report_columns`` or ``ocd_bench_report_sections``: called by keyword, gives one mapping, or a list of mappings or
 None."""
@@ -43,6 +43,8 @@ def build_table(run: Run, columns: Hook | None = None, sections: Hook | None = N
             groups[last + 1 : last + 1] = means
     fields = field_names([row for group in groups for row in group.rows])
     notes = [LEGEND] if any(group.has_delta for group in groups) else []
+    if any(row.delta and row.delta.wide for group in groups for row in group.rows):
+        notes.append(LEGEND_WIDE)
     if any(row.method.startswith("oracle") and row.status == "ok" for group in groups for row in group.rows):
         notes.append("oracle rows are fitted to the test labels: an upper bound, not a method.")
     return Table(tuple(groups), fields, run.info, (*notes, *dict.fromkeys(problems)))

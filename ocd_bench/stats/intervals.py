@@ -203,7 +203,8 @@ def _too_few(depends: Dependence) -> str:
 
 def _few_groups(depends: Dependence) -> str:
     needed = max(SURE_GROUPS, 5 * depends.columns)
-    if depends.count < depends.samples and depends.freedom + 1 < needed - 0.5:
+    # Groups of about one size are never of exactly one size.
+    if depends.count < depends.samples and (depends.count < needed or depends.freedom + 1 < 0.9 * needed):
         few = (
             depends.count
             if depends.count < needed
