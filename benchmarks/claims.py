@@ -5,8 +5,7 @@
 A claim rests on an interval over new seeds and new test samples that excludes zero, and on enough test samples and groups for
 that interval to cover what it says. Runs in ``results/default`` are older than ``Samples.groups``: the speakers of mixtures are
 drawn again from the data (``--data-dir``); all other tasks there have independent test samples. Where per-sample scores are
-not in the repository, the interval is Student's over the seeds' values: it covers new seeds on the same test samples, and a test set
-more only as far as seeds differ on it.
+not in the repository, the interval is Student's over the seeds' values: it covers new seeds, on the same test samples.
 """
 
 from __future__ import annotations
@@ -25,6 +24,13 @@ from ocd_bench.results import Run, primary_of, read_run
 from ocd_bench.stats import Estimate, two_part_margin
 
 RESULTS = Path(__file__).parent.parent / "results" / "default"
+HEAD = """# Claims under the intervals of today
+
+This page is written by `python benchmarks/claims.py --data-dir DATA --out docs/claims.md` from `results/default`. It lists
+what [the findings](findings.md) state, and what is left of it under intervals that count speakers, and new seeds beside new
+test samples ([how](reading-the-table.md#what-an-interval-covers)). Where no interval over samples stands, the scores are not
+in the repository, and the other interval covers new seeds alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,10 @@ def found(claim: Claim, run: Run) -> tuple[Estimate, Style] | None:
     """The difference with today's intervals; where there are no scores, with Student's over seeds as ``wide``."""
     for group in build_table(run).groups:
         row = next((row for row in group.rows if row.method == claim.method), None)
-        if group.dataset == claim.dataset and row is not None and row.delta is not None and group.primary is not None:
-            if row.delta.low is not None or row.delta.doubt:
-                return row.delta, group.primary.style
+        if group.dataset != claim.dataset or row is None or row.delta is None or group.primary is None:
+            continue
+        if row.delta.low is not None or row.delta.doubt:
+            return row.delta, group.primary.style
     return by_seed(claim, run)
 
 
@@ -167,13 +174,7 @@ def page(data_dirs: Sequence[Path]) -> str:
     table = "\n".join(
         f"| {' | '.join(text.replace('[', chr(92) + '[').replace(']', chr(92) + ']') for text in row)} |" for row in lines
     )
-    return (
-        "# Claims under the intervals of today\n\n"
-        "This page is written by `python benchmarks/claims.py --data-dir DATA --out docs/claims.md` from `results/default`. It\n"
-        "lists what [the findings](findings.md) state, and what is left of it under intervals that count speakers, and new seeds\n"
-        "beside new test samples ([how](reading-the-table.md#what-an-interval-covers)). Where no interval over samples stands, the\n"
-        "scores are not in the repository, and the other interval covers new seeds alone.\n\n" + table + "\n"
-    )
+    return f"{HEAD}\n{table}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

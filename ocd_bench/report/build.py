@@ -226,19 +226,19 @@ def _interval_notes(run: Run, ok: Mapping[str, Sequence[Key]], rows: Sequence[Ro
     notes = []
     if paired is not None and any(key.seed not in paired.seeds(key.method) for key in keys):
         notes.append("rows without per-sample scores have no interval")
-    elif keys and not all(run.cells[key].get("groups") for key in keys):
+    differences = {row.method: row.delta for row in rows if row.delta is not None}
+    if any(found.low is not None for found in differences.values()) and not all(run.cells[key].get("groups") for key in keys):
         notes.append("no groups of test samples are stated: intervals take the samples for independent")
-    compared = [row for row in rows if row.delta is not None]
-    if any(row.delta.low is not None and row.delta.wide is None for row in compared if row.delta):
-        notes.append(f"fewer than {SEEDS} seeds: the interval covers new test samples only, and nothing is bold")
-    doubts: dict[tuple[str, bool], list[str]] = {}
-    for row in compared:
-        if row.delta and row.delta.doubt:
-            doubts.setdefault((row.delta.doubt, row.delta.low is None), []).append(row.method)
-    for (doubt, missing), names in doubts.items():
-        which = "" if len(names) == len(compared) else f"{', '.join(names)}: "
-        what = f"no interval{'s' * (not which)}" if missing else "the interval may cover less than 95 %, so nothing is bold"
-        notes.append(f"{which}{doubt}: {what}")
+    remarks: dict[str, list[str]] = {}
+    for method, found in differences.items():
+        if found.low is not None and found.wide is None:
+            remark = f"fewer than {SEEDS} seeds: the interval covers new test samples only, and nothing is bold"
+            remarks.setdefault(remark, []).append(method)
+        if found.doubt:
+            effect = "the interval may cover less than 95 %, so nothing is bold" if found.low is not None else "no intervals"
+            remarks.setdefault(f"{found.doubt}: {effect}", []).append(method)
+    for remark, names in remarks.items():
+        notes.append(remark if len(names) == len(differences) else f"{', '.join(names)}: {remark}")
     return tuple(notes)
 
 
