@@ -60,6 +60,17 @@ def test_a_new_column_of_a_comparison_is_one_edit(tmp_path: Path, monkeypatch: p
     assert [row["samples"] for row in json.loads(render_json(comparison, 0))["rows"]] == [60, 60, 60]
 
 
+def test_a_metric_may_have_the_name_of_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        columns, "FIELDS", (*FIELDS, Field("accuracy", "words", lambda row: f"of {row.method}", kind=Kind.LABEL))
+    )
+    table = build_table(read_run(make_run(tmp_path / "run", n=60)))
+    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert {line["accuracy"] for line in lines if line["metric"] == "accuracy"} == {"of base", "of ocd", "of tent"}
+    assert all(0 < float(line["mean"]) < 1 for line in lines if line["metric"] == "accuracy")
+    assert "| of base |" in render(table, "markdown")
+
+
 def test_columns_without_any_entry_are_left_out_of_tables_but_not_of_csv(tmp_path: Path):
     folder = make_run(tmp_path / "run", {"base": 0.0}, cell_options={"cost": {"fit_s": 2.0}})
     (group,) = build_table(read_run(folder)).groups
@@ -79,7 +90,7 @@ def test_compact_columns_are_for_formats_of_little_width(tmp_path: Path):
 def test_only_the_differences_and_the_name_of_an_improved_row_are_marked():
     metric = TableMetric("accuracy", "fraction", True, True, style_for("fraction", [0.5]))
     rows = [Row(name, "ok", "", (0,), {"accuracy": (0.5, None)}, verdict=name) for name in ("better", "worse", "")]
-    marks = {column.name: [column.mark(place) for place in range(3)] for column in columns_of(rows, [metric])}
+    marks = {column.name or column.heading: [column.mark(place) for place in range(3)] for column in columns_of(rows, [metric])}
     assert marks.pop("method") == ["better", "", ""]
     assert marks.pop("delta") == marks.pop("delta_wide") == ["better", "worse", ""]
     assert all(mark == ["", "", ""] for mark in marks.values())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ocd_bench.report import remarks
 from ocd_bench.report.columns import columns_of
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, TableMetric, verdict
@@ -76,6 +77,7 @@ def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str]) -> Gr
     by_method = {m: tuple(float(scores[m, seed].mean()) for seed in seeds[m]) for m in methods}
     metric, rows = _means(info, seeds, by_method, parts, datasets)
     notes = _seeds_notes(f"mean over {len(datasets)} kinds of corruption of {primary}", seeds, size)
+    notes += _remarks(run, task, datasets, seeds, rows)
     return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
 
 
@@ -89,7 +91,8 @@ def _group(run: Run, task: str, variant: str, datasets: Sequence[str]) -> Group:
     metric, rows = _means(run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
     title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
     size = sum(sizes.values())
-    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), _notes(run, kept, seeds, size), size)
+    notes = _notes(run, kept, seeds, size) + _remarks(run, task, datasets, seeds, rows)
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
 
 
 def _means(
@@ -183,3 +186,10 @@ def _seeds_notes(what: str, seeds: Mapping[str, Sequence[int]], size: int) -> tu
     facts = [f"{what}; {seeds_text(every)}; {size:,} test samples"]
     facts += [f"{m}: {seeds_text(own)} only" for m, own in seeds.items() if own and list(own) != every]
     return tuple(facts)
+
+
+def _remarks(
+    run: Run, task: str, datasets: Sequence[str], seeds: Mapping[str, Sequence[int]], rows: Sequence[Row]
+) -> tuple[str, ...]:
+    keys = [Key(task, dataset, method, seed) for dataset in datasets for method, own in seeds.items() for seed in own]
+    return remarks.of_tuning(run, task, datasets) + remarks.of_intervals(run, keys, rows)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ocd_bench.report import remarks
 from ocd_bench.report.average import averages, corruption_averages
 from ocd_bench.report.calibration import of_cells
 from ocd_bench.report.columns import columns_of, field_names
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, Table, TableMetric, verdict
 from ocd_bench.results import Key, Run, primary_of
-from ocd_bench.stats import SEEDS, Estimate, Paired, mean_sd
+from ocd_bench.stats import Estimate, Paired, mean_sd
 
 LEGEND = (
     "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, with its 95 % interval "
@@ -67,7 +68,11 @@ def _group(
         _row(run, name, keys, ok[name], ok.get(BASE, []), primary, paired, columns, problems) for name, keys in methods.items()
     )
     sizes = {run.cells[key]["n_test"] for keys in ok.values() for key in keys}
-    notes = _notes(run, task, dataset, methods, ok, sizes) + _interval_notes(run, ok, rows, paired)
+    keys = [key for found in ok.values() for key in found]
+    notes = _notes(run, task, dataset, methods, ok, sizes)
+    if paired is not None and any(key.seed not in paired.seeds(key.method) for key in keys):
+        notes += ("rows without per-sample scores have no interval",)
+    notes += remarks.of_intervals(run, keys, rows)
     cells = [run.cells[key] for keys in methods.values() for key in keys]
     added = _from_plugins(sections, "sections", problems, task=task, dataset=dataset, cells=cells)
     seeds = sorted(seed for name, data, seed in run.figures if (name, data) == (task, dataset))
@@ -193,8 +198,7 @@ def _notes(
     note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{dataset.partition('+')[0]}")
     if note:
         notes.append(str(note))
-    if dataset.partition("+")[0] in run.info.get("tasks", {}).get(task, {}).get("seen_in_tuning", ()):
-        notes.append("test set seen in tuning: default settings were revised after scores on it had been seen")
+    notes += remarks.of_tuning(run, task, [dataset])
     if BASE not in methods and ok:
         notes.append("no base row: no differences")
     for name, keys in methods.items():
@@ -218,28 +222,6 @@ def _origins(run: Run, ok: Mapping[str, Sequence[Key]]) -> str:
     }
     fewer = sorted({count for count, size in counts if count < size})
     return f" of {' or '.join(f'{count:,}' for count in fewer)} groups" if fewer else ""
-
-
-def _interval_notes(run: Run, ok: Mapping[str, Sequence[Key]], rows: Sequence[Row], paired: Paired | None) -> tuple[str, ...]:
-    """What the intervals of a group do not cover, and why there are none, or none in bold."""
-    keys = [key for found in ok.values() for key in found]
-    notes = []
-    if paired is not None and any(key.seed not in paired.seeds(key.method) for key in keys):
-        notes.append("rows without per-sample scores have no interval")
-    differences = {row.method: row.delta for row in rows if row.delta is not None}
-    if any(found.low is not None for found in differences.values()) and not all(run.cells[key].get("groups") for key in keys):
-        notes.append("no groups of test samples are stated: intervals take the samples for independent")
-    remarks: dict[str, list[str]] = {}
-    for method, found in differences.items():
-        if found.low is not None and found.wide is None:
-            remark = f"fewer than {SEEDS} seeds: the interval covers new test samples only, and nothing is bold"
-            remarks.setdefault(remark, []).append(method)
-        if found.doubt:
-            effect = "the interval may cover less than 95 %, so nothing is bold" if found.low is not None else "no intervals"
-            remarks.setdefault(f"{found.doubt}: {effect}", []).append(method)
-    for remark, names in remarks.items():
-        notes.append(remark if len(names) == len(differences) else f"{', '.join(names)}: {remark}")
-    return tuple(notes)
 
 
 def _layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:

@@ -21,7 +21,6 @@ FIELDS: tuple[Field[Row], ...] = (
 )
 """Columns with one value per row, in their order after the metrics."""
 
-
 _METHOD: Field[Row] = Field(
     "method",
     "method",
@@ -63,7 +62,7 @@ def _metric(metric: TableMetric, rank: int) -> Field[Row]:
     def value(row: Row) -> float | None:
         return row.metrics[metric.name][0] if metric.name in row.metrics else None
 
-    return Field(metric.name, metric.heading, value, text, Kind.METRIC, rank=rank)
+    return Field("", metric.heading, value, text, Kind.METRIC, rank=rank)
 
 
 def _difference(metric: TableMetric) -> Field[Row]:

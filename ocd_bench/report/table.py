@@ -58,7 +58,7 @@ class Column:
         heading: as printed.
         values: for each row what CSV and JSON write and HTML sorts by, unrounded; None where the row has none.
         texts: for each row the text that people read.
-        name: the field's name in CSV, the key in JSON.
+        name: the field's name in CSV, the key in JSON. Empty for a metric, which has lines of its own in CSV.
         marks: for each row ``better``, ``worse`` or empty. A marked entry is bold, or has a colour.
         rank: which columns a narrow terminal keeps: the lowest ranks first.
         compact: whether terminal, Markdown and LaTeX have it. HTML, CSV and JSON have every column.
@@ -92,13 +92,19 @@ def _no_mark(row: Any) -> str:
     return ""
 
 
+def _text(value: Any) -> str:
+    if value is None:
+        return DASH
+    return quantity(value) if isinstance(value, int | float) else str(value)
+
+
 @dataclass(frozen=True)
 class Field(Generic[R]):
     """How a column is made of rows of type ``R``: the one place to edit for a further column of the core.
 
     Attributes:
         value: from a row to its value, None for none; see :attr:`Column.values`.
-        text: from a row to its text; default: the value with three significant digits.
+        text: from a row to its text; default: the value, a number with three significant digits.
         mark: from a row to its mark; see :attr:`Column.marks`.
         kind, heading, name, rank, compact: see :class:`Column`.
     """
@@ -115,7 +121,7 @@ class Field(Generic[R]):
     def column(self, rows: Sequence[R]) -> Column:
         """The column over ``rows``."""
         values = tuple(self.value(row) for row in rows)
-        texts = tuple(map(self.text, rows)) if self.text else tuple(quantity(value) for value in values)
+        texts = tuple(map(self.text, rows)) if self.text else tuple(map(_text, values))
         marks = tuple(self.mark(row) for row in rows)
         return Column(self.kind, self.heading, values, texts, self.name, marks, self.rank, self.compact)
 

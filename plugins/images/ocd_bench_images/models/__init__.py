@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 from ocd_bench import Request, Splits, UsageError
-from ocd_bench.config import nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,9 +39,9 @@ def build(splits: Splits, request: Request, settings: ImagesSettings) -> nn.Modu
     if name == "auto":
         name = choose(channels, max(height, width), request.preset)
     if name not in NAMES:
-        raise UsageError(
-            f"setting images.model={name!r}: unknown model{nearest(name, NAMES)}; models: auto, {', '.join(NAMES)}"
-        )
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UsageError(f"setting images.model={name!r}: unknown model{hint}; models: auto, {', '.join(NAMES)}")
     if name.startswith("lenet5"):
         from ocd_bench_images.models.lenet import LeNet5
 
