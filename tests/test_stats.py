@@ -258,6 +258,24 @@ def test_an_unchanged_score_of_another_kind_has_no_interval():
     assert (found.value, found.low, found.sign, found.doubt) == (0.0, None, 0, "no score differs")
 
 
+def test_a_matthews_correlation_that_no_single_answer_moves_has_no_interval():
+    found = paired(np.zeros(50), np.zeros(50), reduce="matthews")  # one class in targets and answers
+    assert (found.value, found.low, found.doubt) == (0.0, None, "no score differs")
+
+
+def test_a_test_set_without_change_adds_nothing_to_the_mean_of_several():
+    random = np.random.default_rng(0)
+    changed_set, same_set = random.normal(1, 1, 300), random.normal(size=200)
+    parts = [
+        Paired({("b", 0): base, ("m", 0): base + step}, "mean").part("m", "b")
+        for base, step in ((same_set, 0.0), (np.zeros(300), changed_set))
+    ]
+    alone, both = estimate(parts[1:]), estimate(parts)
+    assert both.value == pytest.approx(alone.value / 2)
+    assert both.high - both.low == pytest.approx((alone.high - alone.low) / 2)
+    assert estimate(parts[:1]).doubt == "no score differs"
+
+
 def test_an_unchanged_matthews_correlation_is_bounded_by_single_answers():
     codes = np.array([0] * 100 + [1] * 10 + [2] * 10 + [3] * 80)
     found = paired(codes, codes, reduce="matthews")

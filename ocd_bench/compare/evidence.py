@@ -33,9 +33,11 @@ from ocd_bench.results import Key, Run
 from ocd_bench.stats import (
     Array,
     Dependence,
+    Ids,
     dependence,
     influence,
     pooled_variance,
+    same_groups,
     sample_variance,
     swap_test,
     two_part_margin,
@@ -88,7 +90,7 @@ class _Side:
     seeds: tuple[int, ...]
     values: Array
     pulls: list[Array] | None
-    groups: list[Array | None]
+    groups: list[Ids | None]
 
     @property
     def sizes(self) -> set[int]:
@@ -228,7 +230,7 @@ def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple
     pulls = [two - one for one, two in zip(old.pulls or (), new.pulls or (), strict=True)]
     groups = [one if one is not None else two for one, two in zip(old.groups, new.groups, strict=True)]  # the same data
     part = sample_variance(pulls, groups)
-    if len(old.sizes) == 1 and _one_of(groups):
+    if len(old.sizes) == 1 and same_groups(groups):
         scores = [np.stack([run.scores(key, metric) for key in keys]) for run in (baseline, candidate)]  # type: ignore[misc]
         reduce = baseline.cells[keys[0]]["metrics"][metric].get("reduce", "mean")
         p = swap_test(scores[0], scores[1], reduce, groups=groups[0])
@@ -253,12 +255,7 @@ def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple
     return replace(found, p_refit=p_refit, parts=parts, spread=_spread(pair, old, new, parts))
 
 
-def _one_of(groups: Sequence[Array | None]) -> bool:
-    """Whether all seeds have the same groups."""
-    return all((one is None) == (groups[0] is None) and (one is None or np.array_equal(one, groups[0])) for one in groups)
-
-
-def _over_seeds(changes: Array, pulls: Sequence[Array], groups: Sequence[Array | None]) -> tuple[float, float]:
+def _over_seeds(changes: Array, pulls: Sequence[Array], groups: Sequence[Ids | None]) -> tuple[float, float]:
     """Variance over seeds of a mean change, and its degrees of freedom."""
     variance = float(changes.var(ddof=1)) / len(changes)
     if len({len(pull) for pull in pulls}) == 1:
@@ -266,7 +263,7 @@ def _over_seeds(changes: Array, pulls: Sequence[Array], groups: Sequence[Array |
     return variance, len(changes) - 1
 
 
-def _refitting(old: _Side, new: _Side, groups: Sequence[Array | None]) -> float:
+def _refitting(old: _Side, new: _Side, groups: Sequence[Ids | None]) -> float:
     """The part of a change's variance that comes from the seeds' differences on single samples; 0 if the sizes differ."""
     if _sizes(old, new) is None:
         return 0.0
@@ -276,7 +273,7 @@ def _refitting(old: _Side, new: _Side, groups: Sequence[Array | None]) -> float:
     return own * sum(1 / len(stack) for stack in stacks)
 
 
-def _own_variance(pulls: Array, groups: Array | None) -> float:
+def _own_variance(pulls: Array, groups: Ids | None) -> float:
     """Variance over seeds of a mean over test samples, as far as it comes from samples on which the seeds differ.
 
     Args:
@@ -329,7 +326,7 @@ def _sample_part(old: _Side, new: _Side) -> tuple[float, float] | None:
     if old.pulls is None or new.pulls is None:
         return None
     known = next((one for one in (*old.groups, *new.groups) if one is not None), None)
-    if _sizes(old, new) is not None and _one_of([known if one is None else one for one in (*old.groups, *new.groups)]):
+    if _sizes(old, new) is not None and same_groups([known if one is None else one for one in (*old.groups, *new.groups)]):
         return sample_variance([new.mean_pull() - old.mean_pull()], [known])
     one, two = sample_variance(old.pulls, old.groups), sample_variance(new.pulls, new.groups)
     return one[0] + two[0], one[1] + two[1]

@@ -5,7 +5,7 @@ follows a mean. *Test samples*: another test set of the same kind, with other sp
 groups. A claim about a method needs both (:attr:`Estimate.sign`).
 """
 
-from ocd_bench.stats.dependence import MIN_GROUPS, Dependence, dependence, mean_parts, sample_variance
+from ocd_bench.stats.dependence import MIN_GROUPS, Dependence, Ids, dependence, mean_parts, same_groups, sample_variance
 from ocd_bench.stats.intervals import (
     MIN_SAMPLES,
     SEEDS,
@@ -38,6 +38,7 @@ __all__ = [
     "Array",
     "Dependence",
     "Estimate",
+    "Ids",
     "Paired",
     "Part",
     "combine",
@@ -50,6 +51,7 @@ __all__ = [
     "mean_sd",
     "pooled_variance",
     "reduced",
+    "same_groups",
     "sample_variance",
     "student_p",
     "swap_test",

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ocd_bench.stats.reductions import Array
 
+Ids = NDArray[np.integer[Any]]
 MIN_GROUPS = 5
 """Groups below which nothing can be said of a variance."""
 MOST_SHARED = 0.75
@@ -40,11 +43,11 @@ class Dependence:
             shares, minus 1. Equal shares give the number of ids minus 1.
     """
 
-    def __init__(self, weights: Array, groups: Array | None = None) -> None:
+    def __init__(self, weights: Array, groups: Ids | None = None) -> None:
         self.samples = len(weights)
         self.squares = float((weights**2).sum())
         # A pair that shares m ids counts once: over all subsets of these ids, (-1)^(size + 1) sums to 1.
-        self._subsets: list[tuple[int, Array, Array]] = []
+        self._subsets: list[tuple[int, Ids, Ids]] = []
         if groups is None:
             self.count, self.columns, self.share = self.samples, 1, self.squares
             self.freedom = 1 / self.squares - 1 if self.squares > 0 else 0.0
@@ -60,7 +63,7 @@ class Dependence:
                 rows.append(keep)
                 labels.append(ids[keep][:, chosen])
             found = np.unique(np.concatenate(labels), axis=0, return_inverse=True)[1].reshape(-1)
-            self._subsets.append(((-1) ** (size + 1), np.concatenate(rows), found))
+            self._subsets.append((1 if size % 2 else -1, np.concatenate(rows), found))
         masses = self._sums(0, weights)
         self.count = len(masses)
         shares = masses / masses.sum()
@@ -79,7 +82,7 @@ class Dependence:
     def _sums(self, place: int, values: Array) -> Array:
         """Sum of ``values`` over the samples of each id (``place`` 0), or of each set of ids."""
         _, rows, labels = self._subsets[place]
-        return np.bincount(labels, weights=values[rows])
+        return np.bincount(labels, weights=values[rows]).astype(np.float64)
 
     def _over_pairs(self, values: Array) -> float:
         """Sum of products over all dependent pairs."""
@@ -109,7 +112,13 @@ class Dependence:
         return float(((self._sums(0, parts) if self._subsets else parts) ** 3).sum())
 
 
-def dependence(sizes: Sequence[int], groups: Sequence[Array | None]) -> tuple[Dependence, bool]:
+def same_groups(groups: Sequence[Ids | None]) -> bool:
+    """Whether these are the same groups, or all absent."""
+    first = groups[0]
+    return all(one is first or (one is not None and first is not None and np.array_equal(one, first)) for one in groups)
+
+
+def dependence(sizes: Sequence[int], groups: Sequence[Ids | None]) -> tuple[Dependence, bool]:
     """The dependence of a mean over seeds of means over test samples.
 
     Args:
@@ -120,12 +129,8 @@ def dependence(sizes: Sequence[int], groups: Sequence[Array | None]) -> tuple[De
         The dependence, and whether all seeds have the same test samples (as many, of the same groups). Then it is one of these
         samples; else one of all seeds' samples after one another, whose ids are of one pool.
     """
-    first = groups[0]
-    same = all(size == sizes[0] for size in sizes) and all(
-        (one is None) == (first is None) and (one is None or np.array_equal(one, first)) for one in groups
-    )
-    if same:
-        return Dependence(np.full(sizes[0], 1 / sizes[0]), first), True
+    if all(size == sizes[0] for size in sizes) and same_groups(groups):
+        return Dependence(np.full(sizes[0], 1 / sizes[0]), groups[0]), True
     weights = np.concatenate([np.full(size, 1 / size / len(sizes)) for size in sizes])
     known = [one for one in groups if one is not None]
     if len(known) < len(groups) or len({one.reshape(len(one), -1).shape[1] for one in known}) > 1:
@@ -145,7 +150,7 @@ def mean_parts(pulls: Sequence[Array], same: bool) -> Array:
     return np.concatenate([pull / len(pull) / len(pulls) for pull in pulls])
 
 
-def sample_variance(pulls: Sequence[Array], groups: Sequence[Array | None]) -> tuple[float, float]:
+def sample_variance(pulls: Sequence[Array], groups: Sequence[Ids | None]) -> tuple[float, float]:
     """Variance over test samples of a mean over seeds, and its degrees of freedom.
 
     Args:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from ocd_bench.stats.dependence import Dependence, dependence, mean_parts
+from ocd_bench.stats.dependence import Dependence, Ids, dependence, mean_parts
 from ocd_bench.stats.reductions import Array, influence, is_binary, one_answer, reduced
 from ocd_bench.stats.significance import LEVEL, two_part_margin
 
@@ -37,6 +37,8 @@ SURE_GROUPS = 20
 """The same for effective groups; five for each id of a sample where those are more."""
 SURE_ANSWERS = 10
 """The same for test samples of a class, and answers of a class, of a Matthews correlation."""
+UNCHANGED = "no score differs"
+"""Why there is no interval where every sample's score is the same."""
 SEEDS = 3
 """Seeds below which no interval over seeds is given."""
 
@@ -117,7 +119,7 @@ class Paired:
         self,
         scores: Mapping[tuple[str, int], Array],
         reduce: str,
-        groups: Mapping[int, Array | None] | None = None,
+        groups: Mapping[int, Ids | None] | None = None,
         level: float = LEVEL,
     ) -> None:
         self.level, self.reduce = level, reduce
@@ -170,7 +172,7 @@ class Paired:
             codes = [self._scores[key, seed] for seed in seeds for key in (name, base) if key is not None]
             return _of_codes(plain, codes, parts, depends)
         if not variance > 0:
-            return Part(by_seed, samples=depends.samples, missing="no score differs")
+            return replace(plain, missing=UNCHANGED)
         return replace(plain, third=depends.third(parts))
 
     def _dependence(self, seeds: tuple[int, ...], sizes: Sequence[int]) -> tuple[Dependence, bool]:
@@ -258,7 +260,8 @@ def _of_codes(part: Part, codes: Sequence[Array], parts: Array, depends: Depende
     doubt = part.doubt
     if rarest < SURE_ANSWERS:
         doubt = f"fewer than {SURE_ANSWERS} test samples or answers of a class"
-    return replace(part, variance=part.variance + 2 * size / (n + 2) ** 2, doubt=doubt)
+    variance = part.variance + 2 * size / (n + 2) ** 2
+    return replace(part, variance=variance, doubt=doubt, missing="" if variance > 0 else UNCHANGED)
 
 
 def estimate(parts: Sequence[Part], level: float = LEVEL) -> Estimate:
@@ -271,15 +274,16 @@ def estimate(parts: Sequence[Part], level: float = LEVEL) -> Estimate:
     by_seed = np.mean([part.by_seed for part in parts], axis=0)
     value = float(by_seed.mean())
     samples = sum(part.samples for part in parts)
-    missing = next((part.missing for part in parts if part.missing), "")
-    if missing:
-        return Estimate(value, doubt=missing)
+    # A test set on which nothing changes adds nothing to the variance; unless it is the only one.
+    missing = next((part.missing for part in parts if part.missing and part.missing != UNCHANGED), "")
+    if missing or all(part.missing for part in parts):
+        return Estimate(value, doubt=missing or UNCHANGED)
     doubt = next((part.doubt for part in parts if part.doubt), "")
     if samples < SURE_SAMPLES:
         doubt = f"fewer than {SURE_SAMPLES} test samples"
     centre = sum(part.centre for part in parts) / count
     variance = sum(part.variance for part in parts) / count**2
-    freedom = variance**2 / sum((part.variance / count**2) ** 2 / part.freedom for part in parts)
+    freedom = variance**2 / sum((part.variance / count**2) ** 2 / part.freedom for part in parts if part.variance)
     limits = tuple(sum(part.limits[end] for part in parts) / count for end in (0, 1))
     low, high = _skewed(centre, variance, freedom, sum(part.third for part in parts) / count**3, level)
     wide = None

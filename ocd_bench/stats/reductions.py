@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 
 def _matthews_from_shares(shares: Array) -> Array:
     # A share that should be zero may come out as 1e-17; a product of margins with such a share is zero too.
-    return matthews(*np.moveaxis(np.maximum(shares, 0.0), -1, 0), tiny=1e-12)
+    tn, fp, fn, tp = np.moveaxis(np.maximum(shares, 0.0), -1, 0)
+    return matthews(tn, fp, fn, tp, tiny=1e-12)
 
 
 _FORMS: Mapping[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from ocd_bench.stats.dependence import sample_variance
+from ocd_bench.stats.dependence import Ids, sample_variance
 from ocd_bench.stats.reductions import Array, combine, features, influence
 
 LEVEL = 0.95
@@ -25,9 +25,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
 
 
-def swap_test(
-    first: Array, second: Array, reduce: str, draws: int = 9_999, seed: int = 0, groups: Array | None = None
-) -> float:
+def swap_test(first: Array, second: Array, reduce: str, draws: int = 9_999, seed: int = 0, groups: Ids | None = None) -> float:
     """Two-sided p of "the labels of first and second may be swapped on any test sample", by random swaps.
 
     Args:
