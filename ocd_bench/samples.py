@@ -9,18 +9,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["Samples", "Splits"]
+
 
 @dataclass(frozen=True)
 class Samples:
     """N samples in a fixed order.
 
     Args:
-        inputs: ``(N, ...)`` tensor, what a base model takes a batch of.
-        targets: ``(N, ...)`` tensor, what the task's loss and metrics take beside an output.
-        groups: integers ``(N,)`` or ``(N, K)``, where a sample comes from: its speaker, query, scene or day. Samples that
-            share an id in any column are dependent; with K > 1 all columns hold ids of one pool (the speakers of a mixture).
-            Intervals count dependent samples as such. None: not stated; intervals then take the samples for independent, and a
-            table says so. To state that they are independent, give each a group of its own: ``groups=range(N)``.
+        inputs: ``(N, ...)`` tensor or array; a base model takes a batch of it.
+        targets: ``(N, ...)`` tensor or array; the task's loss and metrics take it beside an output.
+        groups: integers ``(N,)`` or ``(N, K)``: where a sample comes from, such as its speaker, query, scene or day. Samples
+            that share an id in any column are dependent; with K > 1 all columns have ids of one pool (the speakers of a
+            mixture). Intervals count dependent samples as such. None: not stated; intervals then take the samples for
+            independent, and a table says so. To state that they are independent, give each a group of its own:
+            ``groups=range(N)``.
+
+    Raises:
+        ValueError: if inputs and targets differ in their first size, or groups are of another shape or no integers.
+
+    Example:
+        >>> samples = Samples([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 1])
+        >>> len(samples), samples.inputs.shape, samples.targets
+        (3, torch.Size([3, 2]), tensor([0, 1, 1]))
+
+    .. versionadded:: 0.1
     """
 
     inputs: torch.Tensor
@@ -45,7 +58,12 @@ class Samples:
         return len(self.inputs)
 
     def take(self, indices: Any) -> Samples:
-        """The samples at ``indices`` (a slice, a list or an index tensor)."""
+        """The samples at ``indices``: a slice, a list or an index tensor.
+
+        Example:
+            >>> Samples([[0.0], [2.0], [4.0]], [0, 1, 2]).take([2, 0]).targets
+            tensor([2, 0])
+        """
         groups = None if self.groups is None else self.groups[indices]
         return Samples(self.inputs[indices], self.targets[indices], groups)
 
@@ -68,12 +86,22 @@ def _group_ids(groups: Any, n: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test samples of one dataset; no sample is in two of them.
+    """Training, validation and test samples of one dataset. No sample is in two of them.
 
     Args:
         train, val, test: :class:`Samples`, or a pair ``(inputs, targets)`` of tensors or arrays.
         note: one line for the table, for example ``"2,000 of 60,000 training samples"``.
-        extras: what the task itself needs later (class names, scaling, file names); never read by the core.
+        extras: what the task itself needs later (class names, scaling, file names); the core never reads it.
+
+    Raises:
+        ValueError: if a split is empty.
+
+    Example:
+        >>> splits = Splits(([[0.0], [1.0]], [0, 1]), ([[2.0]], [0]), ([[3.0]], [1]), note="four numbers")
+        >>> len(splits.train), len(splits.val), len(splits.test)
+        (2, 1, 1)
+
+    .. versionadded:: 0.1
     """
 
     train: Samples

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
-from ocd_bench.methods.common import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
+from ocd_bench.methods.settings import SarSettings
+from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 
 MOMENTUM = 0.9
-"""Of the moving average of the loss that decides on recovery."""
-
-
-@dataclass(frozen=True)
-class SarSettings:
-    """The paper's numbers for convolutional nets.
-
-    ``margin``: E0 in units of ln K; ``rho``: radius of the sharpness-aware step; ``recover``: the model is restored when the
-    moving average of the entropy falls below it (nats); ``share``: of the norm layers, counted from the input, that are
-    adapted. The paper leaves out the top blocks by name, about a quarter of the layers in its nets.
-    """
-
-    lr: float = 2.5e-4
-    momentum: float = 0.9
-    margin: float = 0.4
-    rho: float = 0.05
-    recover: float = 0.2
-    share: float = 0.75
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UsageError(f"setting sar.share={self.share}: expected more than 0 and at most 1")
+"""Momentum of the moving average of the loss, by which the recovery is decided."""
 
 
 class SarPredictor(Online):
-    """Per batch: the gradient at the worst point within ``rho`` (first order), from reliable samples; the output is the first
-    forward's."""
+    """Per batch, one sharpness-aware step on the entropy of reliable samples. The output is that of the forward before it.
+
+    The gradient is taken at the worst point within a distance of ``rho``, to first order.
+    """
 
     def __init__(
         self, context: Context, model: nn.Module, weights: list[nn.Parameter], optimizer: Optimizer, settings: SarSettings
@@ -82,7 +62,7 @@ class SarPredictor(Online):
         self._recover(float(kept.detach().mean()))
 
     def _recover(self, loss: float) -> None:
-        """Restore the base where entropies have collapsed; the average then starts anew."""
+        """Restore the base if the moving average of the entropy has collapsed; the average then starts again."""
         self._average = loss if self._average is None else MOMENTUM * self._average + (1 - MOMENTUM) * loss
         if self._average < self.settings.recover:
             self.restore()
@@ -91,7 +71,7 @@ class SarPredictor(Online):
 
 
 class Sar(Method):
-    """Scale and shift of BatchNorm2d, layer and group norm, the top ones left out, by SGD, online; train mode as ``tent``."""
+    """SGD on scale and shift of BatchNorm2d, layer and group norm without the top ones, online. Modes are those of ``tent``."""
 
     name = "sar"
     description = "sharpness-aware entropy minimisation on reliable samples, online"
