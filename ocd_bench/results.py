@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact, sha256, write_atomic
-from ocd_bench.metrics import REDUCTIONS
+from ocd_bench.metrics import GROUPS, REDUCTIONS
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
@@ -69,6 +69,20 @@ class Run:
             self._loaded[key] = self._load(key)
         return self._loaded[key].get(metric)
 
+    def groups(self, key: Key) -> Array | None:
+        """Groups of the test samples, integers ``(N,)`` or ``(N, K)`` (:attr:`ocd_bench.Samples.groups`); None where the folder
+        has none.
+
+        Raises:
+            UsageError: if the archive is damaged, or does not fit its cell.
+        """
+        import numpy as np
+
+        stored, cell = self.scores(key, GROUPS), self.cells[key]
+        if stored is None and (cell.get("groups") or 0) >= cell["n_test"]:
+            return np.arange(cell["n_test"])  # every sample is a group of its own, which needs no list
+        return stored
+
     def _load(self, key: Key) -> dict[str, Array]:
         import numpy as np
 
@@ -80,12 +94,18 @@ class Run:
             if self.cells[key].get("scores_sha256", sha256(data)) != sha256(data):
                 raise UsageError(f"{path}: damaged: its content does not match the sha256 in its cell; run the cell again")
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                arrays = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
+                arrays = {name: archive[name] for name in archive.files}
+                arrays = {
+                    name: array.astype(np.int64 if name == GROUPS and array.dtype.kind in "iu" else np.float64)
+                    for name, array in arrays.items()
+                }
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path}: cannot read the scores: {error}") from error
         n_test = self.cells[key]["n_test"]
         for name, array in arrays.items():
-            if array.shape != (n_test,):
+            if name == GROUPS and array.dtype != np.int64:
+                raise UsageError(f"{path}: {name!r} are no integers")
+            if array.shape != (n_test,) and not (name == GROUPS and array.ndim == 2 and len(array) == n_test):
                 raise UsageError(f"{path}: {name!r} has shape {array.shape}, the cell says ({n_test},)")
             if not np.isfinite(array).all():
                 raise UsageError(f"{path}: {name!r} holds values that are not finite")
@@ -157,6 +177,7 @@ def check_cell(cell: Mapping[str, Any], file: Path) -> Key:
     for name in ("metrics", "cost", "fingerprint"):
         need(isinstance(cell.get(name), dict), f"{name!r} is missing")
     need(isinstance(cell.get("n_test"), int), "'n_test' is not an integer")
+    need(isinstance(cell.get("groups"), int | None), "'groups' is not an integer")
     for name, metric in cell["metrics"].items():
         need(isinstance(metric, dict), f"metric {name!r}")
         value = metric.get("value")

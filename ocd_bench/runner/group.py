@@ -397,7 +397,7 @@ class GroupRunner:
         if not isinstance(changed, torch.Tensor) or changed.shape != test.inputs.shape:
             found = tuple(changed.shape) if isinstance(changed, torch.Tensor) else type(changed).__name__
             raise self.contract.broken("corrupt", f"returned {found}", f"inputs {tuple(test.inputs.shape)}")
-        return Samples(changed, test.targets)
+        return Samples(changed, test.targets, test.groups)
 
     def _fold_bases(self, hidden: Splits, base: BaseModel, folds: int) -> list[tuple[torch.nn.Module, torch.Tensor]]:
         """See :class:`ocd_bench.method.Context`."""

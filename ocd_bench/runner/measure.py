@@ -15,7 +15,7 @@ import torch
 
 from ocd_bench.errors import NotApplicable, OCDBenchError
 from ocd_bench.method import Context, Method
-from ocd_bench.metrics import CERTAINTY, REDUCTIONS, metric_info, primary_metric
+from ocd_bench.metrics import CERTAINTY, GROUPS, REDUCTIONS, metric_info, primary_metric
 from ocd_bench.results import json_bytes
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.blame import Blame, message_of, printable
@@ -86,6 +86,8 @@ class MethodRun:
         context, method = self.context, self.method
         cell = new_cell(context.task.name, variant.label(dataset), method.name, context.request.seed)
         cell.update(self.head, layer=context.layer, n_test=len(test))
+        if test.groups is not None:
+            cell["groups"] = len(test.groups.unique())
         cell["fingerprint"] = {**self.head["fingerprint"], "data": data, "base": self.base.sha256}
         scores, output = None, None
         self._memory.start()
@@ -97,6 +99,8 @@ class MethodRun:
             if result is not None:
                 scores, output, seconds = result
                 self._guard(functools.partial(self._fill, cell, scores, seconds, len(test)))
+                if test.groups is not None and cell["groups"] < test.groups.numel():
+                    scores = {**scores, GROUPS: test.groups.numpy()}
         changes = self.watch.changes()
         self.changed = bool(changes)
         if changes and (self._problem is None or self._problem[0] != "failed"):

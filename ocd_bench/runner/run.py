@@ -129,6 +129,7 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         task = manager.task(group.task)
         entry = tasks.setdefault(group.task, {"dataset": [], "config": {}})
         entry["dataset"] = list(dict.fromkeys([*entry["dataset"], *(v.label(group.dataset) for v in group.variants)]))
+        entry["seen_in_tuning"] = [dataset.name for dataset in task.datasets() if dataset.seen_in_tuning]
         if task.average:
             entry["average"] = {"unit": task.average.unit, "higher_is_better": task.average.higher_is_better}
         config = resolve(task, [manager.method(n) for n in group.methods], request.preset, request.overrides)
