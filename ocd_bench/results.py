@@ -6,10 +6,9 @@ A run folder is plain JSON and NumPy archives, so this module needs neither torc
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
-import os
-import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
+from ocd_bench.files import is_intact, sha256, write_atomic
 from ocd_bench.metrics import GROUPS, REDUCTIONS
 
 if TYPE_CHECKING:
@@ -38,24 +38,6 @@ class Key(NamedTuple):
     def stem(self) -> str:
         """Stem of the cell's files."""
         return f"{self.task}-{self.dataset}-{self.method}-s{self.seed}".replace("/", "_")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, meets the old content or the new, never a part.
-
-    Raises:
-        OSError: if the folder cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @dataclass
@@ -108,7 +90,10 @@ class Run:
         if path is None:
             return {}
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            data = path.read_bytes()
+            if self.cells[key].get("scores_sha256", sha256(data)) != sha256(data):
+                raise UsageError(f"{path}: damaged: its content does not match the sha256 in its cell; run the cell again")
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
                 arrays = {
                     name: array.astype(np.int64 if name == GROUPS and array.dtype.kind in "iu" else np.float64)
@@ -147,9 +132,9 @@ def read_run(path: Path | str) -> Run:
         if file.name.startswith("."):
             continue
         cell = _read_json(file)
-        key = _check_cell(cell, file)
-        if key in cells:
-            raise UsageError(f"{file}: a second file for cell {key.stem}")
+        key = check_cell(cell, file)
+        if key.stem != file.stem:
+            raise UsageError(f"{file}: holds the cell {key.stem}; a cell's file has its name")
         cells[key] = cell
         if (path / "scores" / f"{file.stem}.npz").exists():
             sources[key] = path / "scores" / f"{file.stem}.npz"
@@ -171,10 +156,14 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: expected an object")
     if value.get("schema") != SCHEMA:
         raise UsageError(f"{path}: schema {value.get('schema')!r}, this version reads schema {SCHEMA}")
+    if not is_intact(value):
+        raise UsageError(
+            f"{path}: damaged: its content does not match its sha256; 'ocd-bench run' with the same --out repairs it"
+        )
     return value
 
 
-def _check_cell(cell: Mapping[str, Any], file: Path) -> Key:
+def check_cell(cell: Mapping[str, Any], file: Path) -> Key:
     """The cell's key, after its shape has been checked."""
 
     def need(condition: bool, what: str) -> None:
@@ -257,6 +246,8 @@ def _same_cell(key: Key, first: Mapping[str, Any], second: Mapping[str, Any], wh
     for what in ("status", "fingerprint", "metrics", "n_test", "layer"):
         if first.get(what) != second.get(what):
             raise UsageError(f"cell {key.stem} differs in {what} between {where} and {there}")
+    if first.get("scores_sha256", second.get("scores_sha256")) != second.get("scores_sha256", first.get("scores_sha256")):
+        raise UsageError(f"cell {key.stem} differs in its scores between {where} and {there}")
 
 
 def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
@@ -301,9 +292,14 @@ def config_differences(
         differences += [
             f"{section}.{key} {one.get(key, 'absent')} and {two.get(key, 'absent')}"
             for key in dict.fromkeys([*one, *two])
-            if key not in one or key not in two or one[key] != two[key]
+            if (key not in one or key not in two or one[key] != two[key]) and not _is_new(section, key, one, two)
         ]
     return differences
+
+
+def _is_new(section: str, key: str, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether one of two configurations is older than a setting that only decides how numbers are rounded."""
+    return (section, key) == ("run", "threads") and (key not in one or key not in two)
 
 
 def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
