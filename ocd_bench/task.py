@@ -12,7 +12,7 @@ from ocd_bench.metrics import Metric
 if TYPE_CHECKING:
     import torch
 
-    from ocd_bench.samples import Splits
+    from ocd_bench.samples import Samples, Splits
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Dataset:
         folder: the sub-folder of a data directory it lies in; empty for its name.
         sources: official files, for ``ocd-bench data fetch``; empty where a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
+        corruption: what is measured when ``--corruption`` is not given, as one would write it there; empty: the test set as it is.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    corruption: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,10 +210,28 @@ class Task:
 
     corruptions: ClassVar[Sequence[str]] = ()
     """Kinds that :meth:`corrupt` knows, for ``--corruption KIND:SEVERITY``."""
+    corruption_sets: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Names that stand for several kinds, for ``--corruption SET:SEVERITY``; the table ends with the mean over each. A task
+    without any has one, ``all``."""
+    renamed_corruptions: ClassVar[Mapping[str, str]] = {}
+    """Old names of kinds or sets that are refused, and their new names."""
 
     def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
-        """Test inputs under a common corruption of severity 1 to 5; never used in training."""
+        """Test inputs under a common corruption of severity 1 to 5; never used in training.
+
+        Raises:
+            NotApplicable: where the kind means nothing for these inputs.
+        """
         raise NotImplementedError
+
+    def recorded_corruption(self, splits: Splits, kind: str, severity: int, request: Request) -> Samples | None:
+        """The test samples of ``splits`` under a corruption, read from published files; None (default): :meth:`corrupt` computes
+        them.
+
+        Raises:
+            UsageError: if the files asked for are missing, damaged, or of another test set.
+        """
+        return None
 
     def figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor], request: Request, folder: Path) -> Sequence[Path]:
         """Write the task's own pictures or sounds of a few test samples; ``outputs`` maps a method to its test outputs."""

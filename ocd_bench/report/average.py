@@ -32,23 +32,43 @@ def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
 
 
 def corruption_averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """By task: a group of the means over all kinds of corruption of one severity, for each dataset that has two or more kinds.
+    """By task: for each dataset a group of the means over each named set of corruptions the run was asked for, and, of the kinds
+    in no such set, one over all of one severity where there are two or more.
 
     Only where the value of a row is the mean of its samples' scores, and their scores were kept: every kind has the same test
     samples, so the mean over kinds is a score of the sample, and its interval that of one test set.
     """
-    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for key in run.cells:
         name, _, variant = key.dataset.partition("+")
         if variant:
-            found.setdefault((key.task, name, variant.rpartition("-")[2]), {})[key.dataset] = None
+            found.setdefault((key.task, name), {})[variant] = None
     groups: dict[str, tuple[Group, ...]] = {}
-    for (task, name, severity), datasets in found.items():
-        if len(datasets) > 1:
-            title = f"{name}: {len(datasets)} corruptions, severity {severity}"
-            if group := _corruptions(run, task, title, list(datasets), draws):
+    for (task, name), variants in found.items():
+        for title, members in _families(run, task, list(variants)).items():
+            if group := _corruptions(run, task, f"{name}: {title}", [f"{name}+{member}" for member in members], draws):
                 groups[task] = (*groups.get(task, ()), group)
     return groups
+
+
+def _families(run: Run, task: str, variants: Sequence[str]) -> dict[str, list[str]]:
+    """Title to the variants (``fog-3``) whose mean is due: the complete sets of ``run.json``, then what is left by severity."""
+    families: dict[str, list[str]] = {}
+    left = dict.fromkeys(variants)
+    for name, labels in run.info.get("tasks", {}).get(task, {}).get("corruption_sets", {}).items():
+        members = [label.removeprefix("+") for label in labels]
+        if len(members) > 1 and set(members) <= set(variants):
+            set_name, _, severity = name.partition(":")
+            families[f"{set_name}, {len(members)} corruptions, severity {severity}"] = members
+            for member in members:
+                left.pop(member, None)
+    by_severity: dict[str, list[str]] = {}
+    for variant in left:
+        by_severity.setdefault(variant.rpartition("-")[2], []).append(variant)
+    for severity, members in by_severity.items():
+        if len(members) > 1:
+            families[f"{len(members)} corruptions, severity {severity}"] = members
+    return families
 
 
 def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str], draws: int) -> Group | None:

@@ -82,7 +82,7 @@ class GroupRunner:
         """
         splits = self._load()
         self.note = splits.note
-        tests = {variant: self._variant(splits.test, variant) for variant in self.group.variants}
+        tests = {variant: self._variant(splits, variant) for variant in self.group.variants}
         hidden = dataclasses.replace(splits, test=splits.val)
         data = {
             variant: tensor_sha256(*(t for s in (splits.train, splits.val, test) for t in (s.inputs, s.targets)))
@@ -153,14 +153,22 @@ class GroupRunner:
             raise UsageError(f"task {self.task.name!r}: load_data returned {type(splits).__name__}, expected ocd_bench.Splits")
         return splits
 
-    def _variant(self, test: Samples, variant: Variant) -> Samples:
+    def _variant(self, splits: Splits, variant: Variant) -> Samples:
+        test = splits.test
         if not variant.kind:
             return test
+        recorded = self.task.recorded_corruption(splits, variant.kind, variant.severity, self.request)
+        if recorded is not None:
+            return recorded
         # The draw must not depend on the run's seed: every seed meets the same corrupted test set.
         generator = torch.Generator().manual_seed(
             derive(self.group.task, self.group.dataset, variant.kind, variant.severity, "corruption")
         )
-        return Samples(self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator), test.targets)
+        try:
+            inputs = self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator)
+        except NotApplicable as error:
+            raise UsageError(f"dataset {self.group.dataset!r}: {error}; leave it out of --corruption") from error
+        return Samples(inputs, test.targets)
 
     def _base(self, splits: Splits) -> BaseModel:
         build = lambda: self.manager.hook.ocd_bench_base_model(task=self.task, splits=splits, request=self.request)  # noqa: E731

@@ -11,7 +11,7 @@ from typing import Any
 from ocd_bench import __version__
 from ocd_bench.config import check_keys, fingerprint, known_sections, resolve
 from ocd_bench.errors import Unavailable, UsageError
-from ocd_bench.runner.cells import Group, assign_datasets, parse_variants
+from ocd_bench.runner.cells import Group, assign_datasets, parse_sets, parse_variants
 from ocd_bench.runner.store import SCHEMA, RunFolder
 
 
@@ -86,7 +86,7 @@ def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
     check_keys(order.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
     datasets = assign_datasets(order.dataset, tasks)
     groups = [
-        Group(task.name, dataset, seed, _rows(order, task, manager), parse_variants(order.corruption, task))
+        Group(task.name, dataset, seed, _rows(order, task, manager), parse_variants(_corruption(order, task, dataset), task))
         for task in tasks
         for dataset in datasets[task.name]
         for seed in order.seeds
@@ -95,6 +95,11 @@ def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
         resolve(task, list(manager.methods.values()), order.preset, order.overrides)
     index, count = order.shard
     return groups[index::count], left_out
+
+
+def _corruption(order: Order, task: Any, dataset: str) -> str | None:
+    """What the user asked for, or what the dataset is measured under by default."""
+    return order.corruption or next((known.corruption for known in task.datasets() if known.name == dataset), None)
 
 
 def _rows(order: Order, task: Any, manager: Any) -> tuple[str, ...]:
@@ -129,6 +134,9 @@ def execute(order: Order, groups: Sequence[Group], folder: RunFolder, manager: A
         task = manager.task(group.task)
         entry = tasks.setdefault(group.task, {"dataset": [], "config": {}})
         entry["dataset"] = list(dict.fromkeys([*entry["dataset"], *(v.label(group.dataset) for v in group.variants)]))
+        sets = parse_sets(_corruption(order, task, group.dataset), task)
+        for name, variants in sets.items():
+            entry.setdefault("corruption_sets", {})[name] = [variant.label("") for variant in variants]
         if task.average:
             entry["average"] = {"unit": task.average.unit, "higher_is_better": task.average.higher_is_better}
         entry["config"] = resolve(task, [manager.method(n) for n in group.methods], order.preset, order.overrides).as_dict()

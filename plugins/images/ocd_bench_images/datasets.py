@@ -83,6 +83,13 @@ DATASETS = (
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
     ),
     Dataset(
+        "cifar10.1",
+        "CIFAR-10.1 v6, 2,000 new test pictures for CIFAR-10, whose training part it needs: a natural shift",
+        licence="none stated; to be cited",
+        citation="Recht, Roelofs, Schmidt and Shankar, Do ImageNet classifiers generalize to ImageNet?, ICML 2019",
+        homepage="https://github.com/modestyachts/CIFAR-10.1",
+    ),
+    Dataset(
         "tiny-imagenet",
         "64 x 64 colour, 200 classes: 100,000 training, 10,000 test (its validation set)",
         sources=TINY_IMAGENET,

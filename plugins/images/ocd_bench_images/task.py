@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocd_bench import Dataset, Metric, Request, Splits, Task
-from ocd_bench_images.corruptions import KINDS
+from ocd_bench import Dataset, Metric, Request, Samples, Splits, Task
+from ocd_bench_images.corruptions import KINDS, RENAMED, SETS
 from ocd_bench_images.datasets import DATASETS
 
 if TYPE_CHECKING:
@@ -24,8 +24,14 @@ class ImagesSettings:
             for others resnet18, but up to 40 pixels googlenet under the paper preset and lenet5-bn under the quick one (larger
             ones: resnet18-slim), so that a quick run ends on a CPU.
         checkpoint: state dict for the model; base training is then skipped. Looked for as given, then in the data directories.
+            Empty: the weights that are found by the model's name, if any (:func:`ocd_bench_images.models.weights.find_weights`);
+            ``none``: train from random weights.
         pretrained: for ``deit``: a folder as transformers saves it, or a name in its local cache.
-        download: for ``deit``: let transformers download that name (never with ``--offline``).
+        download: for ``deit`` and ``timm:NAME``: let the library download the weights (never with ``--offline``).
+        input_size: for ``efficientnet-lite0`` and ``timm:NAME``: pixels square that pictures are resized to inside the network;
+            0: 128 for ``efficientnet-lite0``, for others what their weights were trained with.
+        corruption_files: folder of published corruption files (``CIFAR-10-C``, ``Tiny-ImageNet-C``), looked for as given, then in
+            the data directories; ``--corruption`` then reads them in place of computing.
         train_samples, test_samples: size of a random subset; 0 takes all. The test subset is the same for every seed.
         image_size: resize to this many pixels square; 0 keeps the stored size.
     """
@@ -34,6 +40,8 @@ class ImagesSettings:
     checkpoint: str = ""
     pretrained: str = "facebook/deit-base-distilled-patch16-224"
     download: bool = False
+    input_size: int = 0
+    corruption_files: str = ""
     train_samples: int = 0
     test_samples: int = 0
     image_size: int = 0
@@ -49,6 +57,8 @@ class Images(Task):
     metric_info = {"brier": Metric("", higher_is_better=False)}
     Settings = ImagesSettings
     corruptions = KINDS
+    corruption_sets = SETS
+    renamed_corruptions = RENAMED
     # The base is trained on augmented copies because the hypernetwork is: what augmentation alone buys is not OCD's.
     presets = {
         "quick": {
@@ -93,20 +103,28 @@ class Images(Task):
         return load_splits(request, settings_of(request))
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        """See :func:`ocd_bench_images.models.build`. The weights of a checkpoint are read here already, so that whoever
-        identifies a base by its initial weights sees the file's content, not only its name."""
+        """See :func:`ocd_bench_images.models.build`. Weights of a file are read here already, so that whoever identifies a base by
+        its initial weights sees the file's content, not only its name."""
         from ocd_bench_images.models import build
 
-        return _with_checkpoint(build(splits, request, settings_of(request)), request)
+        return build(splits, request, settings_of(request))
 
     def train_base(
         self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
     ) -> torch.nn.Module | None:
-        """The model with the weights of ``images.checkpoint`` (also one that a plugin swapped in), or a DeiT that was trained
-        for as many classes; None, and so training by the runner, for any other."""
-        if settings_of(request).checkpoint:
-            return _with_checkpoint(model, request)
-        return model if getattr(model, "trained", False) else None
+        """The model with the weights of its file (also one that a plugin swapped in), its last layer trained where the file's was
+        for other classes; a DeiT that was trained for as many classes; None, and so training by the runner, for any other."""
+        if getattr(model, "head_is_new", False):
+            return model.train_head(splits, progress)  # type: ignore[operator, return-value]
+        settings = settings_of(request)
+        if settings.checkpoint not in ("", "none") and not hasattr(model, "head_is_new"):
+            from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
+
+            path = find_checkpoint("images.checkpoint", settings.checkpoint, request.data_dirs)
+            return load_checkpoint(model, path, "choose the fitting model and dataset (--set images.model=NAME)")
+        from ocd_bench_images.models.weights import find_weights
+
+        return model if getattr(model, "trained", False) or find_weights(request, settings) is not None else None
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The paper's choice for its own architectures (``model.adapted_layer``); None for any other model."""
@@ -167,21 +185,19 @@ class Images(Task):
 
         return corrupt(inputs, kind, severity, generator)
 
+    def recorded_corruption(self, splits: Splits, kind: str, severity: int, request: Request) -> Samples | None:
+        """See :func:`ocd_bench_images.sources.recorded.read_recorded`; None without ``images.corruption_files``."""
+        if not settings_of(request).corruption_files:
+            return None
+        from ocd_bench_images.sources.recorded import read_recorded
+
+        return read_recorded(splits, kind, severity, request, settings_of(request))
+
     def figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor], request: Request, folder: Path) -> Sequence[Path]:
         """``changed-ocd.png``: test pictures whose answer differs between base and OCD; nothing if there are none."""
         from ocd_bench_images.figures import draw_changes
 
         return draw_changes(splits, outputs, folder)
-
-
-def _with_checkpoint(model: torch.nn.Module, request: Request) -> torch.nn.Module:
-    name = settings_of(request).checkpoint
-    if not name:
-        return model
-    from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
-
-    path = find_checkpoint("images.checkpoint", name, request.data_dirs)
-    return load_checkpoint(model, path, "choose the fitting model and dataset (--set images.model=NAME)")
 
 
 def settings_of(request: Request) -> ImagesSettings:

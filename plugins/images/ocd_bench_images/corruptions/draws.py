@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,11 @@ class Draws:
     """
 
     def __init__(self, seeds: Sequence[NDArray[np.uint32]]) -> None:
-        self._streams = [np.random.RandomState(seed) for seed in seeds]
+        self._seeds = seeds
+
+    @cached_property
+    def _streams(self) -> list[np.random.RandomState]:
+        return [np.random.RandomState(seed) for seed in self._seeds]
 
     def normal(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Standard normal numbers."""
