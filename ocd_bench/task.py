@@ -45,6 +45,7 @@ class Dataset:
         folder: the sub-folder of a data directory it lies in; empty for its name.
         sources: official files, for ``ocd-bench data fetch``; empty where a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
+        default: measured when ``--dataset`` is not given. Where no dataset of a task says so, its first one is.
         corruption: what is measured when ``--corruption`` is not given, as one would write it there; empty: the test set as it is.
     """
 
@@ -56,6 +57,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    default: bool = False
     corruption: str = ""
 
 

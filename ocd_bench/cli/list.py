@@ -72,15 +72,16 @@ def rows(manager: Manager, kind: str) -> list[Row]:
         if kind == "tasks":
             entries.append(_task(manager, task, datasets))
         else:
+            defaults = default_datasets(task)
             entries += [
                 {
                     "name": dataset.name,
                     "task": task.name,
                     "description": dataset.description,
                     "embedded": dataset.embedded,
-                    "default": place == 0,
+                    "default": dataset.name in defaults,
                 }
-                for place, dataset in enumerate(datasets)
+                for dataset in datasets
             ]
     return entries
 

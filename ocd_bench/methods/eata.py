@@ -111,7 +111,6 @@ class Eata(Method):
     description = "tent on reliable and non-redundant samples, with a Fisher penalty, online"
     section = "eata"
     Settings = EataSettings
-    default = False
 
     def fit(self, context: Context) -> EataPredictor:
         settings: EataSettings = context.settings("eata")

@@ -97,7 +97,6 @@ class Sar(Method):
     description = "sharpness-aware entropy minimisation on reliable samples, online"
     section = "sar"
     Settings = SarSettings
-    default = False
 
     def fit(self, context: Context) -> SarPredictor:
         settings: SarSettings = context.settings("sar")

@@ -110,14 +110,14 @@ def _parts(text: str | None, task: Task) -> dict[str, tuple[Variant, ...]]:
 
 
 def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
-    """Datasets for each task. None: each task's first. With one task any name will do (a folder the task can read);
+    """Datasets for each task. None: each task's default ones. With one task any name will do (a folder the task can read);
     with several a name goes to the tasks that list it.
 
     Raises:
         UsageError: if with several tasks a name belongs to none, or a task gets none.
     """
     if not text:
-        return {task.name: (task.datasets()[0].name,) for task in tasks}
+        return {task.name: default_datasets(task) for task in tasks}
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if "/" in name or "+" in name or name in ("", ".", ".."):
@@ -137,6 +137,12 @@ def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[
         if not chosen:
             raise UsageError(f"--dataset {text}: none of these belongs to task {task!r}; it lists {', '.join(known[task])}")
     return assigned
+
+
+def default_datasets(task: Task) -> tuple[str, ...]:
+    """Those measured when none is asked for: the ones marked so, else the first."""
+    known = task.datasets()
+    return tuple(dataset.name for dataset in known if dataset.default) or (known[0].name,)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -52,8 +52,9 @@ TINY_IMAGENET = (
 DATASETS = (
     Dataset(
         "digits",
-        "8 x 8 grey digits: 1,438 training, 359 test",
+        "8 x 8 grey digits: 1,438 training, 359 test; measured clean and at contrast:4",
         embedded=True,
+        corruption="none,contrast:4",
         licence="CC BY 4.0",
         citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; as in scikit-learn",
         homepage="https://archive.ics.uci.edu/dataset/80",

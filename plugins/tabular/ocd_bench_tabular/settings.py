@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ocd_bench import UsageError
 
 CHOICES = {
-    "model": ("mlp", "resnet"),
+    "model": ("auto", "mlp", "resnet"),
     "features": ("standard", "quantile"),
     "encoder": ("none", "piecewise", "periodic"),
     "kind": ("auto", "regression", "classification"),
@@ -18,7 +18,8 @@ CHOICES = {
 class TabularSettings:
     """Data and base model of the task.
 
-    ``model``: ``mlp`` (``depth`` linear layers) or ``resnet`` (``depth`` residual blocks), ``width`` units wide.
+    ``model``: ``mlp`` (``depth`` linear layers) or ``resnet`` (``depth`` residual blocks with BatchNorm1d), ``width`` units wide;
+    ``auto``: ``mlp`` for regression, as in the paper, ``resnet`` for classes, so that the methods that adapt norm layers apply.
     ``features``: numbers standardised, or mapped to normal quantiles first. ``encoder``: what hypernetworks see of the sample
     itself beside I(x): nothing, or numerical-feature embeddings, ``piecewise`` linear or ``periodic``.
     ``split_seed``: draws the test and validation rows of a dataset without official parts; the run's seed does not.
@@ -27,7 +28,7 @@ class TabularSettings:
     numbers that are ``categorical``, and at most ``max_categories`` values of a column told apart.
     """
 
-    model: str = "mlp"
+    model: str = "auto"
     width: int = 256
     depth: int = 3
     dropout: float = 0.1
