@@ -52,6 +52,8 @@ def rows(manager: Manager, kind: str) -> list[Row]:
     available, or null), plugin. datasets: name, task, description, embedded, default. methods: name, description, default,
     uses_test_labels, section (or null), plugin. plugins: name, version, origin, hooks.
     """
+    from ocd_bench.runner.cells import default_datasets
+
     if kind == "plugins":
         return manager.describe()
     if kind == "methods":
