@@ -199,6 +199,11 @@ class Task:
         """
         raise NotImplementedError
 
+    def corrupt_targets(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The targets that belong to corrupted inputs, where a score needs the input itself (the improvement over a noisy
+        mixture). Default: unchanged."""
+        return targets
+
     def recorded_corruption(self, splits: Splits, kind: str, severity: int, request: Request) -> Samples | None:
         """The test samples of ``splits`` under a corruption, read from published files. Default: None, and :meth:`corrupt`
         computes them.

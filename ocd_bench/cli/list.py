@@ -74,7 +74,7 @@ def rows(manager: Manager, kind: str) -> list[Row]:
         if kind == "tasks":
             entries.append(_task(manager, task, datasets))
         else:
-            defaults = default_datasets(task)
+            defaults = default_datasets(datasets)
             entries += [
                 {
                     "name": dataset.name,

@@ -16,6 +16,7 @@ from ocd_bench import __version__
 from ocd_bench.config import BaseSettings, Config, fingerprint
 from ocd_bench.errors import UsageError
 from ocd_bench.folders import cache_folder
+from ocd_bench.online import keep_group_norms_contiguous
 from ocd_bench.results import write_atomic
 from ocd_bench.seeds import derive
 
@@ -74,6 +75,7 @@ def obtain_base(
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         model = build().to(device)
+        keep_group_norms_contiguous(model)
         settings: BaseSettings = config.section("base")
         key = fingerprint(
             {

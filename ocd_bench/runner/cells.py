@@ -10,7 +10,7 @@ from ocd_bench.config import nearest
 from ocd_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ocd_bench.task import Task
+    from ocd_bench.task import Dataset, Task
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[
         UsageError: if with several tasks a name belongs to none, or a task gets none.
     """
     if not text:
-        return {task.name: default_datasets(task) for task in tasks}
+        return {task.name: default_datasets(task.datasets()) for task in tasks}
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if "/" in name or "+" in name or name in ("", ".", ".."):
@@ -139,10 +139,9 @@ def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[
     return assigned
 
 
-def default_datasets(task: Task) -> tuple[str, ...]:
+def default_datasets(known: Sequence[Dataset]) -> tuple[str, ...]:
     """Those measured when none is asked for: the ones marked so, else the first."""
-    known = task.datasets()
-    return tuple(dataset.name for dataset in known if dataset.default) or (known[0].name,)
+    return tuple(dataset.name for dataset in known if dataset.default) or tuple(dataset.name for dataset in known[:1])
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

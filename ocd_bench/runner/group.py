@@ -168,7 +168,7 @@ class GroupRunner:
             inputs = self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator)
         except NotApplicable as error:
             raise UsageError(f"dataset {self.group.dataset!r}: {error}; leave it out of --corruption") from error
-        return Samples(inputs, test.targets)
+        return Samples(inputs, self.task.corrupt_targets(inputs, test.targets))
 
     def _base(self, splits: Splits) -> BaseModel:
         build = lambda: self.manager.hook.ocd_bench_base_model(task=self.task, splits=splits, request=self.request)  # noqa: E731

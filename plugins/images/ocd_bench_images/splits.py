@@ -43,6 +43,8 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     for name in ("train_samples", "test_samples", "image_size", "input_size"):
         if getattr(settings, name) < 0:
             raise UsageError(f"setting images.{name}={getattr(settings, name)}: expected 0 or more")
+    if settings.report_on not in ("test", "validation"):
+        raise UsageError(f"setting images.report_on={settings.report_on!r}: expected test or validation")
     source = open_source(request, settings.image_size)
     weights = find_weights(request, settings)
     pools = {"train": source.train, "val": source.val or source.train, "test": source.test}
@@ -64,7 +66,10 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     else:
         train, val = _hold_out(source.train, source.val, request, settings.train_samples)
         available = len(source.train) - (0 if source.val else _validation_size(len(source.train)))
-    chosen = {"train": train, "val": val, "test": _choose_test(source.test, test, request, settings.test_samples)}
+    if settings.report_on == "validation":
+        pools["test"], test = pools["val"], val
+        notes.append("measured on the validation samples")
+    chosen = {"train": train, "val": val, "test": _choose_test(pools["test"], test, request, settings.test_samples)}
     tensors = {part: _decode(pools[part], chosen[part], settings.image_size, request.dataset) for part in pools}
     shapes = {part: tuple(tensor.shape[1:]) for part, tensor in tensors.items()}
     if len(set(shapes.values())) > 1:
@@ -75,7 +80,7 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     samples = {part: Samples(tensors[part], torch.from_numpy(pools[part].labels[chosen[part]])) for part in pools}
     notes += [_part_note(len(train), available, "training"), _part_note(len(chosen["test"]), len(test), "test")]
     notes.append(weights.note() if weights else "")
-    names = source.test.names
+    names = pools["test"].names
     return Splits(
         samples["train"],
         samples["val"],
@@ -84,7 +89,7 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
         extras={
             "classes": tuple(source.classes),
             "test_rows": chosen["test"],
-            "test_size": len(source.test),
+            "test_size": len(pools["test"]),
             "test_names": tuple(names[row] for row in chosen["test"]) if names else (),
         },
     )

@@ -32,6 +32,7 @@ class ImagesSettings:
             0: 128 for ``efficientnet-lite0``, for others what their weights were trained with.
         corruption_files: folder of published corruption files (``CIFAR-10-C``, ``Tiny-ImageNet-C``), looked for as given, then in
             the data directories; ``--corruption`` then reads them in place of computing.
+        report_on: ``test``, or ``validation``: the table is then one of the validation samples, for choosing settings by.
         train_samples, test_samples: size of a random subset; 0 takes all. The test subset is the same for every seed.
         image_size: resize to this many pixels square; 0 keeps the stored size.
     """
@@ -42,6 +43,7 @@ class ImagesSettings:
     download: bool = False
     input_size: int = 0
     corruption_files: str = ""
+    report_on: str = "test"
     train_samples: int = 0
     test_samples: int = 0
     image_size: int = 0
@@ -167,6 +169,12 @@ class Images(Task):
 
         change = random_affine if inputs.shape[1] == 1 else random_flip_shift
         return random_convolution(change(inputs, generator), generator), targets
+
+    def views(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """AugMix views for ``memo``, see :func:`ocd_bench_images.augmix.views`."""
+        from ocd_bench_images.augmix import views
+
+        return views(inputs, generator)
 
     def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module:
         """A convolutional encoder ``(N, C, H, W) -> (N, 256)``; half as wide under the quick preset."""

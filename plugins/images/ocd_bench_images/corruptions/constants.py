@@ -58,9 +58,7 @@ PUBLISHED: dict[str, Levels] = {
         ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
     ),
     # factors of the zoom
-    "zoom_blur": Levels(
-        _ZOOM_SMALL, _ZOOM_SMALL, _zooms((12, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03))
-    ),
+    "zoom_blur": Levels(_ZOOM_SMALL, _ZOOM_SMALL, _zooms((12, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03))),
     # flakes: mean, standard deviation, zoom, threshold, radius and deviation of their path; weight of the picture
     "snow": Levels(
         (

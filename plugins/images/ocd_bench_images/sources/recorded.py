@@ -70,7 +70,9 @@ def open_cifar10_1(request: Request, image_size: int) -> Source:
         raise UsageError(f"{folder / NEW_TEST[1]}: {len(labels):,} labels for {len(pictures):,} pictures; get the files again")
     home = open_source(dataclasses.replace(request, dataset="cifar10"), image_size)
     if len(labels) and labels.max() >= len(home.classes):
-        raise UsageError(f"{folder / NEW_TEST[1]}: label {labels.max()} is not a class of CIFAR-10 (0 to {len(home.classes) - 1})")
+        raise UsageError(
+            f"{folder / NEW_TEST[1]}: label {labels.max()} is not a class of CIFAR-10 (0 to {len(home.classes) - 1})"
+        )
     test = array_pool(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)), labels.astype(np.int64))
     return dataclasses.replace(home, test=test, home_test=home.test, note="training part of CIFAR-10, test set CIFAR-10.1 v6")
 
