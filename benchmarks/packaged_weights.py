@@ -1,7 +1,7 @@
 """The packaged CIFAR ResNets on all 10,000 test pictures: their published accuracies, to the digit.
 
-A table never shows these numbers: the files were chosen on this very test set, so tables set 2,000 of its pictures aside for validation
-and report on the other 8,000.
+A table never shows these numbers: the files were chosen on this very test set, so tables set 2,000 of its pictures aside for
+validation and report on the other 8,000.
 
     python benchmarks/packaged_weights.py --data-dir ../shared/data
 """

@@ -51,7 +51,8 @@ class Dataset:
         sources: official files, for ``ocd-bench data fetch``; empty if a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
         default: measured when ``--dataset`` is not given. Where no dataset of a task says so, its first one is.
-        corruption: what is measured when ``--corruption`` is not given, as one would write it there; empty: the test set as it is.
+        corruption: what is measured when ``--corruption`` is not given, as one would write it there; empty: the test set as it
+            is.
     """
 
     name: str
@@ -186,8 +187,8 @@ class Task:
     corruptions: ClassVar[Sequence[str]] = ()
     """Kinds that :meth:`corrupt` knows, for ``--corruption KIND:SEVERITY``."""
     corruption_sets: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Names of several kinds each, for ``--corruption SET:SEVERITY``; the table ends with the mean over each set. Default: one set,
-    ``all``, of every kind."""
+    """Names of several kinds each, for ``--corruption SET:SEVERITY``; the table ends with the mean over each set. Default: one
+    set, ``all``, of every kind."""
     renamed_corruptions: ClassVar[Mapping[str, str]] = {}
     """Old names of kinds or sets, which are refused, and their new names."""
 

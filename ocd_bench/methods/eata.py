@@ -18,8 +18,9 @@ MOMENTUM = 0.9
 
 
 MANY_CLASSES = 400
-"""From this number of classes on the paper's ImageNet numbers apply, below it those for CIFAR-10. The cosine of a sure prediction to
-a running mean over K equally frequent classes is 1/√K, so the ImageNet distance of 0.05 accepts nothing below K = 400."""
+"""From this number of classes on the paper's ImageNet numbers apply, below it those for CIFAR-10. The cosine of a sure
+prediction to a running mean over K equally frequent classes is 1/√K, so the ImageNet distance of 0.05 accepts nothing below K
+= 400."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class EataSettings:
         lr: of SGD; below 0: 0.005 for K < 400 (the paper's CIFAR-10 rate), else 2.5e-4 (ImageNet).
         momentum: of SGD.
         margin: E0 in units of ln K.
-        distance: largest cosine to the running mean prediction at which a sample counts as new; below 0: 0.4 for K < 400, else 0.05.
+        distance: largest cosine to the running mean prediction at which a sample counts as new; below 0: 0.4 for K < 400, else
+            0.05.
         alpha: weight of the Fisher penalty, 0 for none; below 0: 1 for K < 400, else 2000.
         fisher_samples: validation samples on which the Fisher information is estimated.
         fisher_batch: in batches of so many.

@@ -23,14 +23,14 @@ class SarSettings:
     """The paper's numbers; the rate depends on the network and on the number of classes K.
 
     Attributes:
-        lr: of SGD; below 0: 1e-3 where the network has LayerNorm only (the authors' rate for ViT), else 5e-3 for K < 400 and 2.5e-4
-            from there on (the authors' rate for ResNet-50 on ImageNet).
+        lr: of SGD; below 0: 1e-3 where the network has LayerNorm only (the authors' rate for ViT), else 5e-3 for K < 400 and
+            2.5e-4 from there on (the authors' rate for ResNet-50 on ImageNet).
         momentum: of SGD.
         margin: E0 in units of ln K.
         rho: radius of the sharpness-aware step.
         recover: the model is restored when the moving average of the entropy falls below it (nats).
-        share: of the norm layers, counted from the input, that are adapted. The paper leaves out the top blocks by name, about a
-            quarter of the layers in its nets.
+        share: of the norm layers, counted from the input, that are adapted. The paper leaves out the top blocks by name, about
+            a quarter of the layers in its nets.
     """
 
     lr: float = -1.0

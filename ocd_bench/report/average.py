@@ -32,8 +32,8 @@ def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
 
 
 def corruption_averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """By task: for each dataset a group of the means over each named set of corruptions the run was asked for, and, of the kinds
-    in no such set, one over all of one severity where there are two or more.
+    """By task: for each dataset a group of the means over each named set of corruptions the run was asked for, and, of the
+    kinds in no such set, one over all of one severity where there are two or more.
 
     Only where the value of a row is the mean of its samples' scores, and their scores were kept: every kind has the same test
     samples, so the mean over kinds is a score of the sample, and its interval that of one test set.

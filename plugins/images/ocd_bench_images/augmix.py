@@ -1,5 +1,5 @@
-"""AugMix (Hendrycks, Mu, Cubuk, Zoph, Gilmer and Lakshminarayanan, ICLR 2020, arXiv 1912.02781, section 3 and appendix C), written
-from the paper: the views that MEMO averages over (Zhang, Levine and Finn, NeurIPS 2022, section 4)."""
+"""AugMix (Hendrycks, Mu, Cubuk, Zoph, Gilmer and Lakshminarayanan, ICLR 2020, arXiv 1912.02781, section 3 and appendix C),
+written from the paper: the views that MEMO averages over (Zhang, Levine and Finn, NeurIPS 2022, section 4)."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ OPERATIONS: tuple[Callable[[Image.Image, Draw], Image.Image], ...] = (
     lambda image, draw: _affine(image, (1, 0, _signed(draw, image.width / 3), 0, 1, 0)),
     lambda image, draw: _affine(image, (1, 0, 0, 0, 1, _signed(draw, image.height / 3))),
 )
-"""The operations of AugMix that no corruption of ImageNet-C contains: automatic contrast, equalise, posterise, solarise, rotate, shear
-and translate, each of the last two in both directions."""
+"""The operations of AugMix that no corruption of ImageNet-C contains: automatic contrast, equalise, posterise, solarise,
+rotate, shear and translate, each of the last two in both directions."""

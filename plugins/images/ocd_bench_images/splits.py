@@ -6,9 +6,9 @@ cuts validation to a quarter of that size; ``test_samples`` takes a random subse
 Subsets keep the stored order, but where that order runs through the classes test is shuffled once, the same way for every seed:
 batches of one class would ruin the methods that read batch statistics.
 
-Weights that have seen all training pictures and were chosen on the test set (:attr:`.models.weights.Weights.saw_training`) leave no
-picture for validation but those of the test set: a fifth of it (CIFAR-10: 2,000 of 10,000), drawn once by the pictures' names, is
-then the validation set, and the test set is the rest.
+Weights that have seen all training pictures and were chosen on the test set (:attr:`.models.weights.Weights.saw_training`)
+leave no picture for validation but those of the test set: a fifth of it (CIFAR-10: 2,000 of 10,000), drawn once by the
+pictures' names, is then the validation set, and the test set is the rest.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
         train, val = _subset(np.arange(len(source.train)), held, request, settings.train_samples)
         available = len(source.train)
         notes.append(
-            f"weights trained on all training pictures and chosen on the test set: {len(held):,} of its {len(home):,} pictures, "
-            f"drawn once by name, are the validation set, and {'the others' if source.home_test is None else 'another set'} "
+            f"weights trained on all training pictures and chosen on the test set: {len(held):,} of its {len(home):,} "
+            f"pictures, drawn once by name, are the validation set, and {'the others' if source.home_test is None else 'another set'} "
             "the test set"
         )
     else:
@@ -96,8 +96,8 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
 
 
 def _by_name(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of a fifth of the pool, those whose names (row numbers where there are none) have the smallest SHA-256, and of the
-    rest; both ascending."""
+    """Indices of a fifth of the pool, those whose names (row numbers where there are none) have the smallest SHA-256, and of
+    the rest; both ascending."""
     names = pool.names or range(len(pool))
     digests = [hashlib.sha256(f"validation|{name}".encode()).digest() for name in names]
     order = np.array(sorted(range(len(pool)), key=lambda row: digests[row]))

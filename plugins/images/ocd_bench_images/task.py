@@ -24,14 +24,14 @@ class ImagesSettings:
             for others resnet18, but up to 40 pixels googlenet under the paper preset and lenet5-bn under the quick one (larger
             ones: resnet18-slim), so that a quick run ends on a CPU.
         checkpoint: state dict for the model; base training is then skipped. Looked for as given, then in the data directories.
-            Empty: the weights that are found by the model's name, if any (:func:`ocd_bench_images.models.weights.find_weights`);
-            ``none``: train from random weights.
+            Empty: the weights that are found by the model's name, if any
+            (:func:`ocd_bench_images.models.weights.find_weights`); ``none``: train from random weights.
         pretrained: for ``deit``: a folder as transformers saves it, or a name in its local cache.
         download: for ``deit`` and ``timm:NAME``: let the library download the weights (never with ``--offline``).
         input_size: for ``efficientnet-lite0`` and ``timm:NAME``: pixels square that pictures are resized to inside the network;
             0: 128 for ``efficientnet-lite0``, for others what their weights were trained with.
-        corruption_files: folder of published corruption files (``CIFAR-10-C``, ``Tiny-ImageNet-C``), looked for as given, then in
-            the data directories; ``--corruption`` then reads them in place of computing.
+        corruption_files: folder of published corruption files (``CIFAR-10-C``, ``Tiny-ImageNet-C``), looked for as given, then
+            in the data directories; ``--corruption`` then reads them in place of computing.
         report_on: ``test``, or ``validation``: the table is then one of the validation samples, for choosing settings by.
         train_samples, test_samples: size of a random subset; 0 takes all. The test subset is the same for every seed.
         image_size: resize to this many pixels square; 0 keeps the stored size.
@@ -105,8 +105,8 @@ class Images(Task):
         return load_splits(request, settings_of(request))
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        """See :func:`ocd_bench_images.models.build`. Weights of a file are read here already, so that whoever identifies a base by
-        its initial weights sees the file's content, not only its name."""
+        """See :func:`ocd_bench_images.models.build`. Weights of a file are read here already, so that whoever identifies a
+        base by its initial weights sees the file's content, not only its name."""
         from ocd_bench_images.models import build
 
         return build(splits, request, settings_of(request))
@@ -114,8 +114,9 @@ class Images(Task):
     def train_base(
         self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
     ) -> torch.nn.Module | None:
-        """The model with the weights of its file (also one that a plugin swapped in), its last layer trained where the file's was
-        for other classes; a DeiT that was trained for as many classes; None, and so training by the runner, for any other."""
+        """The model with the weights of its file (also one that a plugin swapped in), its last layer trained where the file's
+        was for other classes; a DeiT that was trained for as many classes; None, and so training by the runner, for any
+        other."""
         if getattr(model, "head_is_new", False):
             return model.train_head(splits, progress)  # type: ignore[operator, return-value]
         settings = settings_of(request)

@@ -1,4 +1,5 @@
-"""The published corruptions: beside what the originals do to given pictures, beside independent computations, and their streams."""
+"""The published corruptions: beside what the originals do to given pictures, beside independent computations, and their
+streams."""
 
 import colorsys
 import json

@@ -65,8 +65,8 @@ def pit_si_sdr(estimates: Tensor, targets: Tensor) -> Tensor:
 
 
 def si_sdr_of_mixture(targets: Tensor, mixture: Tensor | None = None) -> Tensor:
-    """SI-SDR in dB of ``mixture (N, T)`` as estimate of each speaker of ``targets (N, C, T)``; mean, ``(N,)``. None: the mixture
-    is the sum of the targets."""
+    """SI-SDR in dB of ``mixture (N, T)`` as estimate of each speaker of ``targets (N, C, T)``; mean, ``(N,)``. None: the
+    mixture is the sum of the targets."""
     mixture = targets.sum(1) if mixture is None else mixture
     return si_sdr(mixture[:, None].expand_as(targets), targets).mean(-1)
 

@@ -154,8 +154,8 @@ class SpeechTask(Task):
     def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """SI-SDR, and its improvement over the mixture as estimate of every speaker, in dB.
 
-        The mixture is the one that the model was given: under a corruption the corrupted one, which :meth:`corrupt_targets` puts
-        behind the sources.
+        The mixture is the one that the model was given: under a corruption the corrupted one, which :meth:`corrupt_targets`
+        puts behind the sources.
         """
         from ocd_bench_speech.separation import pit_si_sdr, si_sdr_of_mixture
 

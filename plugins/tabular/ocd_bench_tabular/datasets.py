@@ -62,4 +62,5 @@ DATASETS = (
         homepage="https://www.microsoft.com/en-us/research/project/mslr/",
     ),
 )
-"""The first two are measured by default: one of numbers, one of classes. Any other folder of CSV files works under its own name."""
+"""The first two are measured by default: one of numbers, one of classes. Any other folder of CSV files works under its own
+name."""

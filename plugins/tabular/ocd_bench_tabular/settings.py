@@ -18,10 +18,10 @@ CHOICES = {
 class TabularSettings:
     """Data and base model of the task.
 
-    ``model``: ``mlp`` (``depth`` linear layers) or ``resnet`` (``depth`` residual blocks with BatchNorm1d), ``width`` units wide;
-    ``auto``: ``mlp`` for regression, as in the paper, ``resnet`` for classes, so that the methods that adapt norm layers apply.
-    ``features``: numbers standardised, or mapped to normal quantiles first. ``encoder``: what hypernetworks see of the sample
-    itself beside I(x): nothing, or numerical-feature embeddings, ``piecewise`` linear or ``periodic``.
+    ``model``: ``mlp`` (``depth`` linear layers) or ``resnet`` (``depth`` residual blocks with BatchNorm1d), ``width`` units
+    wide; ``auto``: ``mlp`` for regression, as in the paper, ``resnet`` for classes, so that the methods that adapt norm layers
+    apply. ``features``: numbers standardised, or mapped to normal quantiles first. ``encoder``: what hypernetworks see of the
+    sample itself beside I(x): nothing, or numerical-feature embeddings, ``piecewise`` linear or ``periodic``.
     ``split_seed``: draws the test and validation rows of a dataset without official parts; the run's seed does not.
     ``fold``: the official fold, 1 to 5, of a ranking dataset. For CSV data: ``csv`` a file (default: the one in the dataset's
     folder), ``target`` the column to predict (default: one named target), ``kind`` of target, columns to ``drop``, columns of

@@ -1,11 +1,13 @@
 """Common corruptions: the published kinds under their published names, and kinds of our own under names of their own.
 
 The 15 kinds of CIFAR-10-C and ImageNet-C and their 4 extra kinds are written anew from the paper and the published constants
-(:mod:`.constants`). Two things differ from the published files: frost's texture is computed (:mod:`.frost`), and the random numbers
-are others. A picture's random numbers derive from the seed and its own pixels, so it is changed in the same way in any subset,
-order or batch; results are cut to 8 bits as published, and intermediate values are rounded, so every processor gives the same.
+(:mod:`.constants`). Two things differ from the published files: frost's texture is computed (:mod:`.frost`), and the random
+numbers are others. A picture's random numbers derive from the seed and its own pixels, so it is changed in the same way in any
+subset, order or batch; results are cut to 8 bits as published, and intermediate values are rounded, so every processor gives
+the same.
 
-The kinds of our own begin with ``own_`` (:mod:`.own`): 15 of the published ideas in strengths made for digits on black, and 6 more.
+The kinds of our own begin with ``own_`` (:mod:`.own`): 15 of the published ideas in strengths made for digits on black, and 6
+more.
 """
 
 from __future__ import annotations

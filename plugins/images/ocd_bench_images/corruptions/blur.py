@@ -60,8 +60,8 @@ def glass_blur(pictures: Pictures, level: tuple[float, int, int], draws: Draws) 
 
 
 def motion(pictures: Pictures, radius: float, sigma: float, degrees: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Half a Gaussian of ``sigma`` along a straight path of ``2 radius + 1`` pixels from each pixel, edges continued, to 8 bits:
-    ImageMagick's motion blur by its documentation. ``degrees`` ``(N,)`` run clockwise from the right."""
+    """Half a Gaussian of ``sigma`` along a straight path of ``2 radius + 1`` pixels from each pixel, edges continued, to 8
+    bits: ImageMagick's motion blur by its documentation. ``degrees`` ``(N,)`` run clockwise from the right."""
     length = 2 * math.ceil(radius) + 1
     weights = np.exp(-(np.arange(length) ** 2) / (2 * sigma**2))
     weights /= weights.sum()
@@ -92,8 +92,8 @@ def zoom_blur(pictures: Pictures, factors: Sequence[float], draws: Draws) -> Pic
 
 
 def elastic_transform(pictures: Pictures, level: tuple[float, float, float], draws: Draws) -> Pictures:
-    """A random affine map (three points move by up to ``corners`` pixels each way), then every pixel from a place nearby: uniform
-    noise smoothed by ``sigma``, times ``strength`` pixels."""
+    """A random affine map (three points move by up to ``corners`` pixels each way), then every pixel from a place nearby:
+    uniform noise smoothed by ``sigma``, times ``strength`` pixels."""
     strength, sigma, corners = level
     count, height, width = pictures.shape[:3]
     middle, reach = np.array([width // 2, height // 2], float), min(height, width) // 3

@@ -1,4 +1,5 @@
-"""Random numbers of corruptions: one stream per picture, so that a picture is changed in the same way in any subset or order."""
+"""Random numbers of corruptions: one stream per picture, so that a picture is changed in the same way in any subset or
+order."""
 
 from __future__ import annotations
 

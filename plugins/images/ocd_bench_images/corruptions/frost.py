@@ -1,5 +1,6 @@
-"""Frost textures of our own. The published ones are photographs whose licences are not stated, so these are computed: streaks of
-filtered noise in several directions, as ice needles lie, on a cloud, in the mean colours and with the spread of the photographs."""
+"""Frost textures of our own. The published ones are photographs whose licences are not stated, so these are computed: streaks
+of filtered noise in several directions, as ice needles lie, on a cloud, in the mean colours and with the spread of the
+photographs."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ def build(model: str, channels: int, classes: int, side: int, pretrained: bool) 
 
     Args:
         model: ``timm:NAME``.
-        side: pixels square of the network's input; 0: what its weights were trained with where ``pretrained``, or where it takes no
-            other size; else pictures as they are.
+        side: pixels square of the network's input; 0: what its weights were trained with where ``pretrained``, or where it
+            takes no other size; else pictures as they are.
 
     Raises:
         Unavailable: without timm.

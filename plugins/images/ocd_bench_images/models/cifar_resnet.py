@@ -16,8 +16,8 @@ MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside an identity. Where the shape changes, the identity takes every second pixel and zero channels,
-    half of them in front and half behind (option A: no parameters)."""
+    """Two 3 x 3 convolutions beside an identity. Where the shape changes, the identity takes every second pixel and zero
+    channels, half of them in front and half behind (option A: no parameters)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -36,7 +36,8 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """``(N, C, H, W) -> (N, classes)`` logits of pictures in [0, 1]; colour is standardised inside by :data:`MEAN` and :data:`SD`.
+    """``(N, C, H, W) -> (N, classes)`` logits of pictures in [0, 1]; colour is standardised inside by :data:`MEAN` and
+    :data:`SD`.
 
     Args:
         depth: 6n + 2.

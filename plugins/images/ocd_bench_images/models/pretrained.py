@@ -1,5 +1,5 @@
-"""Networks trained on ImageNet, through libraries that hold them: the input in the network's own form, and the last layer trained
-on features that are computed once."""
+"""Networks trained on ImageNet, through libraries that hold them: the input in the network's own form, and the last layer
+trained on features that are computed once."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Pretrained(nn.Module):
         self.head_is_new = any(name not in fitting for name in anew)
 
     def train_head(self, splits: Splits, progress: Callable[[int, int], None]) -> Pretrained:
-        """The last layer as a logistic regression on features of the training pictures, which are kept in the cache folder under
-        the SHA-256 of network and pictures. The squared norm's weight is the one of :data:`PENALTIES` with the smallest cross
-        entropy on validation pictures; nothing else is trained."""
+        """The last layer as a logistic regression on features of the training pictures, which are kept in the cache folder
+        under the SHA-256 of network and pictures. The squared norm's weight is the one of :data:`PENALTIES` with the smallest
+        cross entropy on validation pictures; nothing else is trained."""
         self.eval().requires_grad_(False)
         layer = self.get_submodule(self.adapted_layer)
         assert isinstance(layer, nn.Linear)
@@ -159,7 +159,8 @@ def _regression(
 
 
 def lite0(classes: int, side: int) -> Pretrained:
-    """EfficientNet-Lite0 (Tan and Le 2019; 3.4 M parameters of features, BatchNorm, ReLU6) from ``efficientnet-lite-pytorch``."""
+    """EfficientNet-Lite0 (Tan and Le 2019; 3.4 M parameters of features, BatchNorm, ReLU6) from
+    ``efficientnet-lite-pytorch``."""
     from ocd_bench import Unavailable
 
     try:

@@ -29,8 +29,8 @@ TIMM = "timm:"
 class Weights:
     """A file of weights.
 
-    ``saw_training``: they were trained on all training pictures of CIFAR-10, and their epoch was chosen on its test pictures, so
-    neither can serve as validation. ``pretrained``: of another data set; the last layer is trained here where the number of
+    ``saw_training``: they were trained on all training pictures of CIFAR-10, and their epoch was chosen on its test pictures,
+    so neither can serve as validation. ``pretrained``: of another data set; the last layer is trained here where the number of
     classes differs.
     """
 

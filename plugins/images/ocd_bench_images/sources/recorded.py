@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ocd_bench import DataMissing, Request, Samples, Splits, UsageError
 from ocd_bench_images.corruptions import EXTRA, MAIN
@@ -27,8 +26,9 @@ NEW_TEST_FOLDERS = ("cifar10.1", "CIFAR-10.1", "CIFAR-10.1/datasets", ".")
 def read_recorded(splits: Splits, kind: str, severity: int, request: Request, settings: ImagesSettings) -> Samples:
     """The test pictures of ``splits`` as a published file has them under ``kind`` at ``severity``.
 
-    ``FOLDER/KIND.npy`` with ``labels.npy`` (CIFAR-10-C: the severities one after the other, each in the order of the test set), or
-    ``FOLDER/KIND/SEVERITY/CLASS/NAME.JPEG`` (ImageNet-C, Tiny-ImageNet-C; also below one further folder, as the archives have it).
+    ``FOLDER/KIND.npy`` with ``labels.npy`` (CIFAR-10-C: the severities one after the other, each in the order of the test
+    set), or ``FOLDER/KIND/SEVERITY/CLASS/NAME.JPEG`` (ImageNet-C, Tiny-ImageNet-C; also below one further folder, as the
+    archives have it).
 
     Raises:
         UsageError: if the kind is not a published one, or the files are missing, damaged, or of another test set.
@@ -92,7 +92,8 @@ def _rows_of(path: Path, label_path: Path, severity: int, splits: Splits) -> np.
     size, rows = splits.extras["test_size"], splits.extras["test_rows"]
     if len(pictures) != SEVERITIES * size or len(labels) not in (size, SEVERITIES * size):
         raise UsageError(
-            f"{path}: {len(pictures):,} pictures and {len(labels):,} labels, expected five severities of the {size:,} test pictures"
+            f"{path}: {len(pictures):,} pictures and {len(labels):,} labels, expected five severities of the {size:,} test "
+            "pictures"
         )
     wanted = splits.test.targets.numpy()
     if not np.array_equal(labels[rows], wanted):

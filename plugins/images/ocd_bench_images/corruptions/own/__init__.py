@@ -1,5 +1,5 @@
-"""Kinds of our own, computed in torch: 15 ideas of the published kinds in strengths for digits on black, and ``invert``, ``rotate``,
-``translate``, ``shear``, ``scale`` and ``occlusion``. Their names begin with ``own_``."""
+"""Kinds of our own, computed in torch: 15 ideas of the published kinds in strengths for digits on black, and ``invert``,
+``rotate``, ``translate``, ``shear``, ``scale`` and ``occlusion``. Their names begin with ``own_``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Strengths of our own kinds: made for digits on black, which bear more noise and blur than photographs do, and the same for any
-picture. Lengths are pixels of a picture 32 pixels wide and scale with its side."""
+"""Strengths of our own kinds: made for digits on black, which bear more noise and blur than photographs do, and the same for
+any picture. Lengths are pixels of a picture 32 pixels wide and scale with its side."""
 
 from __future__ import annotations
 
