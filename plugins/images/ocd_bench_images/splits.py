@@ -58,10 +58,10 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
             test = rest
         train, val = _subset(np.arange(len(source.train)), held, request, settings.train_samples)
         available = len(source.train)
+        rest_of_it = "the others" if source.home_test is None else "those of another set"
         notes.append(
             f"weights trained on all training pictures and chosen on the test set: {len(held):,} of its {len(home):,} "
-            f"pictures, drawn once by name, are the validation set, and {'the others' if source.home_test is None else 'another set'} "
-            "the test set"
+            f"pictures, drawn once by name, are for validation, {rest_of_it} for the test"
         )
     else:
         train, val = _hold_out(source.train, source.val, request, settings.train_samples)

@@ -44,7 +44,7 @@ def build(splits: Splits, request: Request, settings: ImagesSettings) -> nn.Modu
     check_name(name)
     model = _build(name, channels, height, width, classes, request, settings)
     _load(model, name, request, settings)
-    _try(model, name, splits)
+    check_size(model, name, splits)
     return model
 
 
@@ -101,15 +101,19 @@ def _load(model: nn.Module, name: str, request: Request, settings: ImagesSetting
     from ocd_bench.checkpoint import load_checkpoint
     from ocd_bench_images.models.pretrained import Pretrained
 
-    hint = f"these weights are not of model {name!r} for this dataset; choose the fitting one (--set images.model=NAME)"
+    hint = f"these weights are not of model {name!r} for this dataset; choose the fitting model (--set images.model=NAME)"
     if isinstance(model, Pretrained):
         model.load(weights.path, hint)
     else:
         load_checkpoint(model, weights.path, hint)
 
 
-def _try(model: nn.Module, name: str, splits: Splits) -> None:
-    """Run two pictures through the model, so that a size it cannot take is found before anything is trained."""
+def check_size(model: nn.Module, name: str, splits: Splits) -> None:
+    """Run two pictures through the model, so that a size it cannot take is found before anything is trained.
+
+    Raises:
+        UsageError: if it fails.
+    """
     import torch
 
     height, width = splits.train.inputs.shape[-2:]
