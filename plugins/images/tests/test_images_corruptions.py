@@ -141,7 +141,7 @@ GOLDEN = {
     "spatter": "8db5945ef5014a8c",
     "saturate": "d8dd43cf691bad39",
 }
-"""Beginning of the SHA-256 of four pictures at five severities: processors must not differ. New versions of Pillow or SciPy may."""
+"""Beginning of the SHA-256 of four pictures at five severities. Processors must not differ; versions of Pillow or SciPy may."""
 
 
 def test_every_processor_gives_the_same_bytes():
