@@ -29,11 +29,11 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from ocd_bench import Request, UsageError
-from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.capture import TargetLayer
 from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.overfit import losses, overfit
 from ocd_bench.engine.problem import Problem
-from ocd_bench.engine.settings import PaperSettings
+from ocd_bench.published.settings import PaperSettings
 from ocd_bench_images.task import Images, ImagesSettings
 
 CHECKPOINT = "reference_checkpoints/checkpoint_lenet5.pth"
@@ -91,7 +91,7 @@ def compare(fitted: FittedOCD) -> dict[str, float]:
     ratio = drawn.norm() / own.norm()
     found = {"cosine, mean": cosine.mean(), "cosine, least": cosine.min(), "length / own, median": ratio.median()}
     for name, delta in (("base loss", None), ("oracle loss", own), ("adapted loss", drawn)):
-        found[name] = losses(layer, trace, targets, known.loss, delta).mean()
+        found[name] = losses(trace, targets, known.loss, delta).mean()
     return {name: float(value) for name, value in found.items()}
 
 

@@ -34,3 +34,14 @@ autodoc_default_options = {"members": True, "special-members": "__call__", "undo
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+
+def _whole(app, what, name, obj, options, lines):
+    """Napoleon takes the text before a colon in an attribute's first line for its type. A comment prevents that."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]
+
+
+def setup(app):
+    """Called by Sphinx. Napoleon's own handler has the priority 500."""
+    app.connect("autodoc-process-docstring", _whole, priority=400)

@@ -12,6 +12,7 @@ from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.metrics import Metric
 from ocd_bench.plugin import hookimpl
 from ocd_bench.samples import Samples, Splits
+from ocd_bench.settings import setting
 from ocd_bench.task import Dataset, Request, Source, Task
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "UsageError",
     "__version__",
     "hookimpl",
+    "setting",
 ]

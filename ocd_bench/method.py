@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,7 +59,7 @@ class Context:
     ranking: Callable[[], list[tuple[str, float]]]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
-    _shared: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    _shared: dict[Hashable, tuple[Any, float]] = field(default_factory=dict)
     _charges: list[float] = field(default_factory=list)
 
     @property
@@ -82,7 +82,7 @@ class Context:
 
         return generator(self.request.task, self.request.dataset, method, self.request.seed, purpose)
 
-    def shared(self, key: str, build: Callable[[], Any]) -> Any:
+    def shared(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """The value of ``key``, built on first use, so that methods of one (task, dataset, seed) can share a fit.
 
         If another method built it, the seconds that took are added to this method's ``cost.fit_s`` too.

@@ -35,6 +35,8 @@ class Metric:
     Example:
         >>> Metric("dB", higher_is_better=True)
         Metric(unit='dB', higher_is_better=True, reduce='mean')
+
+    .. versionadded:: 0.1
     """
 
     unit: str = ""
@@ -55,9 +57,19 @@ def _root_mean(scores: Array) -> Array:
 
 
 def _matthews(codes: Array) -> Array:
-    """Matthews correlation of two classes; a score is ``2 * target + prediction`` (0, 1, 2 or 3).
+    """Matthews correlation of two classes; a score is ``2 * target + prediction`` (0, 1, 2 or 3)."""
+    tn, fp, fn, tp = ((codes == k).sum(axis=-1).astype(float) for k in range(4))
+    return matthews(tn, fp, fn, tp)
+
+
+def matthews(tn: Array, fp: Array, fn: Array, tp: Array, tiny: float = 0.0) -> Array:
+    """Matthews correlation ``(...)`` of two classes.
 
     Zero if a class is absent from the targets or from the predictions, as in scikit-learn.
+
+    Args:
+        tn, fp, fn, tp: numbers, or shares, of true and false negatives and positives, each ``(...)``.
+        tiny: a denominator up to this is zero.
 
     Example:
         >>> import numpy as np
@@ -66,9 +78,9 @@ def _matthews(codes: Array) -> Array:
     """
     import numpy as np
 
-    tn, fp, fn, tp = ((codes == k).sum(axis=-1).astype(float) for k in range(4))
     denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.where(denominator > 0, (tp * tn - fp * fn) / np.where(denominator > 0, denominator, 1.0), 0.0)
+    known = denominator > tiny
+    return np.where(known, (tp * tn - fp * fn) / np.where(known, denominator, 1.0), 0.0)
 
 
 REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {"mean": _mean, "root_mean": _root_mean, "matthews": _matthews}

@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -304,7 +304,7 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
         for key, cell in run.cells.items():
             if key in run.sources:
                 write_atomic(out / "scores" / f"{key.stem}.npz", run.sources[key].read_bytes())
-            write_atomic(out / "cells" / f"{key.stem}.json", _json_bytes(cell))
+            write_atomic(out / "cells" / f"{key.stem}.json", json_bytes(cell))
         for source in sources:
             for folder in ("figures", "errors"):
                 for file in sorted((source / folder).rglob("*")):
@@ -312,10 +312,11 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
                     if file.is_file() and not target.exists():
                         target.parent.mkdir(parents=True, exist_ok=True)
                         write_atomic(target, file.read_bytes())
-        write_atomic(out / "run.json", _json_bytes(run.info))
+        write_atomic(out / "run.json", json_bytes(run.info))
     except OSError as error:
         raise UsageError(f"--out {out}: cannot write there: {error.strerror or error}") from error
 
 
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+def json_bytes(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
+    """The content of a JSON file of a run folder; ``default`` makes plain values of others, as for :func:`json.dumps`."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, default=default) + "\n").encode("utf-8", "backslashreplace")

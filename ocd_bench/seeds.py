@@ -31,6 +31,13 @@ def derive(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def seeded(*parts: object) -> torch.Generator:
+    """A CPU generator whose seed is :func:`derive` of ``parts``."""
+    import torch
+
+    return torch.Generator().manual_seed(derive(*parts))
+
+
 def generator(task: str, dataset: str, method: str, seed: int, purpose: str) -> torch.Generator:
     """A CPU generator for one purpose of one cell.
 
@@ -39,6 +46,4 @@ def generator(task: str, dataset: str, method: str, seed: int, purpose: str) -> 
         >>> first.initial_seed() == again.initial_seed()
         True
     """
-    import torch
-
-    return torch.Generator().manual_seed(derive(task, dataset, method, seed, purpose))
+    return seeded(task, dataset, method, seed, purpose)

@@ -30,6 +30,8 @@ class Source:
         size: in bytes.
         path: its path inside the dataset's folder.
         unpack: whether it is a zip or tar archive that is to be extracted there.
+
+    .. versionadded:: 0.1
     """
 
     url: str
@@ -53,6 +55,8 @@ class Dataset:
         default: measured when ``--dataset`` is not given. Where no dataset of a task says so, its first one is.
         corruption: what is measured when ``--corruption`` is not given, as one would write it there; empty: the test set as it
             is.
+
+    .. versionadded:: 0.1
     """
 
     name: str
@@ -87,6 +91,8 @@ class Request:
         >>> request = Request("rings", "garden", seed=1)
         >>> request.generator("noise").initial_seed() == request.generator("shuffle").initial_seed()
         False
+
+    .. versionadded:: 0.1
     """
 
     task: str
@@ -124,6 +130,8 @@ class Task:
 
     A task has no state: what it needs later goes into ``Splits.extras`` or into the model that it returns. Every model must
     be sample-wise: in eval mode, row j of the output depends only on row j of the input.
+
+    .. versionadded:: 0.1
     """
 
     name: ClassVar[str]

@@ -3,63 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
+from ocd_bench.methods.settings import EataSettings
 from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 
 MOMENTUM = 0.9
 """Momentum of the running mean of class probabilities (paper, equation 4)."""
-
-
-MANY_CLASSES = 400
-"""From this number of classes on the paper's ImageNet numbers apply, below it those for CIFAR-10. The cosine of a sure
-prediction to a running mean over K equally frequent classes is 1/√K, so the ImageNet distance of 0.05 accepts nothing below K
-= 400."""
-
-
-@dataclass(frozen=True)
-class EataSettings:
-    """Defaults depend on the number of classes K.
-
-    Attributes:
-        lr: of SGD; below 0: 0.005 for K < 400 (the paper's CIFAR-10 rate), else 2.5e-4 (ImageNet).
-        momentum: of SGD.
-        margin: E0 in units of ln K.
-        distance: largest cosine to the running mean prediction at which a sample counts as new; below 0: 0.4 for K < 400, else
-            0.05.
-        alpha: weight of the Fisher penalty, 0 for none; below 0: 1 for K < 400, else 2000.
-        fisher_samples: validation samples on which the Fisher information is estimated.
-        fisher_batch: in batches of so many.
-    """
-
-    lr: float = -1.0
-    momentum: float = 0.9
-    margin: float = 0.4
-    distance: float = -1.0
-    alpha: float = -1.0
-    fisher_samples: int = 2000
-    fisher_batch: int = 64
-
-    def resolved(self, classes: int) -> EataSettings:
-        """These settings with the values for ``classes`` classes where they leave the choice."""
-        many = classes >= MANY_CLASSES
-        return replace(
-            self,
-            lr=self.lr if self.lr >= 0 else (2.5e-4 if many else 5e-3),
-            distance=self.distance if self.distance >= 0 else (0.05 if many else 0.4),
-            alpha=self.alpha if self.alpha >= 0 else (2000.0 if many else 1.0),
-        )
-
-    def __post_init__(self) -> None:
-        for name in ("fisher_samples", "fisher_batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"setting eata.{name}={getattr(self, name)}: expected 1 or more")
 
 
 class EataPredictor(Online):

@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
-from ocd_bench.methods.eata import MANY_CLASSES
+from ocd_bench.methods.settings import SarSettings
 from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 
 MOMENTUM = 0.9
 """Momentum of the moving average of the loss, by which the recovery is decided."""
-
-
-@dataclass(frozen=True)
-class SarSettings:
-    """The paper's numbers; the rate depends on the network and on the number of classes K.
-
-    Attributes:
-        lr: of SGD; below 0: 1e-3 where the network has LayerNorm only (the authors' rate for ViT), else 5e-3 for K < 400 and
-            2.5e-4 from there on (the authors' rate for ResNet-50 on ImageNet).
-        momentum: of SGD.
-        margin: E0 in units of ln K.
-        rho: radius of the sharpness-aware step.
-        recover: the model is restored when the moving average of the entropy falls below it (nats).
-        share: of the norm layers, counted from the input, that are adapted. The paper leaves out the top blocks by name, about
-            a quarter of the layers in its nets.
-    """
-
-    lr: float = -1.0
-    momentum: float = 0.9
-    margin: float = 0.4
-    rho: float = 0.05
-    recover: float = 0.2
-    share: float = 0.75
-
-    def resolved(self, classes: int, layers: Sequence[nn.Module]) -> SarSettings:
-        """These settings with the rate for ``classes`` classes and the norm layers of a network where they leave the choice."""
-        if self.lr >= 0:
-            return self
-        if all(isinstance(layer, nn.LayerNorm) for layer in layers):
-            return replace(self, lr=1e-3)
-        return replace(self, lr=2.5e-4 if classes >= MANY_CLASSES else 5e-3)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UsageError(f"setting sar.share={self.share}: expected more than 0 and at most 1")
 
 
 class SarPredictor(Online):
@@ -121,7 +83,8 @@ class Sar(Method):
         model = context.fresh_base()
         classes = class_count(context)
         layers = find_layers(model, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm))
-        settings: SarSettings = context.settings("sar").resolved(classes, layers)
+        layer_norm_only = all(isinstance(layer, nn.LayerNorm) for layer in layers)
+        settings: SarSettings = context.settings("sar").resolved(classes, layer_norm_only)
         weights = scale_and_shift(layers[: math.ceil(settings.share * len(layers))])
         model.train()
         use_batch_statistics(model, (nn.BatchNorm2d,))

@@ -35,7 +35,9 @@ Warn = Callable[[str], None]
 NO_TASKS = "no tasks are installed: pip install -r requirements.txt in a checkout of OCD-Bench, or give --plugin FILE.py"
 
 
-def load_plugins(extra: Sequence[str] = (), *, only: Iterable[str] | None = None, warn: Warn | None = None) -> Manager:
+def load_plugins(
+    extra: Sequence[str] = (), *, only: Iterable[str] | None = None, warn: Warn | None = None, declared: bool = False
+) -> Manager:
     """Load the core's methods, then installed plugins by name, then ``ocdfile.py``, then the plugins of ``extra``.
 
     ``$OCD_BENCH_DISABLE_PLUGINS`` turns off installed plugins and ``ocdfile.py``, never the plugins of ``extra``.
@@ -45,6 +47,7 @@ def load_plugins(extra: Sequence[str] = (), *, only: Iterable[str] | None = None
         only: names of installed plugins; these are loaded in place of all installed ones and ``ocdfile.py``. A fault in one of
             them is an error.
         warn: called with one line for each plugin, task or method that is left out; default: print to stderr.
+        declared: load only the declarations of the core's methods, which can be listed but not fitted. Imports no torch.
 
     Raises:
         UsageError: if a plugin of ``extra`` or ``only`` is not found or has a fault.
@@ -57,7 +60,7 @@ def load_plugins(extra: Sequence[str] = (), *, only: Iterable[str] | None = None
     .. versionadded:: 0.1
     """
     manager = Manager(warn or _to_stderr)
-    manager.add(core())
+    manager.add(core(declared))
     found = list(installed())
     if only is None:
         found += filter(None, [project_file(extra)])
@@ -181,9 +184,13 @@ class Manager:
 
         return self._owners.get(("task" if isinstance(item, Task) else "method", item.name), "")
 
-    def availability(self, task: Task) -> str | None:
-        """None if the modules that the task requires can be imported, else ``unavailable: ...`` with the remedy."""
-        return missing(task.requires)
+    def availability(self, task: Task, try_import: bool = True) -> str | None:
+        """None if the modules that the task requires can be imported, else ``unavailable: ...`` with the remedy.
+
+        Args:
+            try_import: import the modules, which takes seconds and also finds broken ones; otherwise only look for them.
+        """
+        return missing(task.requires, try_import)
 
     def describe(self) -> list[dict[str, Any]]:
         """Name, version, origin and hooks of every loaded plugin, in the order of loading."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,10 +14,13 @@ SAME_AS_TORCH = ("torchaudio",)
 """Distributions with compiled parts that are released together with torch, under the same version number."""
 
 
-def missing(modules: Iterable[str]) -> str | None:
+def missing(modules: Iterable[str], try_import: bool = True) -> str | None:
     """``unavailable: ...`` with the remedy for the first module that cannot be imported, or None.
 
-    Each module is really imported: a torchaudio built for CUDA is found beside a CPU-only torch, but does not load.
+    Args:
+        modules: names of modules.
+        try_import: import each module. A torchaudio built for CUDA is found beside a CPU-only torch, but cannot be imported.
+            With False, modules are only looked for, without the seconds that an import may take.
 
     Example:
         >>> missing(["json"])
@@ -27,7 +31,10 @@ def missing(modules: Iterable[str]) -> str | None:
     """
     for module in modules:
         try:
-            importlib.import_module(module)
+            if try_import:
+                importlib.import_module(module)
+            elif importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(name=module)
         except ModuleNotFoundError as error:
             absent = (error.name or module).partition(".")[0]
             return f"unavailable: pip install {DISTRIBUTIONS.get(absent, absent)}"

@@ -77,9 +77,9 @@ def _class_name(name: str) -> str:
 
 def _refuse_taken(name: str, kind: str) -> None:
     from ocd_bench.method import Method
-    from ocd_bench.methods import ORDER
+    from ocd_bench.methods.catalogue import CARDS
     from ocd_bench.task import Task
 
-    taken = (*RESERVED[Task if kind == "task" else Method], *(ORDER if kind == "method" else ()))
+    taken = (*RESERVED[Task if kind == "task" else Method], *(tuple(card.name for card in CARDS) if kind == "method" else ()))
     if name in taken:
         raise UsageError(f"the name {name!r} is OCD-Bench's own: choose another")

@@ -68,17 +68,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from ocd_bench import Dataset, Request, Samples, Splits, Task
+from ocd_bench import Dataset, Request, Samples, Splits, Task, setting
 from torch import nn
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Change one with ``--set $name.noise=0.3``."""
+    """Set by ``--set $name.noise=0.3``, shown by ``ocd-bench list settings $name``."""
 
-    train: int = 300
-    noise: float = 0.2
-    hidden: int = 16
+    train: int = setting(300, least=2, unit="samples", help="Training points.")
+    noise: float = setting(0.2, least=0, help="Standard deviation of the noise.")
+    hidden: int = setting(16, least=1, unit="units", help="Width of the network.")
 
 
 class $cls(Task):
@@ -180,15 +180,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from ocd_bench import Context, Method, NotApplicable, Predictor
+from ocd_bench import Context, Method, NotApplicable, Predictor, setting
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``noise`` is a fraction of the training inputs' own standard deviation."""
+    """Set by ``--set $name.noise=0.1``, shown by ``ocd-bench list settings $name``."""
 
-    draws: int = 16
-    noise: float = 0.05
+    draws: int = setting(16, least=1, help="Noisy copies of each sample.")
+    noise: float = setting(0.05, least=0, help="In standard deviations of the training inputs.")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"draws": 4}}
 

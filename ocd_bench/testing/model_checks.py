@@ -6,8 +6,9 @@ import io
 
 import torch
 
-from ocd_bench.engine.deltas import RankOne
-from ocd_bench.engine.layer import TargetLayer, candidates, refusal
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.capture import TargetLayer, candidates, refusal
+from ocd_bench.engine.forms import RankOne
 from ocd_bench.testing.result import Fault, require
 from ocd_bench.testing.trial import ROWS, TaskTrial, close, generator, same
 
@@ -135,9 +136,9 @@ def check_layer(trial: TaskTrial) -> str:
         dtype = layer.weight.dtype
         zero = RankOne(torch.zeros(len(inputs), rows, dtype=dtype), torch.zeros(len(inputs), columns, dtype=dtype))
         with torch.no_grad():
-            require(close(layer.forward(trace, zero), trial.output), f"layer {name!r}: ΔW = 0 does not give the base's output")
+            require(close(apply(trace, zero), trial.output), f"layer {name!r}: ΔW = 0 does not give the base's output")
         shift = torch.zeros_like(trace.response).requires_grad_()
-        (slope,) = torch.autograd.grad(trial.task.loss(layer.replay(trace, shift), targets).sum(), shift)
+        (slope,) = torch.autograd.grad(trial.task.loss(trace.replay(shift), targets).sum(), shift)
         require(bool(torch.isfinite(slope).all()), f"layer {name!r}: the gradient of the loss by its response is not finite")
         require(bool((slope != 0).any()), f"layer {name!r}: the loss has no gradient there: choose a layer that it depends on")
     return note

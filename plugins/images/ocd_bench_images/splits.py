@@ -26,7 +26,7 @@ from ocd_bench_images.sources import open_source
 from ocd_bench_images.sources.pool import Pool, check_memory, to_tensor
 
 if TYPE_CHECKING:
-    from ocd_bench_images.task import ImagesSettings
+    from ocd_bench_images.settings import ImagesSettings
 
 VALIDATION_SHARE = 10
 VALIDATION_MOST = 5000
@@ -38,13 +38,8 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     """Splits of ``request.dataset``; see the module's text for how they are drawn.
 
     Raises:
-        DataMissing, UsageError: as :func:`ocd_bench_images.sources.open_source`; for a setting below zero.
+        DataMissing, UsageError: as :func:`ocd_bench_images.sources.open_source`.
     """
-    for name in ("train_samples", "test_samples", "image_size", "input_size"):
-        if getattr(settings, name) < 0:
-            raise UsageError(f"setting images.{name}={getattr(settings, name)}: expected 0 or more")
-    if settings.report_on not in ("test", "validation"):
-        raise UsageError(f"setting images.report_on={settings.report_on!r}: expected test or validation")
     source = open_source(request, settings.image_size)
     weights = find_weights(request, settings)
     pools = {"train": source.train, "val": source.val or source.train, "test": source.test}

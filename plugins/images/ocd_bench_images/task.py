@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocd_bench import Dataset, Metric, Request, Samples, Splits, Task
 from ocd_bench_images.corruptions import KINDS, RENAMED, SETS
 from ocd_bench_images.datasets import DATASETS
+from ocd_bench_images.settings import ImagesSettings, settings_of
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class ImagesSettings:
-    """Section ``images``.
-
-    Attributes:
-        model: ``auto`` or a name of :data:`ocd_bench_images.models.NAMES`. ``auto``: lenet5 for grey pictures up to 40 pixels;
-            for others resnet18, but up to 40 pixels googlenet under the paper preset and lenet5-bn under the quick one (larger
-            ones: resnet18-slim), so that a quick run ends on a CPU.
-        checkpoint: state dict for the model; base training is then skipped. Looked for as given, then in the data directories.
-            Empty: the weights that are found by the model's name, if any
-            (:func:`ocd_bench_images.models.weights.find_weights`); ``none``: train from random weights.
-        pretrained: for ``deit``: a folder as transformers saves it, or a name in its local cache.
-        download: for ``deit`` and ``timm:NAME``: let the library download the weights (never with ``--offline``).
-        input_size: for ``efficientnet-lite0`` and ``timm:NAME``: pixels square that pictures are resized to inside the network;
-            0: 128 for ``efficientnet-lite0``, for others what their weights were trained with.
-        corruption_files: folder of published corruption files (``CIFAR-10-C``, ``Tiny-ImageNet-C``), looked for as given, then
-            in the data directories; ``--corruption`` then reads them in place of computing.
-        report_on: ``test``, or ``validation``: the table is then one of the validation samples, for choosing settings by.
-        train_samples, test_samples: size of a random subset; 0 takes all. The test subset is the same for every seed.
-        image_size: resize to this many pixels square; 0 keeps the stored size.
-    """
-
-    model: str = "auto"
-    checkpoint: str = ""
-    pretrained: str = "facebook/deit-base-distilled-patch16-224"
-    download: bool = False
-    input_size: int = 0
-    corruption_files: str = ""
-    report_on: str = "test"
-    train_samples: int = 0
-    test_samples: int = 0
-    image_size: int = 0
 
 
 class Images(Task):
@@ -207,8 +173,3 @@ class Images(Task):
         from ocd_bench_images.figures import draw_changes
 
         return draw_changes(splits, outputs, folder)
-
-
-def settings_of(request: Request) -> ImagesSettings:
-    """The request's settings, or the defaults where a caller gave none."""
-    return request.settings if request.settings is not None else ImagesSettings()

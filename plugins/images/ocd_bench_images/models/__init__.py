@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from ocd_bench import Request, Splits, UsageError
-from ocd_bench_images.models.weights import LITE, TIMM, find_weights
+from ocd_bench_images.models.weights import find_weights
+from ocd_bench_images.settings import LITE, RESNETS, TIMM
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ocd_bench_images.task import ImagesSettings
+    from ocd_bench_images.settings import ImagesSettings
 
-RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56")
-NAMES = ("lenet5", "lenet5-bn", "resnet18", "resnet18-slim", *RESNETS, "googlenet", LITE, "deit")
-"""Names of ``images.model``; ``timm:NAME`` is any network of timm."""
 SMALL = 40
 """Side in pixels up to which ``auto`` takes the networks made for MNIST and CIFAR."""
 
@@ -33,7 +30,7 @@ def build(splits: Splits, request: Request, settings: ImagesSettings) -> nn.Modu
     """The model for the pictures and classes of ``splits``: with the weights of :func:`.weights.find_weights`, or untrained.
 
     Raises:
-        UsageError: for an unknown name, weights that do not fit, or pictures of a size the model cannot take.
+        UsageError: for weights that do not fit, or pictures of a size the model cannot take.
         Unavailable: where a library or its weights are not at hand.
     """
     channels, height, width = splits.train.inputs.shape[1:]
@@ -41,24 +38,10 @@ def build(splits: Splits, request: Request, settings: ImagesSettings) -> nn.Modu
     name = settings.model
     if name == "auto":
         name = choose(channels, max(height, width), request.preset)
-    check_name(name)
     model = _build(name, channels, height, width, classes, request, settings)
     _load(model, name, request, settings)
     check_size(model, name, splits)
     return model
-
-
-def check_name(name: str) -> None:
-    """Refuse a model that does not exist.
-
-    Raises:
-        UsageError: with the nearest names.
-    """
-    if name in ("auto", *NAMES) or name.startswith(TIMM):
-        return
-    close = difflib.get_close_matches(name, NAMES, n=3, cutoff=0.5)
-    hint = f" (nearest: {', '.join(close)})" if close else ""
-    raise UsageError(f"setting images.model={name!r}: unknown model{hint}; models: auto, {', '.join(NAMES)}, {TIMM}NAME")
 
 
 def _build(

@@ -10,8 +10,8 @@ from torch import nn
 
 from ocd_bench import Unavailable, UsageError
 from ocd_bench_images.models.pretrained import Pretrained
+from ocd_bench_images.settings import TIMM
 
-PREFIX = "timm:"
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -32,7 +32,7 @@ def build(model: str, channels: int, classes: int, side: int, pretrained: bool) 
     if not side and (pretrained or config.fixed_input_size):
         side = config.input_size[-1]
     sized: dict[str, Any] = {"img_size": side} if side and config.fixed_input_size else {}
-    net = timm.create_model(model.removeprefix(PREFIX), pretrained=False, num_classes=classes, in_chans=colours, **sized)
+    net = timm.create_model(model.removeprefix(TIMM), pretrained=False, num_classes=classes, in_chans=colours, **sized)
     head = getattr(config, "classifier", None) or ""
     if not isinstance(head, str) or not isinstance(dict(net.named_modules()).get(head), nn.Linear):
         raise UsageError(f"setting images.model={model!r}: its last layer is not one linear layer; choose another network")
@@ -72,10 +72,10 @@ def _timm(model: str) -> tuple[Any, Any]:
         import timm
     except ImportError as error:
         raise Unavailable(f"model {model!r} needs timm ({error}): pip install 'ocd-bench-images[timm]'") from error
-    name = model.removeprefix(PREFIX)
+    name = model.removeprefix(TIMM)
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
-        hint = f"; nearest: {', '.join(PREFIX + match for match in close)}" if close else ""
+        hint = f"; nearest: {', '.join(TIMM + match for match in close)}" if close else ""
         raise UsageError(f"setting images.model={model!r}: timm {timm.__version__} has no such network{hint}")
     config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
     if config is None:

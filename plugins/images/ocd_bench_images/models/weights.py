@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 
 from ocd_bench import Request, Unavailable
 from ocd_bench.checkpoint import find_checkpoint
+from ocd_bench_images.settings import LITE, TIMM
 
 if TYPE_CHECKING:
-    from ocd_bench_images.task import ImagesSettings
+    from ocd_bench_images.settings import ImagesSettings
 
 NONE = "none"
 """``images.checkpoint=none``: train from random weights, whatever files there are."""
 RESNETS = "cifar10_resnets"
 """Folder of a data directory with ``resnet20.pt`` and its like, trained on CIFAR-10."""
-LITE = "efficientnet-lite0"
-TIMM = "timm:"
 
 
 @dataclass(frozen=True)

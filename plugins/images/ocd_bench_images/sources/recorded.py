@@ -15,7 +15,7 @@ from ocd_bench_images.sources.pictures import SUFFIXES, decode
 from ocd_bench_images.sources.pool import Source, array_pool, to_tensor
 
 if TYPE_CHECKING:
-    from ocd_bench_images.task import ImagesSettings
+    from ocd_bench_images.settings import ImagesSettings
 
 LABELS = "labels.npy"
 SEVERITIES = 5

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-import ocd_bench.engine.targets as targets_module
+import ocd_bench.engine.capture as capture_module
+from ocd_bench.engine.apply import TaskLoss, apply
 from ocd_bench.engine.forms import FullForm, LearnedBasisForm, RankOneForm
-from ocd_bench.engine.ocd import fit, make_overfitter
-from ocd_bench.engine.overfit import losses
+from ocd_bench.engine.ocd import fit
+from ocd_bench.engine.overfit import Overfit, losses, overfit
 from ocd_bench.engine.targets import Targets
-from ocd_bench.engine.through import Through, overfitting_gains
-from tests.toy_engine import QUICK, data, loss, problem
+from tests.toy_engine import QUICK, data, loss, problem, stream
 
 
 @pytest.mark.parametrize("kind", [RankOneForm, FullForm])
@@ -25,12 +25,12 @@ def test_value_and_gradient_are_those_of_the_whole_batch(kind):
     codes = 0.3 * torch.randn(3, 10, form.size, generator=torch.Generator().manual_seed(0))
 
     ours = codes.clone().requires_grad_()
-    value = Through(task.layer, loss, pieces, unit=0.5).of_codes(2 * ours, form)
+    value = TaskLoss(loss, pieces, unit=0.5).of_codes(2 * ours, form)
     value.backward()
 
     whole = codes.clone().requires_grad_()
     trace = task.layer.trace(x)
-    outputs = [task.layer.forward(trace, form.decode(2 * draw, trace)) for draw in whole]
+    outputs = [apply(trace, form.decode(2 * draw, trace)) for draw in whole]
     expected = torch.stack([loss(output, y) for output in outputs]).mean() / 0.5
     expected.backward()
     torch.testing.assert_close(value, expected)
@@ -44,11 +44,11 @@ def test_a_learned_basis_gets_its_gradients_too():
     torch.nn.init.normal_(form.directions, generator=torch.Generator().manual_seed(1))
     pieces = [(task.layer.trace(x[a:b]), y[a:b]) for a, b in ((0, 4), (4, 10))]
     codes = torch.randn(2, 10, 3, generator=torch.Generator().manual_seed(0))
-    Through(task.layer, loss, pieces, unit=0.5).of_codes(codes, form)
+    TaskLoss(loss, pieces, unit=0.5).of_codes(codes, form).backward()
     found = form.directions.grad.clone()
     form.directions.grad = None
     trace = task.layer.trace(x)
-    outputs = [task.layer.forward(trace, form.decode(draw, trace)) for draw in codes]
+    outputs = [apply(trace, form.decode(draw, trace)) for draw in codes]
     (torch.stack([loss(output, y) for output in outputs]).mean() / 0.5).backward()
     torch.testing.assert_close(found, form.directions.grad)
 
@@ -58,7 +58,7 @@ def test_other_outputs_are_measured_in_the_same_unit():
     x, y = task.train
     pieces = [(task.layer.trace(x[a:b]), y[a:b]) for a, b in ((0, 4), (4, 7))]  # the first seven
     outputs = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
-    value = Through(task.layer, loss, pieces, unit=0.5).of_outputs(outputs)
+    value = TaskLoss(loss, pieces, unit=0.5).of_outputs(outputs)
     torch.testing.assert_close(value, loss(outputs[:7], y[:7]).mean() / 0.5)
 
 
@@ -67,18 +67,18 @@ def test_without_gradients_it_is_a_number():
     x, y = task.train
     form = RankOneForm(task.layer.shape)
     with torch.no_grad():
-        value = Through(task.layer, loss, [(task.layer.trace(x), y)]).of_codes(torch.zeros(1, 4, form.size), form)
-    torch.testing.assert_close(value, losses(task.layer, task.layer.trace(x), y, loss).mean())
+        value = TaskLoss(loss, [(task.layer.trace(x), y)]).of_codes(torch.zeros(1, 4, form.size), form)
+    torch.testing.assert_close(value, losses(task.layer.trace(x), y, loss).mean())
 
 
 def test_the_unit_is_what_overfitting_gains():
     task = problem(count=12)
     x, y = task.train
-    overfitter = make_overfitter(task, QUICK, None)
-    trace, _, delta = next(overfitter.deltas(x, y))
-    expected = losses(task.layer, trace, y, loss).mean() - losses(task.layer, trace, y, loss, delta).mean()
-    assert overfitting_gains(task.layer, loss, overfitter.deltas(x, y)) == pytest.approx(float(expected), rel=1e-5)
-    assert overfitting_gains(task.layer, lambda output, target: 0 * loss(output, target), overfitter.deltas(x, y)) == 1.0
+    trace = task.layer.trace(x)
+    delta = overfit(task.layer, trace, y, loss, Overfit.of(QUICK))
+    expected = losses(trace, y, loss).mean() - losses(trace, y, loss, delta).mean()
+    assert stream(task).gain() == pytest.approx(float(expected), rel=1e-5)
+    assert stream(replace(task, loss=lambda output, target: 0 * loss(output, target))).gain() == 1.0
 
 
 def test_targets_carry_what_the_loss_needs_and_meet_new_subsamples():
@@ -86,31 +86,29 @@ def test_targets_carry_what_the_loss_needs_and_meet_new_subsamples():
         return inputs + torch.randn(1, generator=generator), targets
 
     task = problem(count=6, subsample=crop)
-    overfitter = make_overfitter(task, replace(QUICK, task_weight=1.0), None)
+    targets = stream(task, replace(QUICK, task_weight=1.0))
     form = RankOneForm(task.layer.shape)
-    made = overfitter.make(form, *task.train, torch.Generator().manual_seed(0))
+    made, pieces = targets.make(form, torch.arange(6), torch.Generator().manual_seed(0))
     assert torch.equal(made.inputs, task.train[0])  # whole, not the part that was overfitted
-    assert not torch.equal(made.pieces[0][0].inputs, made.inputs)
+    assert not torch.equal(pieces[0][0].inputs, made.inputs)
     taken = made.take(slice(2, 5))
-    assert taken.pieces == ()
-    chance = torch.Generator().manual_seed(1)
-    first, second = (overfitter.traced(taken, chance).pieces[0][0].inputs for _ in range(2))
+    generator = torch.Generator().manual_seed(1)
+    first, second = (targets.traced(taken, generator)[0][0].inputs for _ in range(2))
     assert first.shape == second.shape == (3, 6)
     assert not torch.equal(first, second)
 
 
 def test_only_the_first_few_are_traced_and_by_excerpt():
     task = problem(count=6, subsample=lambda x, y, generator: (x[:, :1], y), excerpt=lambda x, y, generator: (x + 1, y))
-    overfitter = make_overfitter(task, replace(QUICK, task_weight=1.0), None)
     made = Targets({}, torch.ones(6, 8), *task.train)
-    ((trace, answers),) = overfitter.traced(made, torch.Generator(), most=4).pieces
+    ((trace, answers),) = stream(task, replace(QUICK, task_weight=1.0)).traced(made, torch.Generator(), most=4)
     assert torch.equal(trace.inputs, task.train[0][:4] + 1)
     assert torch.equal(answers, task.train[1][:4])
     form = RankOneForm(task.layer.shape)
     codes = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    value = Through(task.layer, loss, [(trace, answers)]).of_codes(codes, form)
+    value = TaskLoss(loss, [(trace, answers)]).of_codes(codes, form)
     value.backward()
-    outputs = [task.layer.forward(trace, form.decode(draw[:4], trace)) for draw in codes]
+    outputs = [apply(trace, form.decode(draw[:4], trace)) for draw in codes]
     torch.testing.assert_close(value, torch.stack([loss(output, answers) for output in outputs]).mean())
     assert codes.grad[:, :4].any(-1).all()
     assert not codes.grad[:, 4:].any()
@@ -120,7 +118,7 @@ def test_only_the_first_few_are_traced_and_by_excerpt():
 def test_training_on_it_lowers_it(monkeypatch, budget):
     """Few steps, of which imitation makes less than the loss itself does."""
     if budget:
-        monkeypatch.setattr(targets_module, "BUDGET", budget)  # several pieces a batch
+        monkeypatch.setattr(capture_module, "BUDGET", budget)  # several pieces a batch
     settings = replace(QUICK, steps=60, overfit_lr=0.05)
     x, y = data(200, seed=20)
     after = {

@@ -1,7 +1,7 @@
-"""Run a model once, noting what its modules give until one of them is reached; run it again from there with another response.
+"""Run a model once and record the outputs of its modules up to one of them; run it again from there with another output.
 
-The second run hands out what was noted instead of computing it. Modules are replayed as wholes, the outermost that finished;
-functions called between modules are computed again. Modules must keep nothing from one call to the next.
+The second run reuses recorded outputs instead of computing them. Modules are replayed as a whole, the outermost that finished.
+Functions called between modules are computed again. Modules must keep no state from one call to the next.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 COMPUTE = object()
-"""In place of an output: this call is to be computed again."""
+"""Stands for an output that is computed again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +24,11 @@ class Recording:
     """One run of a model up to a module and past it, without gradients.
 
     Attributes:
-        output: what the model gave.
-        entries: what the module was given and gave, call by call.
-        calls: finished before the module was first reached: what each gave, or :data:`COMPUTE`.
-        copies: whether the model writes into its activations, so that what was noted must be kept from it.
+        output: the model's output.
+        entries: input and output of the module, for each call.
+        calls: calls of other modules that finished before the module was first reached: the module, and its output or
+            :data:`COMPUTE`.
+        copies: whether the model writes into its activations, so that recorded tensors must be copies.
     """
 
     output: Tensor
@@ -37,22 +38,22 @@ class Recording:
 
 
 def record(model: nn.Module, module: nn.Module, inputs: Tensor) -> Recording:
-    """Run ``model`` on ``inputs`` in eval mode, noting what happens up to ``module``."""
+    """Run ``model`` on ``inputs`` in eval mode, and record the calls up to ``module``."""
     recording, intact = _record(model, module, inputs, copies=False)
-    # An activation that was overwritten later is no longer what it was when it was noted: run once more, and keep copies.
+    # An activation was overwritten after it was recorded: run once more, and keep copies.
     return recording if intact else _record(model, module, inputs, copies=True)[0]
 
 
-def rerun(model: nn.Module, module: nn.Module, inputs: Tensor, recording: Recording, respond: Callable[[], Tensor]) -> Tensor:
-    """The model's output on the same inputs with ``respond()`` in place of what ``module`` gave.
+def rerun(model: nn.Module, module: nn.Module, inputs: Tensor, recording: Recording, response: Tensor) -> Tensor:
+    """The model's output on the same inputs with ``response`` as the output of ``module``.
 
-    Gradients, where the caller has them enabled, begin with ``respond``.
+    Where the caller has gradients enabled, they start at ``response``.
     """
     gradients = torch.is_grad_enabled()
 
     def replace(*args: Any, **kwargs: Any) -> Tensor:
         torch.set_grad_enabled(gradients)  # from here on; leaving no_grad below restores the caller's mode
-        return respond()
+        return response
 
     noted: dict[nn.Module, list[Any]] = {}
     for called, value in recording.calls:
@@ -64,7 +65,7 @@ def rerun(model: nn.Module, module: nn.Module, inputs: Tensor, recording: Record
 
 @contextmanager
 def quiet(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, afterwards as it was; attention without its fused path, which passes its Linear layers by."""
+    """The model in eval mode, restored afterwards; attention without its fused path, which does not call its Linear layers."""
     modes = [(module, module.training) for module in model.modules()]
     fused = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -78,7 +79,7 @@ def quiet(model: nn.Module) -> Iterator[None]:
 
 
 def _record(model: nn.Module, module: nn.Module, inputs: Tensor, copies: bool) -> tuple[Recording, bool]:
-    """The recording, and whether all that was noted is still as it was."""
+    """The recording, and whether all recorded tensors still hold the same values."""
     calls: list[tuple[nn.Module, Any]] = []
     entries: list[tuple[Tensor, Tensor]] = []
     versions: list[tuple[Tensor, int]] = []
@@ -99,8 +100,8 @@ def _record(model: nn.Module, module: nn.Module, inputs: Tensor, copies: bool) -
                 del calls[mark:]  # this call stands for all calls made inside it
                 calls.append((called, note(value)))
             else:
-                # It wrote into its input or returned (a view of) it, as in-place activations, Flatten and Identity do.
-                # Computed again, what shares memory goes on sharing it.
+                # It wrote into its input or returned (a view of) it, as in-place activations, Flatten and Identity do. It is
+                # computed again, so that tensors that shared memory still do.
                 calls.append((called, COMPUTE))
             return value
 
@@ -122,7 +123,7 @@ def _record(model: nn.Module, module: nn.Module, inputs: Tensor, copies: bool) -
 
 
 def _recall(original: Callable[..., Any], values: list[Any], copies: bool) -> Callable[..., Any]:
-    """A forward that returns ``values`` in turn; once they are used up, above the module, it computes."""
+    """A forward that returns ``values`` in turn. Once they are used up, above the module, it computes."""
     left = iter(values)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -136,7 +137,7 @@ def _recall(original: Callable[..., Any], values: list[Any], copies: bool) -> Ca
 
 @contextmanager
 def _patched(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Modules with other forwards, whose hooks still run; afterwards as they were."""
+    """Modules with other forwards, restored afterwards. Hooks of the modules still run."""
     before = {module: module.__dict__.get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():

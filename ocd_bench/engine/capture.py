@@ -1,14 +1,18 @@
-"""The layer whose weights differ from sample to sample: what it sees, and the model with every sample's own ΔW in it.
+"""Stage 1, capture: run the base once, and keep what the target layer saw and gave, and I(x).
 
-A sample's ΔW changes what follows the layer, never what lies below it. So the base runs once (:meth:`TargetLayer.trace`), and
-each later run (:meth:`TargetLayer.forward`) replays what the modules below the layer gave, adds ``positions @ ΔW_sᵀ`` to the
-layer's own output and computes the rest, for all samples at once. Only modules are replayed, not the functions called between
-them (``F.relu``, ``torch.cat``): a model written in modules adapts faster.
+A sample's ΔW changes only what comes after the target layer. So the base runs once (:meth:`TargetLayer.trace`). Each later run
+(:meth:`Trace.replay`) reuses the outputs of the modules below the layer, adds ``positions @ ΔW_sᵀ`` to the layer's own output
+and computes the rest, for all samples at once. Only outputs of modules are reused. Functions called between modules
+(``F.relu``, ``torch.cat``) are computed again, so a model built of modules adapts faster.
+
+I(x) = (i_L, a_L, f(x)) is the layer's input, the layer's activation and the model's output (paper section 3.1); see
+:class:`Describe`.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,28 +20,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocd_bench.engine.deltas import Delta
-from ocd_bench.engine.replay import Recording, record, rerun
+from ocd_bench.engine._replay import Recording, record, rerun
 from ocd_bench.errors import UsageError
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Adaptable = nn.Linear | Convolution
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
+BUDGET = 2**26
+"""Numbers (not bytes) that the positions and weight changes of one chunk of samples may take."""
+
 
 class LayerRefused(UsageError, ValueError):
-    """The named layer cannot carry a weight change of its own for each sample; the message says why."""
+    """The named layer cannot be given per-sample weight changes; the message says why."""
 
 
 @dataclass(eq=False)
 class Trace:
-    """One run of the base: what the layer saw and gave, and what is needed to run on from there. Holds no gradients.
+    """One run of the base on N samples: the layer's input and output, and what later runs reuse. Without gradients.
 
     Attributes:
-        inputs: what the model was given, ``(N, ...)``.
-        output: what the model gave, ``(N, ...)``.
-        model, layer: that were run.
-        layer_input, layer_output: of the layer, in its own layout.
+        inputs: the model's input, ``(N, ...)``.
+        output: the model's output, ``(N, ...)``.
+        model, layer: the model that ran, and its target layer.
+        layer_input, layer_output: input and output of the layer, in its own layout.
     """
 
     inputs: Tensor
@@ -51,14 +57,14 @@ class Trace:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    @property
+    @cached_property
     def single(self) -> bool:
-        """Whether the layer sees one position per sample (P == 1): gradients are then outer products with one vector."""
+        """Whether the layer sees one position per sample (P = 1). Each gradient is then the outer product of two vectors."""
         return self.response.shape[1] == 1
 
     @cached_property
     def positions(self) -> Tensor:
-        """The layer's input i_L as rows its weight matrix multiplies, ``(N, P, I)``: a view for Linear, patches for Conv."""
+        """The layer's input i_L as rows for its weight matrix, ``(N, P, I)``: a view for Linear, patches for Conv."""
         rows = self.layer_input if isinstance(self.layer, nn.Linear) else unfold(self.layer, self.layer_input)
         return rows.reshape(len(self), -1, rows.shape[-1])
 
@@ -67,6 +73,19 @@ class Trace:
         """The layer's own output a_L (bias included, before any activation function), ``(N, P, O)``."""
         rows = self.layer_output if isinstance(self.layer, nn.Linear) else self.layer_output.movedim(1, -1)
         return rows.reshape(len(self), -1, rows.shape[-1])
+
+    def replay(self, shift: Tensor) -> Tensor:
+        """Output of the base, ``(N, ...)``, with ``shift`` ``(N, P, O)`` added to the layer's response.
+
+        Differentiable in ``shift``. What lies below the layer is reused and carries no gradient.
+
+        Raises:
+            ValueError: if ``shift`` is of another shape than the response.
+        """
+        if shift.shape != self.response.shape:
+            raise ValueError(f"a change {tuple(shift.shape)} does not fit the layer's response {tuple(self.response.shape)}")
+        response = self.layer_output + self.in_layout(shift).to(self.layer_output.dtype)
+        return rerun(self.model, self.layer, self.inputs, self.recording, response)
 
     def in_layout(self, rows: Tensor) -> Tensor:
         """``(N, P, O)`` back in the layout of ``layer_output``."""
@@ -77,11 +96,11 @@ class Trace:
 
 
 class TargetLayer:
-    """The layer ``name`` of ``model``.
+    """The layer ``name`` of ``model``, whose weight may differ from sample to sample.
 
     Args:
-        model: any module of one input tensor ``(N, ...)``, row j of whose output depends on row j of the input alone in
-            eval mode. It is run in eval mode and left as it was found.
+        model: any module with one input tensor ``(N, ...)``. In eval mode, row j of its output must depend on row j of the
+            input alone. The model runs in eval mode; its own mode is restored afterwards.
         name: dotted name of a Linear, Conv1d, Conv2d or Conv3d in it.
 
     Raises:
@@ -99,6 +118,7 @@ class TargetLayer:
         self.layer: Adaptable = modules[name]  # type: ignore[assignment]
         if reason := _static_refusal(model, self.layer):
             raise LayerRefused(f"layer {name!r} {reason}")
+        self._rows: dict[tuple[int, ...], int] = {}
 
     @property
     def weight(self) -> Tensor:
@@ -110,6 +130,34 @@ class TargetLayer:
         """``(O, I)``."""
         rows, columns = self.weight.shape
         return rows, columns
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the layer's weight, where the base runs."""
+        return self.layer.weight.device
+
+    def rows(self, inputs: Tensor) -> int:
+        """How many samples of this shape to handle at once: at most 1,024, fewer where :data:`BUDGET` demands it."""
+        shape = tuple(inputs.shape[1:])
+        if shape not in self._rows:
+            trace = self.trace(inputs[:1].to(self.device))
+            outputs, columns = self.shape
+            numbers = 2 * trace.positions.numel() + 4 * trace.response.numel()
+            if not trace.single:
+                numbers += 4 * outputs * columns
+            self._rows[shape] = max(1, min(1024, BUDGET // numbers))
+        return self._rows[shape]
+
+    def traces(self, inputs: Tensor) -> Iterator[Trace]:
+        """Traces of samples ``(N, ...)`` from any device, in chunks of :meth:`rows`."""
+        for chunk in inputs.split(self.rows(inputs)):
+            yield self.trace(chunk.to(self.device))
+
+    def pairs(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Trace, Tensor]]:
+        """As :meth:`traces`, each with the targets of its samples on the layer's device."""
+        answers = targets.split(self.rows(inputs))
+        for trace, some in zip(self.traces(inputs), answers, strict=True):
+            yield trace, some.to(self.device)
 
     def trace(self, inputs: Tensor) -> Trace:
         """Run the base on a batch ``(N, ...)``, in eval mode and without gradients, and record it.
@@ -130,32 +178,53 @@ class TargetLayer:
             raise LayerRefused(f"layer {self.name!r} {reason}")
         return Trace(inputs, recording.output, self.model, self.layer, layer_input, layer_output, recording)
 
-    def forward(self, trace: Trace, delta: Delta) -> Tensor:
-        """Output of the base with W + ΔW_s for every sample s of the trace, ``(N, ...)``, differentiable in ``delta``.
 
-        The base is the one that made the trace, be it this one or another of its kind. Everything below the layer is replayed
-        and carries no gradient.
-        """
-        if len(delta) != len(trace) or delta.shape != self.shape:
-            raise ValueError(
-                f"ΔW of {len(delta)} samples and shape {delta.shape} does not fit {len(trace)} samples and shape {self.shape}"
-            )
-        return self.replay(trace, delta.shift(trace.positions))
+def flat(output: Tensor) -> Tensor:
+    """``(N, ...)`` as ``(N, D)``."""
+    return output.reshape(len(output), -1)
 
-    def replay(self, trace: Trace, shift: Tensor) -> Tensor:
-        """Output of the base with ``shift`` ``(N, P, O)`` added to the layer's response; differentiable in ``shift``."""
 
-        def respond() -> Tensor:
-            return trace.layer_output + trace.in_layout(shift).to(trace.layer_output.dtype)
+def pool(rows: Tensor) -> Tensor:
+    """``(N, P, D)`` to ``(N, D)`` if P = 1, else mean and standard deviation over P, ``(N, 2 D)``."""
+    if rows.shape[1] == 1:
+        return rows[:, 0]
+    return torch.cat([rows.mean(1), rows.std(1, correction=0)], 1)
 
-        return rerun(trace.model, trace.layer, trace.inputs, trace.recording, respond)
+
+@dataclass(frozen=True)
+class Describe:
+    """I(x) of a trace, as named features of its N samples.
+
+    ``input`` is ``(N, I)``, ``activation`` ``(N, O)`` and ``output`` ``(N, D)``. Where the layer sees several positions per
+    sample (pixels, rays, frames), input and activation are their mean and standard deviation over the positions, ``(N, 2 I)``
+    and ``(N, 2 O)``, so that their size does not depend on the number of positions.
+
+    Args:
+        output: the model's output as features ``(N, D)``.
+        fixed: features of the samples themselves that need no training, given as ``sample``; None for none.
+        parts: which of ``input``, ``activation`` and ``output`` are given.
+    """
+
+    output: Callable[[Tensor], Tensor] = flat
+    fixed: Callable[[Tensor], Tensor] | None = None
+    parts: tuple[str, ...] = ("input", "activation", "output")
+
+    @torch.no_grad()
+    def __call__(self, trace: Trace) -> dict[str, Tensor]:
+        found = {
+            "input": pool(trace.positions).float(),
+            "activation": pool(trace.response).float(),
+            "output": flat(self.output(trace.output)).float(),
+        }
+        found = {name: value for name, value in found.items() if name in self.parts}
+        return found if self.fixed is None else {**found, "sample": flat(self.fixed(trace.inputs)).float()}
 
 
 def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
     """Why the layer cannot be adapted per sample on such inputs, or None if it can.
 
-    Beyond what :class:`TargetLayer` and :meth:`TargetLayer.trace` refuse, this tries it out on the first three samples: rows
-    that mix samples, or an output that does not follow the layer, are found here only. Give three samples or more.
+    Beyond the checks of :class:`TargetLayer` and :meth:`TargetLayer.trace`, the first three samples are tried out. This finds
+    rows that mix samples, and an output that does not depend on the layer. Give three samples or more.
     """
     batch = inputs[:3]
     others = [len(batch) - 1, 0]
@@ -173,7 +242,7 @@ def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
         if rows[others].shape != again.shape or not close(rows[others], again):
             return f"{what} that do not belong to one sample each (samples are mixed, or the layout is not sample-major)"
     with torch.inference_mode(False), torch.enable_grad():
-        if not target.replay(trace, torch.zeros_like(trace.response).requires_grad_()).requires_grad:
+        if not trace.replay(torch.zeros_like(trace.response).requires_grad_()).requires_grad:
             return f"no gradient reaches layer {name!r} from the model's output"
     return None
 
@@ -228,5 +297,5 @@ def _layout_refusal(layer: Adaptable, layer_input: Tensor, samples: int) -> str 
 
 
 def close(first: Tensor, second: Tensor) -> bool:
-    """Equal but for the rounding that another batch size brings."""
+    """Equal up to the rounding errors that another batch size causes."""
     return torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max()), equal_nan=True)

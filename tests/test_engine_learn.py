@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import nn
 
+from ocd_bench.engine.learn import Trainee, Training, learn
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.training import Training, rate, shuffled, train
+from ocd_bench.engine.targets import shuffled
 
 
 def test_rates_rise_then_fall_along_a_half_cosine_or_stay():
     how = Training(steps=200, lr=1.0)
-    assert [rate(step, how) for step in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1.0])
-    assert rate(110, how) == pytest.approx(0.5)
-    assert 0 < rate(199, how) < 1e-3
-    assert rate(199, replace(how, lr_schedule="constant")) == 1
-    assert rate(0, Training(steps=1, lr=1.0)) == 1
-    assert rate(99, Training(steps=100_000, lr=1.0)) == 1
+    assert [how.rate(step) for step in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1.0])
+    assert how.rate(110) == pytest.approx(0.5)
+    assert 0 < how.rate(199) < 1e-3
+    assert replace(how, lr_schedule="constant").rate(199) == 1
+    assert Training(steps=1, lr=1.0).rate(0) == 1
+    assert Training(steps=100_000, lr=1.0).rate(99) == 1
 
 
 def test_batches_are_permutations_of_equal_size():
@@ -36,19 +37,19 @@ def fit_line(how: Training, validate=None):
     x = torch.randn(64, 3)
     y = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 1
 
-    def loss(net: nn.Module) -> dict[str, torch.Tensor]:
-        assert net.training
-        halves = (net(x) - y).square().chunk(2)
+    def loss(trainee: Trainee) -> dict[str, torch.Tensor]:
+        assert trainee.training
+        halves = (trainee.network(x) - y).square().chunk(2)
         return {"first": halves[0].sum() / len(x), "second": halves[1].sum() / len(x)}
 
-    def left(net: nn.Module) -> float:
-        assert not net.training
+    def left(trainee: Trainee) -> float:
+        assert not trainee.training
         assert not torch.is_grad_enabled()
-        return float((net(x) - y).square().mean())
+        return float((trainee.network(x) - y).square().mean())
 
     told: list[tuple[int, int]] = []
     net = nn.Sequential(nn.Linear(3, 1))
-    best, history = train(net, loss, validate or left, how, lambda *step: told.append(step))
+    best, history = learn(Trainee(net, None), loss, validate or left, how, lambda *step: told.append(step))
     assert told == [(step, how.steps) for step in range(1, how.steps + 1)]
     return net, best, history, left
 
@@ -58,7 +59,7 @@ def test_a_line_is_found_and_the_history_tells_how():
     assert [record.step for record in history] == [100, 200, 300]
     assert history[0].train > history[1].train > history[2].train
     with torch.no_grad():
-        assert left(best) == pytest.approx(history[-1].val)
+        assert left(Trainee(best, None).eval()) == pytest.approx(history[-1].val)
     assert history[-1].val < 1e-4
     assert not any(parameter.requires_grad for parameter in best.parameters())
 
@@ -67,8 +68,8 @@ def test_the_evaluation_of_least_loss_is_kept_or_with_one_the_last():
     answers = iter([3.0, 1.0, 2.0])
     weights: list[torch.Tensor] = []
 
-    def validate(net: nn.Module) -> float:
-        weights.append(net[0].weight.clone())
+    def validate(trainee: Trainee) -> float:
+        weights.append(trainee.network[0].weight.clone())
         return next(answers)
 
     _, best, history, _ = fit_line(Training(steps=30, lr=0.1, ema=0.5, evaluations=3), validate)

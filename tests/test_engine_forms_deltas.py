@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ocd_bench.engine.deltas import Full, LowRank, RankOne, concatenate
+from ocd_bench.engine.forms import Full, RankOne, concatenate
+from ocd_bench.engine.input_basis import LowRank
 
 N, P, OUT, IN = 3, 5, 4, 6
 

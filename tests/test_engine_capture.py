@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ocd_bench.engine.deltas import Full, RankOne
-from ocd_bench.engine.layer import LayerRefused, TargetLayer, candidates, refusal, unfold
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.capture import LayerRefused, TargetLayer, candidates, refusal, unfold
+from ocd_bench.engine.forms import Full, RankOne
 from ocd_bench.errors import UsageError
 
 N = 4
@@ -141,9 +142,9 @@ def test_forward_equals_changed_copies(make, shape, name):
     trace = layer.trace(inputs)
     expected, weights = one_by_one(model, name, inputs, change)
     leaf = change.clone().requires_grad_()
-    found = layer.forward(trace, Full(leaf))
+    found = apply(trace, Full(leaf))
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(layer.forward(trace, Full(change)), expected)  # the trace serves more than once
+    torch.testing.assert_close(apply(trace, Full(change)), expected)  # the trace serves more than once
     if make is not InPlace:
         toward = torch.randn_like(expected)
         (slope,) = torch.autograd.grad((found * toward).sum(), leaf)
@@ -174,7 +175,7 @@ def test_zero_change_is_the_base(make, shape, name):
     _, inputs, layer, _ = setting(make, shape, name)
     trace = layer.trace(inputs)
     zero = RankOne(torch.zeros(N, layer.shape[0]).double(), torch.ones(N, layer.shape[1]).double())
-    torch.testing.assert_close(layer.forward(trace, zero), trace.output)
+    torch.testing.assert_close(apply(trace, zero), trace.output)
 
 
 def test_candidates_are_those_that_work():
@@ -203,7 +204,7 @@ def test_what_lies_below_is_not_computed_again():
     trace = layer.trace(torch.randn(5, 3))
     assert (below, nested, above) == ([1], [1], [1])
     for _ in range(3):
-        layer.replay(trace, torch.zeros(5, 1, 3))
+        trace.replay(torch.zeros(5, 1, 3))
     assert (below, nested, above) == ([1], [1], [4])
 
 
@@ -226,7 +227,7 @@ def test_a_module_used_below_and_above():
     layer = TargetLayer(model, "layer")
     runs = count(model.shared)
     trace = layer.trace(inputs)
-    found = layer.forward(trace, Full(change))
+    found = apply(trace, Full(change))
     assert runs == [5]
     del model.shared.forward
     torch.testing.assert_close(found, one_by_one(model, "layer", inputs, change)[0])
@@ -239,13 +240,13 @@ def test_no_gradient_below_the_layer():
     inputs = torch.randn(N, 3, requires_grad=True)
     trace = layer.trace(inputs)
     u = torch.randn(N, 4, requires_grad=True)
-    layer.forward(trace, RankOne(u, trace.positions[:, 0])).sum().backward()
+    apply(trace, RankOne(u, trace.positions[:, 0])).sum().backward()
     assert u.grad is not None
     assert inputs.grad is None
     assert all(p.grad is None for p in [*model[0].parameters(), *model[1].parameters(), *model[2].parameters()])
     assert all(p.grad is not None for p in model[3].parameters())
     with torch.no_grad():
-        assert not layer.forward(trace, RankOne(u, trace.positions[:, 0])).requires_grad
+        assert not apply(trace, RankOne(u, trace.positions[:, 0])).requires_grad
 
 
 class Offset(nn.Module):
@@ -265,7 +266,7 @@ def test_no_gradient_around_the_layer():
     layer = TargetLayer(model, "layer")
     trace = layer.trace(torch.randn(N, 3))
     shift = torch.zeros(N, 1, 3, requires_grad=True)
-    layer.replay(trace, shift).sum().backward()
+    trace.replay(shift).sum().backward()
     assert torch.equal(shift.grad, torch.ones(N, 1, 3))
     assert model.offset.grad is None
 
@@ -290,7 +291,7 @@ def test_the_model_is_left_as_it_was_found():
     trace = layer.trace(torch.randn(2, 2))
     model.armed = True
     with torch.enable_grad():
-        for call in (lambda: layer.trace(trace.inputs), lambda: layer.replay(trace, torch.zeros(2, 1, 2))):
+        for call in (lambda: layer.trace(trace.inputs), lambda: trace.replay(torch.zeros(2, 1, 2))):
             with pytest.raises(RuntimeError, match="on purpose"):
                 call()
             assert torch.is_grad_enabled()
@@ -307,7 +308,7 @@ def test_hooks_and_forwards_of_others_survive():
     own = model[0].forward
     layer = TargetLayer(model, "1")
     trace = layer.trace(torch.randn(2, 2))
-    torch.testing.assert_close(layer.replay(trace, torch.zeros(2, 1, 2)), trace.output)
+    torch.testing.assert_close(trace.replay(torch.zeros(2, 1, 2)), trace.output)
     assert len(seen) == 2
     assert runs == [1]
     assert model[0].forward is own
@@ -318,9 +319,9 @@ def test_inside_inference_mode():
     layer = TargetLayer(model, "0")
     with torch.inference_mode():
         trace = layer.trace(torch.randn(2, 3))
-        layer.replay(trace, torch.zeros(2, 1, 3))
+        trace.replay(torch.zeros(2, 1, 3))
     shift = torch.zeros(2, 1, 3, requires_grad=True)
-    layer.replay(trace, shift).sum().backward()
+    trace.replay(shift).sum().backward()
     assert shift.grad is not None
 
 
@@ -439,8 +440,8 @@ def test_a_change_of_another_size_is_refused():
     layer = TargetLayer(model, "0")
     trace = layer.trace(torch.randn(4, 3))
     for delta in (Full(torch.zeros(3, 2, 3)), Full(torch.zeros(4, 3, 2))):
-        with pytest.raises(ValueError, match="does not fit 4 samples and shape"):
-            layer.forward(trace, delta)
+        with pytest.raises(ValueError, match=r"does not fit positions \(4, 1, 3\)"):
+            apply(trace, delta)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")

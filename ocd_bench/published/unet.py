@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocd_bench.engine.condition import time_embedding
+from ocd_bench.engine.hypernetwork import time_embedding
 
 PIECE = {False: 2**20, True: 2**27}
 """Numbers that the finest level may hold without gradients, on a CPU and (True) on a GPU. A test batch of 200 matrices of
