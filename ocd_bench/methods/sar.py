@@ -27,7 +27,7 @@ class SarPredictor(Online):
         self.settings = settings
         self._e0 = settings.margin * math.log(class_count(context))
         super().__init__(context, "sar", model, weights, optimizer)
-        self.detail["lr"] = settings.lr
+        self.detail |= {"lr": settings.lr, "recover": settings.recover}
 
     def reset(self) -> None:
         super().reset()

@@ -5,6 +5,7 @@ Each class is the ``Settings`` of the methods of its section; numbers are those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -127,7 +128,12 @@ class SarSettings(Checked):
     )
     rho: float = setting(0.05, least=0, help="Radius of the sharpness-aware step.")
     recover: float = setting(
-        0.2, least=0, unit="nats", help="The model is reset when the moving average of the entropy falls below this value."
+        -1.0,
+        least=0,
+        also=(-1.0,),
+        unit="nats",
+        help="The model is reset when the moving average of the entropy falls below this value. -1: 0.2 for the 1,000 "
+        "classes of ImageNet (the paper's value), and for K classes in proportion to ln K, as the margin is.",
     )
     share: float = setting(
         0.75,
@@ -139,12 +145,10 @@ class SarSettings(Checked):
     section: ClassVar[str] = "sar"
 
     def resolved(self, classes: int, layer_norm_only: bool) -> SarSettings:
-        """These settings with the rate for ``classes`` classes and the network's norm layers in place of -1."""
-        if self.lr >= 0:
-            return self
-        if layer_norm_only:
-            return replace(self, lr=1e-3)
-        return replace(self, lr=2.5e-4 if classes >= MANY_CLASSES else 5e-3)
+        """These settings with the values for ``classes`` classes and the network's norm layers in place of -1."""
+        rate = 1e-3 if layer_norm_only else 2.5e-4 if classes >= MANY_CLASSES else 5e-3
+        threshold = 0.2 * math.log(classes) / math.log(1000)
+        return replace(self, lr=self.lr if self.lr >= 0 else rate, recover=self.recover if self.recover >= 0 else threshold)
 
 
 @dataclass(frozen=True)
