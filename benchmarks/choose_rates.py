@@ -1,8 +1,6 @@
-"""Rates of EATA and SAR, chosen on corruptions that no table reports: the four extra kinds of CIFAR-10-C, on validation
-pictures.
+"""Rates of EATA and SAR, chosen on corruptions that no table reports: the four extra kinds of CIFAR-10-C.
 
-Prints the mean accuracy over the kinds for each rate, and the best rate. The defaults of ``eata.lr`` and ``sar.lr`` below 400
-classes are what this printed for ResNet-20.
+The pictures are validation pictures. Prints the mean accuracy over the kinds for each rate, and the best rate.
 
     python benchmarks/choose_rates.py --dataset cifar10 --data-dir ../shared/data --set images.model=resnet20
 """

@@ -105,7 +105,7 @@ def test_validation_samples_can_be_reported_on(data):
     splits = Images().load_data(request(data, report_on="validation"))
     assert pictures(splits.test) == pictures(splits.val)
     assert "measured on the validation samples" in splits.note
-    with pytest.raises(UsageError, match="expected test or validation"):
+    with pytest.raises(UsageError, match="expected one of test, validation"):
         Images().load_data(request(data, report_on="train"))
 
 
@@ -129,8 +129,10 @@ def test_weights_of_another_network_or_number_of_classes_or_half_a_file_are_refu
 
 
 def test_unknown_models_are_answered_with_the_nearest_names(data):
-    assert "nearest: resnet18" in refusal(request(data, model="resnet19"))
-    assert "timm" in refusal(request(data, model="vgg"))
+    with pytest.raises(UsageError, match=r"unknown model \(nearest: resnet18"):
+        ImagesSettings(model="resnet19")
+    with pytest.raises(UsageError, match="unknown model; expected auto, .*timm:NAME"):
+        ImagesSettings(model="vgg")
 
 
 def test_a_size_that_the_network_cannot_take_is_refused_before_training(data):
