@@ -55,6 +55,7 @@ class Dataset:
         default: measured when ``--dataset`` is not given. Where no dataset of a task says so, its first one is.
         corruption: what is measured when ``--corruption`` is not given, as one would write it there; empty: the test set as it
             is.
+        seen_in_tuning: whether default settings were revised after scores on its test set had been seen. Tables then say so.
 
     .. versionadded:: 0.1
     """
@@ -69,6 +70,7 @@ class Dataset:
     homepage: str = ""
     default: bool = False
     corruption: str = ""
+    seen_in_tuning: bool = False
 
 
 @dataclass(frozen=True)
