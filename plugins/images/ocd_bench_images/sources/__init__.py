@@ -28,6 +28,10 @@ def open_source(request: Request, image_size: int) -> Source:
         from ocd_bench_images.sources.digits import open_digits
 
         return open_digits()
+    if request.dataset == "cifar10.1":
+        from ocd_bench_images.sources.recorded import open_cifar10_1
+
+        return open_cifar10_1(request, image_size)
     place = find(request)
     for candidate in _inside(place):
         source = _recognise(candidate, image_size)

@@ -148,4 +148,5 @@ def _pool(entries: list[Entry], numbers: np.ndarray, image_size: int) -> Pool:
         assert pictures is not None
         return pictures
 
-    return Pool(numbers.astype(np.int64), read, by_class=True)
+    names = [f"{entry.label}/{PurePosixPath(entry.name).stem}" for entry in entries]
+    return Pool(numbers.astype(np.int64), read, by_class=True, names=names)
