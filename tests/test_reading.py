@@ -20,6 +20,8 @@ import pytest
 from ocd_bench import DataMissing, Dataset, Request, Source, UsageError
 from ocd_bench.reading import (
     Notes,
+    Sheet,
+    SheetOptions,
     Zip,
     check_encoding,
     find_dataset,
@@ -35,6 +37,7 @@ from ocd_bench.reading import (
     read_lines,
     read_npy,
     read_npz,
+    read_sheet,
     reading,
     split_name,
 )
@@ -417,3 +420,76 @@ def test_a_stream_that_lies_about_its_size_is_cut_at_the_limit(tmp_path: Path) -
     (tmp_path / "a.zip").write_bytes(data)
     with Zip(tmp_path / "a.zip") as archive, pytest.raises(UsageError, match="a.zip: a.bin"):
         archive.read("a.bin")
+
+
+# -- sheets ---------------------------------------------------------------------------------------------------------------
+OPTIONS = SheetOptions("tabular")
+
+
+def sheet(folder: Path, content: str | bytes, name: str = "a.csv", options: SheetOptions = OPTIONS) -> Sheet:
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_sheet(folder / name, options)
+
+
+def test_the_delimiter_is_the_one_that_splits_all_rows_alike(tmp_path: Path) -> None:
+    assert sheet(tmp_path, 'name;"a, b, c, d";"e, f"\n1;2,5;3\n4;5,5;6\n').header == ("name", "a, b, c, d", "e, f")
+    assert sheet(tmp_path, "a|b\n1,5|2\n3,5|4\n").rows == [["1,5", "2"], ["3,5", "4"]]
+    assert sheet(tmp_path, "sep=|\r\na|b\r\n1|2\r\n").rows == [["1", "2"]]
+    assert sheet(tmp_path, "a b\n1 2\n", options=SheetOptions("tabular", delimiter="space")).header == ("a", "b")
+    assert sheet(tmp_path, "a,b\r1,2\r").rows == [["1", "2"]]
+    with pytest.raises(UsageError, match="setting tabular.delimiter=':': expected"):
+        SheetOptions("tabular", delimiter=":")
+
+
+def test_cells_know_their_line_and_ragged_rows_are_named(tmp_path: Path) -> None:
+    found = sheet(tmp_path, 'a,b\n1,"two\nlines"\n\n,\n3,x\n')
+    assert [(cell.line, cell.text) for cell in found.column("b")] == [(2, "two\nlines"), (6, "x")]
+    with pytest.raises(UsageError, match=r"a.csv, line 4: 3 cells, but the header has 2; separated by ','"):
+        sheet(tmp_path, "a,b\n1,2\n3,4\n5,6,7\n")
+    with pytest.raises(UsageError, match=r"a.csv, line 2: 3 cells, but the header has 2"):
+        sheet(tmp_path, "a,b\n1,2,5\n3,4\n5,6\n")
+    assert sheet(tmp_path, "a,b\n1,2,\n3,4,\n").header == ("a", "b", "")
+    with pytest.raises(UsageError, match=r"line 3: .*delimiter"):
+        sheet(tmp_path, 'a,b\n1,2\n"3"x,4\n')
+
+
+def test_row_names_of_r_and_rows_without_a_header(tmp_path: Path) -> None:
+    found = sheet(tmp_path, '"a" "b"\n"r1" 1 2\n"r2" 3 4\n', options=SheetOptions("tabular", delimiter="space"))
+    assert (found.header, found.rows, found.extra) == (("", "a", "b"), [["r1", "1", "2"], ["r2", "3", "4"]], True)
+    assert sheet(tmp_path, "5.1,x\n4.9,y\n", options=SheetOptions("tabular", header=False)).header == ("column 1", "column 2")
+
+
+def test_json_records_keep_their_numbers_as_they_stand(tmp_path: Path) -> None:
+    lines = '{"a": 9007199254740993, "b": 1.50}\n\n{"b": null, "c": true, "a": "01"}\n{"c": [1]}\n'
+    found = sheet(tmp_path, lines, "a.jsonl")
+    assert found.header == ("a", "b", "c")
+    assert found.rows == [["9007199254740993", "1.50", ""], ["01", "", "true"], ["", "", '["1"]']]
+    assert found.lines == [1, 3, 4]
+    assert sheet(tmp_path, '[{"a": 12345678901234567890}]', "a.json").rows == [["12345678901234567890"]]
+    with pytest.raises(UsageError, match=r"a.jsonl, line 2: damaged"):
+        sheet(tmp_path, '{"a": 1}\n{"a": \n', "a.jsonl")
+    with pytest.raises(UsageError, match=r"a.jsonl, line 1: .*nested too deeply"):
+        sheet(tmp_path, "[" * 100_000, "a.jsonl")
+    with pytest.raises(UsageError, match="expected a list of objects"):
+        sheet(tmp_path, "{}", "a.json")
+
+
+def test_parquet_gives_the_same_cells_as_text(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="needs pyarrow, the extra named parquet")
+    from pyarrow import parquet
+
+    table = arrow.table({"a": [9007199254740993, None], "b": [0.1, 2.0], "c": ["01", "x"], "d": [True, None]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    found = read_sheet(tmp_path / "a.parquet", OPTIONS)
+    assert found.rows == [["9007199254740993", "0.1", "01", "true"], ["", "2.0", "x", ""]]
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    with pytest.raises(UsageError, match=r"a.parquet: "):
+        read_sheet(tmp_path / "a.parquet", OPTIONS)
+
+
+def test_too_many_columns_or_cells_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="200,001 columns, at most 100,000 are read"):
+        sheet(tmp_path, "," * 200_000 + "a\n")
+    monkeypatch.setattr("ocd_bench.reading.sheet.CELLS", 10)
+    with pytest.raises(UsageError, match="line 6: more than 10 cells"):
+        sheet(tmp_path, "a,b\n" + "1,2\n" * 9)

@@ -4,6 +4,7 @@
 - :func:`open_file`, :func:`read_bytes`, :func:`read_json`, :func:`read_lines`, :func:`read_npz`, :class:`Zip`: bounded in size,
   regular files only, any compression, byte order marks.
 - :func:`list_folder`, :func:`is_stray`, :func:`split_name`: the files of a folder, without what is no data.
+- :func:`read_sheet`: CSV, TSV, JSON lines, JSON and Parquet as cells of text that know their line.
 - :func:`find_dataset`: the folder or file of a name, in any known form.
 - :class:`Notes`: what the reader took things for, for ``Splits.note``.
 """
@@ -17,13 +18,17 @@ from ocd_bench.reading.guard import explain, guarded, reading
 from ocd_bench.reading.limits import check_size, size_limit, unpacked_limit
 from ocd_bench.reading.names import PACKED, is_paper, is_stray, split_name
 from ocd_bench.reading.notes import Notes, counted, left_out, listed
+from ocd_bench.reading.sheet import Cell, Sheet, SheetOptions, read_sheet
 from ocd_bench.reading.text import check_encoding, read_lines
 from ocd_bench.reading.unpack import Zip, open_unpacked
 
 __all__ = [
     "PACKED",
+    "Cell",
     "Listing",
     "Notes",
+    "Sheet",
+    "SheetOptions",
     "Zip",
     "check_encoding",
     "check_size",
@@ -47,6 +52,7 @@ __all__ = [
     "read_lines",
     "read_npy",
     "read_npz",
+    "read_sheet",
     "reading",
     "size_limit",
     "split_name",

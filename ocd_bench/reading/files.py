@@ -84,10 +84,14 @@ def read_bounded(file: BinaryIO | io.RawIOBase, place: object, most: int | None 
 
 
 @guarded
-def read_json(path: Path) -> Any:
+def read_json(path: Path, numbers_as_text: bool = False) -> Any:
     """The value of a JSON file in UTF-8 (a byte order mark is allowed).
+
+    Args:
+        numbers_as_text: give numbers as the texts that stand there, so that none is rounded.
 
     Raises:
         UsageError: if it is no such file, larger than ``JSON_BYTES``, or nested too deeply.
     """
-    return json.loads(read_bytes(path, JSON_BYTES).decode("utf-8-sig"))
+    text = read_bytes(path, JSON_BYTES).decode("utf-8-sig")
+    return json.loads(text, parse_int=str, parse_float=str) if numbers_as_text else json.loads(text)
