@@ -21,7 +21,7 @@ from ocd_bench_images.sources import open_source
 from ocd_bench_images.sources.pool import Pool, check_memory, to_tensor
 
 if TYPE_CHECKING:
-    from ocd_bench_images.task import ImagesSettings
+    from ocd_bench_images.settings import ImagesSettings
 
 VALIDATION_SHARE = 10
 VALIDATION_MOST = 5000
@@ -31,11 +31,8 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     """Splits of ``request.dataset``; see the module's text for how they are drawn.
 
     Raises:
-        DataMissing, UsageError: as :func:`ocd_bench_images.sources.open_source`; for a setting below zero.
+        DataMissing, UsageError: as :func:`ocd_bench_images.sources.open_source`.
     """
-    for name in ("train_samples", "test_samples", "image_size"):
-        if getattr(settings, name) < 0:
-            raise UsageError(f"setting images.{name}={getattr(settings, name)}: expected 0 or more")
     source = open_source(request, settings.image_size)
     train, val = _hold_out(source.train, source.val, request, settings.train_samples)
     pools = {"train": source.train, "val": source.val or source.train, "test": source.test}

@@ -1,55 +1,70 @@
-"""The settings of the task: section ``tabular``."""
+"""The settings of the package: sections ``tabular`` and ``xgboost``. No torch here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from ocd_bench import UsageError
-
-CHOICES = {
-    "model": ("mlp", "resnet"),
-    "features": ("standard", "quantile"),
-    "encoder": ("none", "piecewise", "periodic"),
-    "kind": ("auto", "regression", "classification"),
-}
+from ocd_bench import setting
+from ocd_bench.settings import Checked
 
 
 @dataclass(frozen=True)
-class TabularSettings:
-    """Data and base model of the task.
+class TabularSettings(Checked):
+    """Section ``tabular``: data and base model of the task."""
 
-    ``model``: ``mlp`` (``depth`` linear layers) or ``resnet`` (``depth`` residual blocks), ``width`` units wide.
-    ``features``: numbers standardised, or mapped to normal quantiles first. ``encoder``: what hypernetworks see of the sample
-    itself beside I(x): nothing, or numerical-feature embeddings, ``piecewise`` linear or ``periodic``.
-    ``split_seed``: draws the test and validation rows of a dataset without official parts; the run's seed does not.
-    ``fold``: the official fold, 1 to 5, of a ranking dataset. For CSV data: ``csv`` a file (default: the one in the dataset's
-    folder), ``target`` the column to predict (default: one named target), ``kind`` of target, columns to ``drop``, columns of
-    numbers that are ``categorical``, and at most ``max_categories`` values of a column told apart.
-    """
+    model: str = setting(
+        "mlp",
+        choices=("mlp", "resnet"),
+        help="The base model. mlp: 'depth' linear layers. resnet: 'depth' residual blocks (Gorishniy et al. 2021).",
+    )
+    width: int = setting(256, least=1, most=65_536, unit="units", help="Width of the base model.")
+    depth: int = setting(3, least=1, most=1000, help="Linear layers (mlp) or residual blocks (resnet) of the base model.")
+    dropout: float = setting(0.1, least=0, below=1, help="Dropout of the base model in training.")
+    features: str = setting(
+        "quantile",
+        choices=("standard", "quantile"),
+        help="How numbers are scaled. quantile: mapped to normal quantiles, then standardised. standard: only standardised.",
+    )
+    encoder: str = setting(
+        "piecewise",
+        choices=("none", "piecewise", "periodic"),
+        help="What hypernetworks see of the row itself beside I(x): nothing, or numerical-feature embeddings, piecewise "
+        "linear or periodic (Gorishniy et al. 2022).",
+    )
+    split_seed: int = setting(
+        0, help="Draws the test and validation rows of a dataset without official parts. The seed of the run does not."
+    )
+    fold: int = setting(1, least=1, most=5, help="Official fold of a ranking dataset.")
+    csv: str = setting("", help="A CSV or TSV file. Empty: the one in the folder of the dataset.")
+    target: str = setting("", help="Column of a CSV file to predict. Empty: the column named target.")
+    kind: str = setting(
+        "auto",
+        choices=("auto", "regression", "classification"),
+        help="What the target of a CSV file is. auto: decided by its values.",
+    )
+    categorical: tuple[str, ...] = setting((), help="Columns of numbers in a CSV file that are categories.")
+    drop: tuple[str, ...] = setting((), help="Columns of a CSV file to leave out.")
+    max_categories: int = setting(
+        64, least=1, unit="values", help="Most frequent values of a categorical column that get a 0/1 column each, at most."
+    )
+    section: ClassVar[str] = "tabular"
 
-    model: str = "mlp"
-    width: int = 256
-    depth: int = 3
-    dropout: float = 0.1
-    features: str = "quantile"
-    encoder: str = "piecewise"
-    split_seed: int = 0
-    fold: int = 1
-    csv: str = ""
-    target: str = ""
-    kind: str = "auto"
-    categorical: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
-    max_categories: int = 64
 
-    def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"setting tabular.{name}={getattr(self, name)!r}: expected {', '.join(known)}")
-        for name in ("width", "depth", "max_categories"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"setting tabular.{name}={getattr(self, name)}: expected 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"setting tabular.dropout={self.dropout}: expected 0 <= dropout < 1")
-        if not 1 <= self.fold <= 5:
-            raise UsageError(f"setting tabular.fold={self.fold}: expected 1 to 5")
+@dataclass(frozen=True)
+class XGBoostSettings(Checked):
+    """Section ``xgboost``: a grid of ``depths`` and ``min_child_weights``, from which validation chooses, and the rest."""
+
+    depths: tuple[int, ...] = setting((4, 6, 8), least=1, most=64, help="Depths of the trees to choose from.")
+    min_child_weights: tuple[float, ...] = setting((1.0, 5.0), least=0, help="Least weights of a leaf to choose from.")
+    learning_rate: float = setting(0.05, above=0, most=1, help="Shrinkage of each tree.")
+    rounds: int = setting(3000, least=1, unit="trees", help="Trees at most.")
+    patience: int = setting(50, least=1, unit="trees", help="Stop after this many trees without progress on validation.")
+    subsample: float = setting(0.8, above=0, most=1, help="Share of the rows for each tree.")
+    colsample: float = setting(0.8, above=0, most=1, help="Share of the columns for each tree.")
+    section: ClassVar[str] = "xgboost"
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"depths": (4,), "min_child_weights": (1.0,), "learning_rate": 0.1, "rounds": 300, "patience": 20}
+    }
