@@ -1,7 +1,7 @@
 """What a column of texts is: numbers, dates, or categories. What is not certain is refused, never guessed.
 
-A column is one of numbers (or dates) when at least half of its non-empty cells have the form of one; a cell that has not is then
-an error that names it. Integers with leading zeros (``01``) are codes and stay texts.
+A column is one of numbers (or dates) when at least half of its non-empty cells have the form of one; a cell that has not is
+then an error that names it. Integers with leading zeros (``01``) are codes and stay texts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ocd_bench import UsageError
 from ocd_bench.reading import Sheet, counted, listed, quoted
@@ -65,7 +64,7 @@ def gather(name: str, sheets: Sequence[Sheet], settings: TabularSettings) -> Tex
 
 @dataclass(frozen=True)
 class Kind:
-    """What a column was taken for: ``numbers``, ``dates`` or ``categories``, the value of each text, and how they are written."""
+    """What a column was taken for: ``numbers``, ``dates`` or ``categories``; the value of each text; how they are written."""
 
     what: str
     values: Mapping[str, float]
@@ -106,14 +105,12 @@ def recognise(column: Texts, settings: TabularSettings, comma_file: bool = False
 
 
 def _leading_zeros(counts: Mapping[str, int]) -> bool:
-    """Whether these are codes of digits, at least one with a leading zero: ``01``, ``007``, ``02134``."""
+    """Whether these are codes of digits, at least one with a leading zero: ``01``, ``007``, ``02134``. A number with a sign or
+    decimals among them makes measurements of all."""
     whole = [text for text in counts if text.isascii() and text.isdigit()]
-    return len(whole) >= SHARE * len(counts) and any(len(text) > 1 and text[0] == "0" for text in whole) and _all_plain(counts)
-
-
-def _all_plain(counts: Mapping[str, int]) -> bool:
-    """No decimals among them, which would make ``007`` a measurement beside ``7.5``."""
-    return not any(mark in text for text in counts for mark in ".,") or not all(numbers.number_in(text) for text in counts)
+    if len(whole) < SHARE * len(counts) or not any(len(text) > 1 and text[0] == "0" for text in whole):
+        return False
+    return not any(numbers.number_in(text) for text in counts if not text.isdigit())
 
 
 def _as_numbers(
@@ -225,6 +222,6 @@ def summary(columns: Sequence[Column], kinds: Sequence[Kind]) -> list[str]:
     texts = [", ".join(parts)]
     for column, kind in zip(columns, kinds, strict=True):
         if kind.format and (kind.format.marks != numbers.POINT or kind.format.affix):
-            unit = f" in {kind.format.affix}" if kind.format.affix else ""
-            texts.append(f"{column.name}: {kind.format.marks}{unit}" if kind.format.marks != numbers.POINT else f"{column.name}{unit}")
+            marks = f": {kind.format.marks}" if kind.format.marks != numbers.POINT else ""
+            texts.append(f"{column.name}{marks}" + (f" in {kind.format.affix}" if kind.format.affix else ""))
     return texts

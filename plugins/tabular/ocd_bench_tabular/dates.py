@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 ORDERS = ("auto", "ymd", "dmy", "mdy", "text")
 
-_CLOCK = r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?(?P<zone>Z|[+-]\d\d:?\d\d)?)?"
+_CLOCK = (
+    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?(?P<zone>Z|[+-]\d\d:?\d\d)?)?"
+)
 _YEAR_FIRST = re.compile(r"(?P<a>\d{4})([-/.])(?P<b>\d{1,2})\2(?P<c>\d{1,2})" + _CLOCK, re.ASCII)
 _YEAR_LAST = re.compile(r"(?P<a>\d{1,2})([-/.])(?P<b>\d{1,2})\2(?P<c>\d{4}|\d\d)" + _CLOCK, re.ASCII)
 _NAMED = ("%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")

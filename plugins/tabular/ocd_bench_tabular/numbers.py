@@ -168,9 +168,9 @@ def find_format(numbers: Mapping[str, Number], decimal: str, thousands: str, com
     """
     affixes = sorted({number.affix for number in numbers.values()})
     if len(affixes) > 1:
-        with_affix = next(text for text, number in numbers.items() if number.affix)
-        other = next(text for text, number in numbers.items() if number.affix != numbers[with_affix].affix)
-        raise Unclear(other, f"has not the sign or unit of {with_affix!r}")
+        marked = next(text for text, number in numbers.items() if number.affix)
+        plain = next(text for text, number in numbers.items() if number.affix != numbers[marked].affix)
+        raise Unclear(plain, f"has not the sign or unit of {marked!r}")
     bodies = {number.body: text for text, number in numbers.items()}
     choices = allowed(decimal, thousands)
     fits = {marks: [marks.plain(body) for body in bodies] for marks in choices}
@@ -178,15 +178,15 @@ def find_format(numbers: Mapping[str, Number], decimal: str, thousands: str, com
     if not full:
         raise _conflict(bodies, fits)
     settled = decimal != "auto" or thousands not in ("auto", "none")
-    only_point = not any(mark in body for body in bodies for mark in ",'" + _SPACES)
-    if POINT in full and only_point and decimal != ",":
+    grouped = Marks(",", ".")
+    if POINT in full and not any(mark in body for body in bodies for mark in ",'" + _SPACES):
         # A point before three digits in every cell may separate thousands where the file writes decimal commas.
-        if comma_file and not settled and Marks(",", ".") in full and any("." in body for body in bodies):
-            raise _two_readings(bodies, POINT, Marks(",", "."))
+        if comma_file and not settled and grouped in full and any("." in body for body in bodies):
+            raise _two_readings(bodies, POINT, grouped)
         return Format(POINT, affixes[0])
     first = full[0]
     for other in full[1:]:
-        if fits[other] != fits[first] and [float(v or 0) for v in fits[other]] != [float(v or 0) for v in fits[first]]:
+        if [float(value or 0) for value in fits[other]] != [float(value or 0) for value in fits[first]]:
             raise _two_readings(bodies, first, other)
     if not settled and first.thousands and not any(first.thousands in body and first.decimal in body for body in bodies):
         text = next((text for body, text in bodies.items() if first.thousands in body), next(iter(bodies.values())))
