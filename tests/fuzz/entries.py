@@ -6,6 +6,7 @@ error of this package; anything else is a defect.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -38,14 +39,19 @@ def entry(name: str, files: Mapping[str, bytes], read: Read) -> None:
 def load(task: str, dataset: str, **settings: Any) -> Read:
     """A call of ``load_data`` of an installed task on ``dataset`` in the data directory."""
 
-    def read(folder: Path) -> object:
-        from ocd_bench import Request
+    @functools.cache
+    def prepared() -> tuple[Any, Any]:
         from ocd_bench.config import resolve
         from ocd_bench.plugin.manager import load_plugins
 
         found = load_plugins(only=(task,)).task(task)
         overrides = {f"{task}.{key}": value for key, value in settings.items()}
-        chosen = resolve(found, [], "quick", overrides).section(task)
+        return found, resolve(found, [], "quick", overrides).section(task)
+
+    def read(folder: Path) -> object:
+        from ocd_bench import Request
+
+        found, chosen = prepared()
         return found.load_data(Request(task, dataset, chosen, "quick", data_dirs=(folder,)))
 
     return read
@@ -108,7 +114,10 @@ entry(
 
 # -- tables ---------------------------------------------------------------------------------------------------------------
 ROWS = ["a,b,c,when,target", *(f"{i * 0.37:.2f},{i % 3},{'xyz'[i % 3]},2024-01-{i % 28 + 1:02d},{i * 0.5}" for i in range(30))]
-GERMAN = ["a;b;target", *(f"{i % 7}.{i * 13 % 900 + 100},{i % 90 + 10};{i},5;{'ja' if i % 2 else 'nein'}" for i in range(30))]
+GERMAN = [
+    "a;b;target",
+    *(f"{i % 7 + 1}.{i * 13 % 900 + 100},{i % 90 + 10};{i},5;{'ja' if i % 2 else 'nein'}" for i in range(30)),
+]
 entry("tabular csv", {"d/d.csv": text(ROWS)}, load("tabular", "d"))
 entry("tabular csv.gz", {"d.csv.gz": gzip.compress(text(ROWS))}, load("tabular", "d"))
 entry("tabular german", {"d/train.csv": text(GERMAN), "d/test.csv": text(GERMAN)}, load("tabular", "d"))

@@ -156,12 +156,12 @@ def _named(sheet: Sheet, settings: TabularSettings, notes: Notes) -> Sheet:
         away.add(header.index(settings.index))
     kept = [place for place in range(len(header)) if place not in away]
     names = [header[place] for place in kept]
+    if settings.header:
+        _refuse_values_as_names(sheet, names)
     for name, count in Counter(names).items():
         if count > 1 and name not in settings.drop:
             places = [str(place + 1) for place in kept if header[place] == name]
             raise UsageError(f"{sheet.path}: column name {name!r} appears twice (columns {', '.join(places[:4])}); rename one")
-    if settings.header:
-        _refuse_values_as_names(sheet, names)
     rows = sheet.rows if not away else [[row[place] for place in kept] for row in sheet.rows]
     return Sheet(sheet.path, tuple(names), rows, sheet.lines, sheet.delimiter)
 
