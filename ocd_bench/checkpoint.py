@@ -1,4 +1,7 @@
-"""Trained weights from a file, for tasks that take some: a state dict, read without running anything from it."""
+"""Trained weights from a file, for tasks that can take some. It is a state dict; no code in it is executed.
+
+.. versionadded:: 0.1
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ Model = TypeVar("Model", bound="torch.nn.Module")
 
 
 def find_checkpoint(setting: str, name: str, directories: Sequence[Path]) -> Path:
-    """The file as given, or below the first data directory that has it.
+    """The path of a checkpoint: as given, or inside the first data directory that has it.
 
     Args:
-        setting: for the message, such as ``images.checkpoint``.
+        setting: name of the setting, such as ``images.checkpoint``, for the message.
+        name: value of the setting.
+        directories: data directories (``request.data_dirs``).
 
     Raises:
-        UsageError: naming every place looked at.
+        UsageError: if there is no such file; the message lists every path that was tried.
     """
     given = Path(name).expanduser()
     places = [given] if given.is_absolute() else [given, *(directory / given for directory in directories)]
@@ -35,13 +40,13 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """The state dict in ``path`` (bare, or under the key ``state_dict`` or ``model``), on the CPU.
 
     Raises:
-        UsageError: if the file is no such thing, or holds weights that are not finite.
+        UsageError: if the file is not a state dict, or has weights that are not finite.
     """
     import torch
 
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises whatever a damaged file makes it stumble over
+    except Exception as error:  # torch.load raises errors of many kinds for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"checkpoint {path}: not a readable file of weights ({reason}); save model.state_dict()") from error
     for key in ("state_dict", "model"):
@@ -60,14 +65,16 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def misfit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], anew: Sequence[str] = ()) -> str:
-    """What keeps ``state`` from being ``model``'s, in words; empty if it fits.
+    """The first difference in names or shapes between ``state`` and the model's state dict, in words; empty if it fits.
 
     Args:
-        anew: tensors of the model that may be missing from the state, or of another shape.
+        model: the model that shall take the weights.
+        state: name to tensor.
+        anew: names of tensors that may be missing from ``state``, or have another shape.
     """
     wanted = model.state_dict()
     for key, value in wanted.items():
-        # Counters of BatchNorm, which old files lack, do not change an answer.
+        # Old files lack the counters of BatchNorm, which do not change the outputs.
         if key in anew or (key not in state and key.endswith("num_batches_tracked")):
             continue
         if key not in state:
@@ -78,14 +85,16 @@ def misfit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], anew: Sequ
 
 
 def load_checkpoint(model: Model, path: Path, hint: str, anew: Sequence[str] = ()) -> Model:
-    """``model`` with the weights of the state dict in ``path``, in the model's own precision.
+    """Copy the state dict in ``path`` into ``model``, in the model's own precision, and return the model.
 
     Args:
+        model: the model; changed in place.
+        path: the file.
         hint: how the user gets a model that fits, for the message.
-        anew: tensors that keep the model's own values where the file has none of their shape.
+        anew: names of tensors that keep the model's values if the file has none of their shape.
 
     Raises:
-        UsageError: as :func:`read_state`; if a name or shape is not the model's, naming the first that differs.
+        UsageError: as :func:`read_state`; and if a name or shape differs from the model's, with the first that differs.
     """
     state = read_state(path)
     if problem := misfit(model, state, anew):

@@ -9,7 +9,7 @@ import copy
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -302,7 +302,7 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
         for key, cell in run.cells.items():
             if key in run.sources:
                 write_atomic(out / "scores" / f"{key.stem}.npz", read_bytes(run.sources[key]))
-            write_atomic(out / "cells" / f"{key.stem}.json", _json_bytes(cell))
+            write_atomic(out / "cells" / f"{key.stem}.json", json_bytes(cell))
         for source in sources:
             for folder in ("figures", "errors"):
                 for file in sorted((source / folder).rglob("*")):
@@ -310,10 +310,11 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
                     if file.is_file() and not target.exists():
                         target.parent.mkdir(parents=True, exist_ok=True)
                         write_atomic(target, read_bytes(inside(file, source)))
-        write_atomic(out / "run.json", _json_bytes(run.info))
+        write_atomic(out / "run.json", json_bytes(run.info))
     except OSError as error:
         raise UsageError(f"--out {out}: cannot write there: {error.strerror or error}") from error
 
 
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+def json_bytes(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
+    """The content of a JSON file of a run folder; ``default`` makes plain values of others, as for :func:`json.dumps`."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, default=default) + "\n").encode("utf-8", "backslashreplace")
