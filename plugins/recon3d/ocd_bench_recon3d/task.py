@@ -36,7 +36,7 @@ class Settings:
     ``train_views``, ``val_views``, ``test_views``: of rendered scenes; a set with its own parts gives ``val_views`` of its
     training part where it has no validation part; 0 test views means all. ``checkpoint``: a TinyNeRF state dict to begin
     from, looked for as given, then in the data directories; ``base_steps``: Adam steps of ``base_rays`` rays from there (0:
-    take it as it is).
+    take it as it is). ``ignore_keys``: keys of a transforms file, or arrays of an npz file, that are known to change nothing.
     """
 
     mesh: str = ""
@@ -51,6 +51,7 @@ class Settings:
     base_steps: int = 6000
     base_rays: int = 1024
     base_lr: float = 2e-3
+    ignore_keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ranges = (
@@ -125,7 +126,6 @@ class Recon3D(ocd_bench.Task):
         import torch
 
         from ocd_bench_recon3d.datasets import read_views
-        from ocd_bench_recon3d.rays import camera_rays
 
         settings: Settings = request.settings
         views, parts, note = read_views(request)
@@ -145,7 +145,7 @@ class Recon3D(ocd_bench.Task):
                 f"{settings.val_views} validation and {settings.test_views} test views; lower recon3d.val_views"
             )
         _, height, width, _ = views.images.shape
-        rays = camera_rays(views.poses, height, width, views.focal)
+        rays = views.rays()
         targets = views.images.astype(np.float32)
         if views.surface is not None and views.mask is not None:
             targets = np.concatenate([targets, views.surface, views.mask[..., None]], -1).astype(np.float32)
