@@ -1,10 +1,15 @@
 """Errors that end as one line on stderr; everything else is a defect and keeps its traceback."""
 
+from ocd_bench.printable import one_line
+
 
 class OCDBenchError(Exception):
-    """Base of the errors this package raises on purpose. The message is one line: what, where, what to do."""
+    """Base of the errors this package raises on purpose. The message is one printable line: what, where, what to do."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(OCDBenchError):

@@ -82,6 +82,8 @@ class GroupRunner:
         """
         splits = self._load()
         self.note = splits.note
+        if self.note and not any(each.embedded and each.name == self.group.dataset for each in self.task.datasets()):
+            self.reporter.note(f"{self.group.task}, {self.group.dataset}: {self.note}")
         tests = {variant: self._variant(splits.test, variant) for variant in self.group.variants}
         hidden = dataclasses.replace(splits, test=splits.val)
         data = {

@@ -1,0 +1,295 @@
+"""A table of texts: CSV, TSV, JSON lines, JSON or Parquet as cells that know their line. What a cell means is the caller's."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from ocd_bench.config import nearest
+from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.printable import quoted
+from ocd_bench.reading.files import open_file, read_json
+from ocd_bench.reading.guard import guarded, reading
+from ocd_bench.reading.limits import COLUMNS, LINE_CHARACTERS, check_size
+from ocd_bench.reading.names import split_name
+from ocd_bench.reading.notes import listed
+from ocd_bench.reading.text import check_encoding, read_lines
+
+ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
+"""What :func:`read_sheet` takes, but for ``.json`` and ``.parquet`` in any compression."""
+CELLS = 60_000_000
+"""Most cells of a sheet."""
+DELIMITERS = {"auto": "", ",": ",", ";": ";", "tab": "\t", "|": "|", "space": " "}
+"""Values of a ``delimiter`` setting, and the character each stands for."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell and where it stands: ``place`` is how messages begin."""
+
+    sheet: Sheet
+    line: int
+    column: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        """File, line and column."""
+        return f"{self.sheet.path}, line {self.line}, column {self.column!r}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The cells of one file: ``rows[i][j]`` under ``header[j]``; ``lines[i]`` is the first line of row i (in a Parquet file or a
+    JSON list: its number).
+
+    ``extra``: every row has one cell more than the header; ``header`` then begins with an empty name (row names of R).
+    """
+
+    path: Path
+    header: tuple[str, ...]
+    rows: list[list[str]]
+    lines: list[int]
+    delimiter: str = ""
+    extra: bool = False
+    _places: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_places", {name: place for place, name in reversed(list(enumerate(self.header)))})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def texts(self, name: str) -> list[str]:
+        """A column's cells."""
+        place = self._places[name]
+        return [row[place] for row in self.rows]
+
+    def column(self, name: str) -> Iterator[Cell]:
+        """A column's cells with their places."""
+        place = self._places[name]
+        for line, row in zip(self.lines, self.rows, strict=True):
+            yield Cell(self, line, name, row[place])
+
+    def require(self, name: str, setting: str) -> None:
+        """Refuse a column name that the header lacks, with the nearest one it has.
+
+        Raises:
+            UsageError: naming the setting and the columns.
+        """
+        if name not in self._places:
+            hint = nearest(name, self.header)
+            raise UsageError(f"setting {setting}={name!r}: {self.path} has no such column{hint}; columns: {self.listing()}")
+
+    def listing(self) -> str:
+        """The first dozen column names, for messages."""
+        return listed([name or "''" for name in self.header], 12)
+
+
+@dataclass(frozen=True)
+class SheetOptions:
+    """How a sheet is read; every field but the first two is a setting of the task.
+
+    Args:
+        section: of the settings, for messages: ``tabular``.
+        quoted_tabs: whether cells of a tab-separated file may be quoted.
+        delimiter: a key of :data:`DELIMITERS`.
+        encoding: ``auto`` (what a byte order mark says, else UTF-8), or one that Python knows.
+        header: whether the first row names the columns; else they are ``column 1``, ``column 2``, ...
+
+    Raises:
+        UsageError: for a delimiter or an encoding that is not known.
+    """
+
+    section: str
+    quoted_tabs: bool = True
+    delimiter: str = "auto"
+    encoding: str = "auto"
+    header: bool = True
+
+    def __post_init__(self) -> None:
+        if self.delimiter not in DELIMITERS:
+            raise UsageError(f"setting {self.section}.delimiter={self.delimiter!r}: expected {' '.join(DELIMITERS)}")
+        check_encoding(f"{self.section}.encoding", self.encoding)
+
+
+@guarded
+def read_sheet(path: Path, options: SheetOptions) -> Sheet:
+    """The cells of a file, stripped, by its ending; rows without any content are left out.
+
+    Raises:
+        UsageError: if it is empty, damaged, too large, or a row has another length than the header; the message names the line.
+        Unavailable: for Parquet without pyarrow.
+    """
+    name = split_name(path.name)
+    if name.ending == ".parquet":
+        return _from_records(path, _parquet(path), options)
+    if name.ending == ".json":
+        return _from_records(path, _json(path), options)
+    if name.ending in (".jsonl", ".ndjson"):
+        return _from_records(path, _json_lines(path, options), options)
+    return _from_text(path, options)
+
+
+# -- text with delimiters -------------------------------------------------------------------------------------------------
+def _from_text(path: Path, options: SheetOptions) -> Sheet:
+    lines = read_lines(path, options.encoding, f"{options.section}.encoding")
+    head = list(islice(lines, 100))
+    skipped, named = _announced(head)
+    delimiter = DELIMITERS[options.delimiter] or named or _delimiter(path, head[skipped:])
+    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" and not options.quoted_tabs else csv.QUOTE_MINIMAL
+    csv.field_size_limit(LINE_CHARACTERS)
+    reader = csv.reader(chain(head[skipped:], lines), delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    width = cells = 0
+    extra = False
+    known: dict[str, str] = {}
+    while True:
+        start = skipped + reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            hint = f"; {options.section}.delimiter sets what separates cells" if "delimiter" in str(error) else ""
+            raise UsageError(f"{path}, line {start}: {error}{hint}") from error
+        if row is None:
+            break
+        row = [known.setdefault(text, text) for text in map(str.strip, row)]
+        if len(known) > 100_000:
+            known.clear()
+        if not any(row):
+            continue
+        if not width:
+            width = len(row)
+            if width > COLUMNS:
+                raise UsageError(f"{path}, line {start}: {width:,} columns, at most {COLUMNS:,} are read")
+        elif len(rows) == 1 and options.header and len(row) == width + 1:
+            width, extra = width + 1, True
+        elif len(row) != width:
+            line, count = (numbers[1], width) if extra else (start, len(row))
+            raise UsageError(
+                f"{path}, line {line}: {count} cells, but the header has {width - extra}; separated by {delimiter!r} "
+                f"({options.section}.delimiter)"
+            )
+        cells += width
+        if cells > CELLS:
+            raise UsageError(f"{path}, line {start}: more than {CELLS:,} cells; take a part of the file")
+        rows.append(row)
+        numbers.append(start)
+    if not rows:
+        raise UsageError(f"{path}: the file is empty")
+    if extra and not any(row[-1] for row in rows[1:]):  # a delimiter at the end of each row, and none in the header
+        header, extra = [*rows[0], ""], False
+    else:
+        header = ["", *rows[0]] if extra else rows[0]
+    if not options.header:
+        header = [f"column {place}" for place in range(1, width + 1)]
+        return Sheet(path, tuple(header), rows, numbers, delimiter)
+    if len(rows) == 1:
+        raise UsageError(f"{path}: has a header line and no rows")
+    return Sheet(path, tuple(header), rows[1:], numbers[1:], delimiter, extra)
+
+
+def _announced(head: list[str]) -> tuple[int, str]:
+    """Lines to skip, and the delimiter that a first line ``sep=;`` names, as Excel writes and takes it."""
+    first = head[0].rstrip("\r\n") if head else ""
+    if first.lower().startswith("sep=") and len(first) == 5:
+        return 1, first[4]
+    return 0, ""
+
+
+def _delimiter(path: Path, head: list[str]) -> str:
+    """A tab for TSV; else whichever of ``, ; tab |`` splits the first rows into equally many cells, and into most."""
+    if split_name(path.name).ending in (".tsv", ".tab"):
+        return "\t"
+
+    def score(mark: str) -> tuple[bool, int]:
+        try:
+            counts = [len(row) for row in csv.reader(head[:-1] if len(head) > 2 else head, delimiter=mark) if any(row)]
+        except csv.Error:
+            return False, 0
+        # R leaves out the name of the first column.
+        even = len(counts) > 0 and (len(set(counts)) == 1 or set(counts[1:]) == {counts[0] + 1})
+        return even and counts[0] > 1, counts[0] if counts else 0
+
+    return max(",;\t|", key=score)
+
+
+# -- records --------------------------------------------------------------------------------------------------------------
+def _from_records(path: Path, records: Iterable[tuple[int, Mapping[str, Any]]], options: SheetOptions) -> Sheet:
+    """A sheet whose header is every key, in the order of their first appearance; a key that a record lacks is an empty cell."""
+    places: dict[str, int] = {}
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    cells = 0
+    for number, record in records:
+        for key in record:
+            places.setdefault(key, len(places))
+        if len(places) > COLUMNS:
+            raise UsageError(f"{path}, line {number}: more than {COLUMNS:,} columns")
+        row = [""] * len(places)
+        for key, value in record.items():
+            row[places[key]] = _text(value)
+        if not any(row):
+            continue
+        cells += len(places)
+        if cells > CELLS:
+            raise UsageError(f"{path}, line {number}: more than {CELLS:,} cells; take a part of the file")
+        rows.append(row)
+        numbers.append(number)
+    if not rows:
+        raise UsageError(f"{path}: the file is empty")
+    for row in rows:
+        row.extend([""] * (len(places) - len(row)))
+    return Sheet(path, tuple(places), rows, numbers)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value.strip()
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+
+
+def _json_lines(path: Path, options: SheetOptions) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(read_lines(path, options.encoding, f"{options.section}.encoding"), start=1):
+        if not line.strip():
+            continue
+        with reading(f"{path}, line {number}"):
+            # Numbers stay the texts they are: a float would merge large integers.
+            record = json.loads(line, parse_int=str, parse_float=str)
+        if not isinstance(record, dict):
+            raise UsageError(f"{path}, line {number}: expected one object a line, found {quoted(line.strip(), 40)}")
+        yield number, record
+
+
+def _json(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    records = read_json(path, numbers_as_text=True)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UsageError(f"{path}: expected a list of objects, one a row")
+    yield from enumerate(records, start=1)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise Unavailable(f"{path}: reading Parquet needs the package pyarrow: pip install pyarrow") from error
+    with open_file(path) as file, reading(path):
+        table = parquet.ParquetFile(file)
+        check_size(path, sum(table.metadata.row_group(i).total_byte_size for i in range(table.metadata.num_row_groups)))
+        if table.metadata.num_rows * max(1, table.metadata.num_columns) > CELLS:
+            raise UsageError(f"{path}: more than {CELLS:,} cells; take a part of the file")
+        number = 0
+        for batch in table.iter_batches(batch_size=4096):
+            for record in batch.to_pylist():
+                number += 1
+                yield number, record
