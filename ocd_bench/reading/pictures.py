@@ -30,6 +30,8 @@ PIXEL_LIMIT = 2**24
 ORIENTATION = 0x0112
 """EXIF tag: 1 is upright, 2 to 8 are mirror images and quarter turns."""
 _LOW_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
+_BACK = {6: 8, 8: 6}
+"""The orientation that undoes another; mirror images and half turns undo themselves."""
 _BITS_PER_SAMPLE = 258  # TIFF tag
 
 
@@ -130,7 +132,7 @@ def _decode(data: bytes, where: str, pixel_limit: int, upright: bool) -> Picture
         if frames > 1 and picture.format != "MPO":  # the second picture of an MPO is a preview or another eye's view
             raise UsageError(f"{where}: {frames} frames or pages in one file; give one picture a file")
         orientation = picture.getexif().get(ORIENTATION, 1)
-        turned = orientation if upright and orientation in range(2, 9) else 1
+        turned = orientation if orientation in range(2, 9) else 1
         if deep:
             if picture.width * picture.height > PIXEL_LIMIT:  # they take four times the memory
                 raise Image.DecompressionBombError
@@ -139,7 +141,9 @@ def _decode(data: bytes, where: str, pixel_limit: int, upright: bool) -> Picture
             pixels = np.asarray(picture.convert("RGBA"))
         else:
             pixels = np.asarray(picture.convert("RGB"))
-    return Picture(_upright(pixels, turned), turned)
+        if picture.format == "TIFF":  # Pillow has turned it already
+            return Picture(pixels if upright else _turned(pixels, _BACK.get(turned, turned)), turned if upright else 1)
+    return Picture(_turned(pixels, turned), turned) if upright else Picture(pixels)
 
 
 def _is_deep(picture: Any, where: str) -> bool:
@@ -164,7 +168,9 @@ def _is_deep(picture: Any, where: str) -> bool:
     if not (isinstance(raw, str) and ";16" in raw):
         return False
     if raw.partition(";")[0] not in ("RGB", "RGBA", "LA"):
-        raise UsageError(f"{where}: a 16-bit picture of the kind {raw}, which is not read; convert it to 16-bit RGB or to 8 bits")
+        raise UsageError(
+            f"{where}: a 16-bit picture of the kind {raw}, which is not read; convert it to 16-bit RGB or to 8 bits"
+        )
     return True
 
 
@@ -182,13 +188,13 @@ def _deep(picture: Any, raw: Any, data: bytes) -> np.ndarray:
         largest = 65535
         if picture.format == "TIFF":
             largest = 2 ** int(picture.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]) - 1
-        grey = np.asarray(picture).astype(np.float32) / largest
-        return np.repeat(grey[..., None], 3, 2)
+        values = np.asarray(picture).astype(np.float32) / np.float32(largest)
+        return np.repeat(values[..., None], 3, 2)
     if raw.startswith("LA"):  # four bytes a pixel, as RGBA: the two of grey, then the two of alpha
         parts = _bytes_as(data, "RGBA").astype(np.float32)
         grey, alpha = (parts[..., i] * 256 + parts[..., i + 1] for i in (0, 2))
         return np.stack([grey, grey, grey, alpha], -1) / np.float32(65535)
-    high = np.asarray(picture).astype(np.float32)
+    high: np.ndarray = np.asarray(picture).astype(np.float32)
     kind, _, order = raw.partition(";")
     return (high * 256 + _bytes_as(data, f"{kind};{_LOW_BYTE[order]}")) / np.float32(65535)
 
@@ -207,7 +213,7 @@ def _bytes_as(data: bytes, raw: str) -> np.ndarray:
         return np.asarray(picture)
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels ``(H, W, C)`` with the EXIF orientation undone (EXIF 2.32, section 4.6.4.A)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

@@ -9,6 +9,7 @@ batches of one class would ruin the methods that read batch statistics.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,16 @@ import torch
 from ocd_bench import Request, Samples, Splits, UsageError
 from ocd_bench.seeds import generator
 from ocd_bench_images.sources import open_source
-from ocd_bench_images.sources.pool import Pool, check_memory, to_tensor
+from ocd_bench_images.sources.pictures import BACKGROUNDS
+from ocd_bench_images.sources.pool import Pool, Source, check_memory, to_tensor
 
 if TYPE_CHECKING:
     from ocd_bench_images.task import ImagesSettings
 
 VALIDATION_SHARE = 10
 VALIDATION_MOST = 5000
+TEST_SHARE = 5
+"""One picture of so many of each class is test, where a dataset has no test part."""
 
 
 def load_splits(request: Request, settings: ImagesSettings) -> Splits:
@@ -36,7 +40,12 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     for name in ("train_samples", "test_samples", "image_size"):
         if getattr(settings, name) < 0:
             raise UsageError(f"setting images.{name}={getattr(settings, name)}: expected 0 or more")
-    source = open_source(request, settings.image_size)
+    if settings.background not in ("", *BACKGROUNDS):
+        raise UsageError(f"setting images.background={settings.background!r}: expected {' or '.join(BACKGROUNDS)}, or nothing")
+    source = open_source(request, settings.image_size, settings.background)
+    if source.test is None:
+        source = _set_test_aside(source, request)
+    assert source.test is not None
     train, val = _hold_out(source.train, source.val, request, settings.train_samples)
     pools = {"train": source.train, "val": source.val or source.train, "test": source.test}
     chosen = {"train": train, "val": val, "test": _choose_test(source.test, request, settings.test_samples)}
@@ -57,6 +66,27 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
         samples["test"],
         note=", ".join(filter(None, [source.note, *subsets, base])),
         extras={"classes": tuple(source.classes)},
+    )
+
+
+def _set_test_aside(source: Source, request: Request) -> Source:
+    """A fifth of every class as test, the same for every seed, where the dataset has no parts."""
+    labels, draw = source.train.labels, generator(request.task, request.dataset, "", 0, "test part")
+    aside = np.zeros(len(labels), bool)
+    for label in range(len(source.classes)):
+        (members,) = np.nonzero(labels == label)
+        order = torch.randperm(len(members), generator=draw).numpy()
+        aside[members[order[: len(members) // TEST_SHARE]]] = True
+    if not aside.any():
+        raise UsageError(
+            f"dataset {request.dataset!r}: no class has the {TEST_SHARE} pictures that setting a test part aside takes; add a test part"
+        )
+    note = f"no test part: a fixed draw of {aside.sum():,} pictures, one of {TEST_SHARE} of each class, is test"
+    return replace(
+        source,
+        train=source.train.take(np.nonzero(~aside)[0]),
+        test=source.train.take(np.nonzero(aside)[0]),
+        note=", ".join(filter(None, [source.note, note])),
     )
 
 

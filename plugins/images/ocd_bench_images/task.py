@@ -28,6 +28,7 @@ class ImagesSettings:
         download: for ``deit``: let transformers download that name (never with ``--offline``).
         train_samples, test_samples: size of a random subset; 0 takes all. The test subset is the same for every seed.
         image_size: resize to this many pixels square; 0 keeps the stored size.
+        background: ``black`` or ``white``: what transparent pictures are set on; without it they are refused.
     """
 
     model: str = "auto"
@@ -37,6 +38,7 @@ class ImagesSettings:
     train_samples: int = 0
     test_samples: int = 0
     image_size: int = 0
+    background: str = ""
 
 
 class Images(Task):

@@ -66,7 +66,9 @@ def _colours(images: np.ndarray, path: Path) -> np.ndarray:
         raise UsageError(f"{path}: images of {images.dtype}: expected floats in [0, 1], uint8 or uint16")
     low, high = float(images.min()), float(images.max())  # NaN where there is one
     if not (low >= 0 and high <= 1):
-        raise UsageError(f"{path}: images from {low:g} to {high:g}: expected values in [0, 1]; divide them by their largest value")
+        raise UsageError(
+            f"{path}: images from {low:g} to {high:g}: expected values in [0, 1]; divide them by their largest value"
+        )
     return images[..., :3] * images[..., 3:] if images.shape[-1] == 4 else images
 
 

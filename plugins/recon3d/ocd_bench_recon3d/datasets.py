@@ -74,7 +74,9 @@ def find_place(request: Request) -> Path:
     if len(named) == 1:
         return named[0]
     if named:
-        raise UsageError(f"{place}: several scenes ({', '.join(path.name for path in named[:8])}); keep one, or name one as NAME/NAME.obj")
+        raise UsageError(
+            f"{place}: several scenes ({', '.join(path.name for path in named[:8])}); keep one, or name one as NAME/NAME.obj"
+        )
     raise UsageError(
         f"{place}: holds no scene: neither transforms_train.json or transforms.json, nor one .npz file of views, nor one mesh "
         f"({', '.join(MESH_ENDINGS)})"

@@ -54,19 +54,21 @@ def read_mesh(path: Path) -> tuple[Any, str]:
     """
     import trimesh
 
-    where, beside = f"mesh {path}", Beside(path.parent)
+    where = f"mesh {path}"
+    beside: Any = Beside(path.parent)
     with open_unpacked(path) as file:
         data = read_bounded(file, where, FILE_LIMIT)
     with reading(where, "give an OBJ, PLY, STL, OFF or GLB file"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        mesh: Any = trimesh.load(
+        loaded: Any = trimesh.load(
             io.BytesIO(data), file_type=split_name(path.name).ending[1:], force="mesh", process=False, resolver=beside
         )
         if beside.refused:  # trimesh goes on without
             raise beside.refused[0]
-        if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+        if not isinstance(loaded, trimesh.Trimesh) or not len(loaded.faces):
             raise UsageError(f"{where}: holds no faces; give a surface mesh")
+        mesh: Any = loaded
         faces = np.asarray(mesh.faces)
         if faces.min() < 0 or faces.max() >= len(mesh.vertices):
             raise UsageError(f"{where}: a face names vertex {faces.max()}, but there are {len(mesh.vertices)}; export it again")

@@ -137,7 +137,9 @@ class Places:
         path = "/".join(self._parts(frame)[self.left_off :]) if self.left_off else frame.path
         found = self._look(path)
         if found is None:
-            ending = "" if PurePosixPath(path).suffix.lower() in SUFFIXES else f" (with {', '.join(ENDINGS[:3])} or another ending)"
+            ending = (
+                "" if PurePosixPath(path).suffix.lower() in SUFFIXES else f" (with {', '.join(ENDINGS[:3])} or another ending)"
+            )
             raise UsageError(f"{self.folder / path}{ending}: named by {frame.where}, but missing or unreadable (no such file)")
         return found
 
@@ -163,7 +165,9 @@ class Places:
         pieces = PurePosixPath(path).parts
         for piece in pieces[:-1]:
             if piece == ".." or not (place / piece).is_dir():
-                matches = [c for c in place.iterdir() if c.is_dir() and c.name.lower() == piece.lower()] if place.is_dir() else []
+                matches = (
+                    [c for c in place.iterdir() if c.is_dir() and c.name.lower() == piece.lower()] if place.is_dir() else []
+                )
                 if len(matches) != 1:
                     return None
                 place = matches[0]

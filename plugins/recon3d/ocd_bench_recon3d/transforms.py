@@ -267,12 +267,18 @@ def _frames(path: Path, record: Mapping[str, Any], ignore: frozenset[str]) -> li
     frames = []
     for number, frame in enumerate(record["frames"]):
         where = f"{path}, frame {number}"
-        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str) or not frame["file_path"].strip("./\\ \0"):
+        if (
+            not isinstance(frame, dict)
+            or not isinstance(frame.get("file_path"), str)
+            or not frame["file_path"].strip("./\\ \0")
+        ):
             raise UsageError(f"{where}: expected file_path and transform_matrix")
         _check_keys(where, frame, ignore)
         # A frame that states a focal length of its own states all of it.
         of_file = {k: v for k, v in record.items() if k not in FOCAL or not any(key in frame for key in FOCAL)}
-        stated = {k: v for k, v in {**of_file, **frame}.items() if k in READ - ignore and k not in ("frames", "transform_matrix")}
+        stated = {
+            k: v for k, v in {**of_file, **frame}.items() if k in READ - ignore and k not in ("frames", "transform_matrix")
+        }
         frames.append(Frame(where, _slashes(frame["file_path"]), checked_pose(where, frame.get("transform_matrix")), stated))
     return frames
 

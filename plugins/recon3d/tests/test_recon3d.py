@@ -210,7 +210,10 @@ def test_transforms_of_wide_pictures_and_damaged_ones(tmp_path: Path) -> None:
             {**record, "frames": [{"file_path": "square", "transform_matrix": pose}]},
             "square: of another shape than the first",
         ),
-        ({**record, "frames": [{"file_path": "wide.jpg"}]}, "transforms_test.json, frame 0: a transform_matrix that is not 4 x 4"),
+        (
+            {**record, "frames": [{"file_path": "wide.jpg"}]},
+            "transforms_test.json, frame 0: a transform_matrix that is not 4 x 4",
+        ),
         ({**record, "frames": [{"file_path": "wide.jpg", "transform_matrix": [[1, 2]]}]}, "transform_matrix that is not 4 x 4"),
         ({**record, "camera_angle_x": 0}, "an angle outside"),
         ({**record, "frames": []}, "names no frames"),
