@@ -33,7 +33,7 @@ from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.overfit import losses, overfit
 from ocd_bench.engine.problem import Problem
-from ocd_bench.engine.settings import PaperSettings
+from ocd_bench.published.settings import PaperSettings
 from ocd_bench_images.task import Images, ImagesSettings
 
 CHECKPOINT = "reference_checkpoints/checkpoint_lenet5.pth"

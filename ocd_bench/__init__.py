@@ -5,6 +5,7 @@ from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.metrics import Metric
 from ocd_bench.plugin import hookimpl
 from ocd_bench.samples import Samples, Splits
+from ocd_bench.settings import setting
 from ocd_bench.task import Dataset, Request, Source, Task
 
 __version__ = "0.1.0"
@@ -26,4 +27,5 @@ __all__ = [
     "Unavailable",
     "UsageError",
     "hookimpl",
+    "setting",
 ]

@@ -8,16 +8,16 @@ a TOML file, ``--set section.key=value``.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ocd_bench.errors import UsageError
+from ocd_bench.settings import Checked, nearest, setting, values_as
 
 if TYPE_CHECKING:
     from ocd_bench.method import Method
@@ -27,32 +27,51 @@ PRESETS = ("quick", "default", "paper")
 
 
 @dataclass(frozen=True)
-class BaseSettings:
-    """How the runner trains a base model: ``optimizer`` with a cosine schedule to zero, best validation epoch kept."""
+class BaseSettings(Checked):
+    """Section ``base``: how the runner trains a base model. The best validation epoch is kept."""
 
-    optimizer: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    epochs: int = 30
-    batch_size: int = 128
-    augment: bool = False
-    cache: bool = True
+    optimizer: str = setting("adamw", choices=("adamw", "adam", "sgd"), help="Optimizer of the base (SGD with momentum 0.9).")
+    lr: float = setting(1e-3, above=0, help="Initial learning rate. A cosine schedule takes it to zero.")
+    weight_decay: float = setting(1e-4, least=0, help="Weight decay of the optimizer.")
+    epochs: int = setting(
+        30, least=0, most=1_000_000, unit="epochs", help="Passes over the training samples. 0 leaves the base untrained."
+    )
+    batch_size: int = setting(128, least=1, unit="samples", help="Samples of a training batch.")
+    augment: bool = setting(
+        False, help="Whether the base is trained on augmented samples (Task.augment), another copy in each epoch."
+    )
+    cache: bool = setting(True, help="Whether a trained base is kept in the cache folder and used again for the same settings.")
+    section: ClassVar[str] = "base"
 
 
 @dataclass(frozen=True)
-class SelectSettings:
-    """Which layer is adapted, and the entropy criterion's own numbers (paper section 3.3).
+class SelectSettings(Checked):
+    """Section ``select``: which layer is adapted, and the entropy criterion's own numbers (paper, section 3.3)."""
 
-    ``layer``: ``"task"`` asks the task and falls back on the criterion, ``"entropy"`` takes the criterion's first, anything
-    else is a layer's dotted name. ``sigma``: noise in units of the layer's root mean square weight (``unit`` ``"rms"``) or of
-    Kaiming's sqrt(2 / fan-in) (``"fan-in"``); the paper gives neither, and the ranking depends on it.
-    """
-
-    layer: str = "task"
-    draws: int = 200
-    sigma: float = 0.1
-    unit: str = "rms"
-    samples: int = 128
+    layer: str = setting(
+        "task",
+        help="The layer to adapt: a dotted name; or 'task', the layer that the task names, else the criterion's choice; or "
+        "'entropy', the criterion's choice.",
+    )
+    draws: int = setting(
+        200, least=2, unit="draws", help="Random perturbations of each layer that the entropy criterion tries."
+    )
+    sigma: float = setting(
+        0.1,
+        above=0,
+        help="Standard deviation of the perturbation, in the unit that 'unit' names. The paper gives none, and the ranking "
+        "of layers depends on it.",
+    )
+    unit: str = setting(
+        "rms",
+        choices=("rms", "fan-in"),
+        help="Unit of sigma: 'rms', the root mean square weight of the layer; 'fan-in', sqrt(2 / fan-in), the standard "
+        "deviation of Kaiming's initialisation.",
+    )
+    samples: int = setting(
+        128, least=1, unit="samples", help="Training samples on which the entropy criterion takes the losses."
+    )
+    section: ClassVar[str] = "select"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"draws": 50, "samples": 64},
@@ -61,10 +80,16 @@ class SelectSettings:
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """``batch_size``: rows of a test batch (Tent's batch statistics depend on it, so it is part of the configuration)."""
+class RunSettings(Checked):
+    """Section ``run``: how test samples are presented to the methods."""
 
-    batch_size: int = 200
+    batch_size: int = setting(
+        200,
+        least=1,
+        unit="samples",
+        help="Samples of a test batch. Methods that use batch statistics, such as Tent, depend on it.",
+    )
+    section: ClassVar[str] = "run"
 
 
 CORE: Mapping[str, type] = {"base": BaseSettings, "select": SelectSettings, "run": RunSettings}
@@ -90,12 +115,6 @@ class Config:
 def fingerprint(value: Any) -> str:
     """SHA-256 of plain values in canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the closest known name, or an empty text."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def parse_assignment(text: str) -> tuple[str, str]:
@@ -142,12 +161,13 @@ def known_sections(tasks: Sequence[Task], methods: Sequence[Method]) -> dict[str
     return sections
 
 
-def check_keys(keys: Iterable[str], sections: Mapping[str, type]) -> None:
-    """Refuse a dotted key that no section has.
+def check_keys(keys: Iterable[str], sections: Mapping[str, type], origin: str = "") -> None:
+    """Refuse a dotted key that no section has. ``origin`` is put in front of the message.
 
     Raises:
         UsageError: with the nearest right name.
     """
+    place = f"{origin}: " if origin else ""
     everything = {f"{name}.{field.name}" for name, section in sections.items() for field in dataclasses.fields(section)}
     for key in keys:
         if key in everything:
@@ -155,11 +175,37 @@ def check_keys(keys: Iterable[str], sections: Mapping[str, type]) -> None:
         section, _, name = key.partition(".")
         if section not in sections:
             raise UsageError(
-                f"unknown setting {key!r}: no section {section!r}{nearest(section, sections)}; "
+                f"{place}unknown setting {key!r}: no section {section!r}{nearest(section, sections)}; "
                 f"sections: {', '.join(sorted(sections))}"
             )
         fields = [field.name for field in dataclasses.fields(sections[section])]
-        raise UsageError(f"unknown setting {key!r}{nearest(name, fields)}; settings of {section!r}: {', '.join(fields)}")
+        raise UsageError(f"{place}unknown setting {key!r}{nearest(name, fields)}; settings of {section!r}: {', '.join(fields)}")
+
+
+def check_overrides(overrides: Mapping[str, Any], sections: Mapping[str, type], origin: str = "") -> None:
+    """Refuse an unknown key or a value that its field does not accept, also in sections that a run does not use.
+
+    Args:
+        overrides: dotted key to value (text or plain value).
+        origin: where they come from, such as ``--config FILE.toml``; put in front of a message.
+
+    Raises:
+        UsageError: in one line: the key, the value, what is expected.
+    """
+    check_keys(overrides, sections, origin)
+    for key, value in overrides.items():
+        section, _, name = key.partition(".")
+        values_as(section, sections[section], {name: value}, origin)
+
+
+def check_preset(preset: str) -> None:
+    """Refuse an unknown preset.
+
+    Raises:
+        UsageError: with the nearest right name.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
 
 
 def resolve(
@@ -178,8 +224,7 @@ def resolve(
     Raises:
         UsageError: for an unknown preset, or a value that does not fit its field.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
+    check_preset(preset)
     sections = known_sections([task], methods)
     values: dict[str, dict[str, Any]] = {name: dict(getattr(s, "presets", {}).get(preset, {})) for name, s in sections.items()}
     task_overrides = task.presets.get(preset, {})
@@ -191,47 +236,4 @@ def resolve(
             section, _, name = key.partition(".")
             if section in sections:
                 values[section][name] = value
-    return Config(preset, {name: _build(name, cls, values[name]) for name, cls in sections.items()})
-
-
-def _build(section: str, cls: type, values: Mapping[str, Any]) -> Any:
-    hints = get_type_hints(cls)
-    return cls(**{name: _convert(f"{section}.{name}", value, hints[name]) for name, value in values.items()})
-
-
-def _convert(key: str, value: Any, kind: Any) -> Any:
-    """``value`` (text from the command line, or a plain value) as the field's type."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    problem = UsageError(f"setting {key}={value!r}: expected {getattr(kind, '__name__', None) or kind}")
-    if type(None) in arguments:
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
-            return None
-        kind = next(argument for argument in arguments if argument is not type(None))
-        return _convert(key, value, kind)
-    if origin is tuple:
-        items = [item for item in value.split(",") if item] if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise problem
-        return tuple(_convert(key, item.strip() if isinstance(item, str) else item, arguments[0]) for item in items)
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-        if str(value).lower() in words:
-            return words[str(value).lower()]
-        raise UsageError(f"setting {key}={value!r}: expected true or false")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise problem
-    try:
-        if kind is int:
-            number = float(value)
-            if number != int(number):
-                raise problem
-            return int(number)
-        if kind is float:
-            return float(value)
-    except (ValueError, OverflowError):
-        raise problem from None
-    if kind is str:
-        return str(value)
-    raise problem
+    return Config(preset, {name: cls(**values_as(name, cls, values[name])) for name, cls in sections.items()})

@@ -154,7 +154,7 @@ def test_where_no_base_can_be_trained_it_is_said():
         fit(problem(), replace(SETTINGS, folds=2))
     with pytest.raises(UsageError, match="setting ocd.folds=1: expected 0, or 2 or more"):
         OCDSettings(folds=1)
-    with pytest.raises(UsageError, match="take task_batch=0"):
+    with pytest.raises(UsageError, match="take ocd.task_batch=0"):
         OCDSettings(folds=2, task_batch=4)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import ocd_bench.methods.ocd as ocd_module
-from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.methods import controls, ocd
+from ocd_bench.published.settings import PaperSettings
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
 FEW = OCDSettings(steps=5, batch_size=16, width=16, depth=1, sampling_steps=2, val_samples=20, evaluations=1, overfit_lr=0.1)

@@ -148,7 +148,12 @@ def test_episodic_forgets_and_is_not_batch_norm_adaptation():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [({"episodic_steps": 1}, "bn-adapt"), ({"steps": 0}, "steps"), ({"betas": (0.9,)}, "two numbers")]
+    ("values", "message"),
+    [
+        ({"episodic_steps": 1}, "episodic_steps=1: expected 2 or more"),
+        ({"steps": 0}, "steps"),
+        ({"betas": (0.9,)}, "expected 2 values"),
+    ],
 )
 def test_senseless_settings_are_refused(values, message):
     with pytest.raises(UsageError, match=message):

@@ -20,7 +20,7 @@ from ocd_bench import __version__
 from ocd_bench.config import nearest
 from ocd_bench.errors import OCDBenchError, UsageError
 
-COMMANDS = ("run", "list", "data", "report", "compare", "merge", "plugin")
+COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin")
 
 DEPENDENCIES = ("numpy", "platformdirs", "pluggy", "rich", "scipy", "torch")
 """What the core needs: its absence is a broken installation, not a defect."""

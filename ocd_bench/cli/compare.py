@@ -1,4 +1,4 @@
-"""``ocd-bench compare``: is any row of a candidate run worse than in a baseline run?"""
+"""Test whether any row of a candidate run is worse than in a baseline run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of design section 2, and the thresholds."""
+    """The options of this command, and the thresholds."""
     parser = subparsers.add_parser(
         "compare",
         help="test a run against a baseline, for CI",

@@ -1,4 +1,4 @@
-"""``ocd-bench data``: list the datasets of all tasks, fetch them from their official places, verify what is there."""
+"""List the datasets of all tasks, fetch them from their official places, verify what is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ocd-bench list``: tasks, datasets, methods and plugins that are there, for people or as JSON."""
+"""List the tasks, datasets, methods, plugins and settings that are there, as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from ocd_bench.task import Dataset, Task
 
 KINDS = ("tasks", "datasets", "methods", "plugins")
+"""What is listed without an argument."""
 
 Row = dict[str, Any]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of design section 2."""
+    """``list [KIND]`` and ``list settings [SECTION]``."""
     from ocd_bench.cli import add_plugin_option
 
-    parser = subparsers.add_parser("list", help="list tasks, datasets, methods and plugins", description=__doc__)
-    parser.add_argument("kind", nargs="?", choices=KINDS, metavar="tasks|datasets|methods|plugins", help="default: all four")
+    parser = subparsers.add_parser("list", help="list tasks, datasets, methods, plugins and settings", description=__doc__)
+    words = (*KINDS, "settings")
+    parser.add_argument("kind", nargs="?", choices=words, metavar="|".join(words), help="default: all but settings")
+    parser.add_argument("section", nargs="?", metavar="SECTION", help="with settings: one section, or one key 'section.name'")
+    parser.add_argument("--preset", metavar="quick|default|paper", help="with settings: whose values to show")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     add_plugin_option(parser)
 
@@ -30,9 +34,16 @@ def run(args: argparse.Namespace) -> int:
     """Print what there is."""
     import json
 
+    from ocd_bench.errors import UsageError
     from ocd_bench.plugin.manager import load_plugins
 
-    manager = load_plugins(args.plugin)
+    for name in ("section", "preset"):
+        if args.kind != "settings" and getattr(args, name) is not None:
+            what = f"unknown argument {args.section!r}" if name == "section" else "--preset is only for settings"
+            raise UsageError(f"list: {what} (see ocd-bench list --help)")
+    manager = load_plugins(args.plugin, declared=True)
+    if args.kind == "settings":
+        return _settings(manager, args.section, args.preset or "default", args.json)
     kinds = (args.kind,) if args.kind else KINDS
     found = {kind: rows(manager, kind) for kind in kinds}
     if args.json:
@@ -86,7 +97,7 @@ def rows(manager: Manager, kind: str) -> list[Row]:
 
 
 def _task(manager: Manager, task: Task, datasets: Sequence[Dataset]) -> Row:
-    reason = manager.availability(task)
+    reason = manager.availability(task, try_import=False)
     primary = task.primary_metric
     return {
         "name": task.name,
@@ -107,6 +118,32 @@ def _datasets(manager: Manager, task: Task) -> Sequence[Dataset]:
             f"task {task.name!r} of plugin {manager.owner(task)!r}: datasets() failed: {type(error).__name__}: {error}"
         )
         return []
+
+
+# -- settings -------------------------------------------------------------------------------------------------------------
+def _settings(manager: Manager, section: str | None, preset: str, as_json: bool) -> int:
+    """One JSON object, or for each setting a line ``key = value (what it accepts) [unit]`` with its meaning below."""
+    import json
+    import shutil
+    import textwrap
+
+    from ocd_bench.config import check_preset
+    from ocd_bench.reference import as_text, rows
+
+    check_preset(preset)
+    found = rows(list(manager.tasks.values()), list(manager.methods.values()), section)
+    if as_json:
+        print(json.dumps({"preset": preset, "settings": [row.as_dict(preset) for row in found]}, indent=1))
+        return 0
+    width = min(120, shutil.get_terminal_size((100, 24)).columns)
+    for row in found:
+        value = as_text(row.values[preset])
+        unit = f" [{row.known.unit}]" if row.known.unit else ""
+        print(f"{row.key}={value}  ({row.expected}){unit}")
+        chosen = ", ".join(f"{task} {as_text(other)}" for task, other in row.tasks[preset].items())
+        for text in filter(None, [row.known.help, f"Chosen by tasks: {chosen}." if chosen else ""]):
+            print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False))
+    return 0
 
 
 # -- for people -----------------------------------------------------------------------------------------------------------

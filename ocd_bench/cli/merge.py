@@ -1,4 +1,4 @@
-"""``ocd-bench merge``: join the shards of a run, or runs of different tasks, into one run folder."""
+"""Join the shards of a run, or runs of different tasks, into one run folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of design section 2."""
+    """The options of this command."""
     parser = subparsers.add_parser("merge", help="join run folders into one", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, such as the shards of one run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new run folder")

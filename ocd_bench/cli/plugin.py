@@ -1,4 +1,4 @@
-"""``ocd-bench plugin``: write a new plugin, check one."""
+"""Write a new plugin, check one."""
 
 from __future__ import annotations
 

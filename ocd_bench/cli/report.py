@@ -1,4 +1,4 @@
-"""``ocd-bench report``: the comparison table of stored runs, in any format."""
+"""Show the comparison table of stored runs, in any format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of design section 2."""
+    """The options of this command."""
     parser = subparsers.add_parser("report", help="show stored runs as a table or a page", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; several are shown as one")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``ocd-bench run``: train, adapt, measure, print the comparison table."""
+"""Train base models, adapt them, measure, and print the comparison table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The options of design section 2."""
+    """The options of this command."""
     parser = subparsers.add_parser("run", help="train, adapt, measure and print a comparison table", description=__doc__)
     parser.add_argument("--task", required=True, metavar="NAME[,NAME]|all", help="tasks to run ('ocd-bench list tasks')")
     parser.add_argument("--dataset", metavar="D[,D]", help="datasets; default: each task's first, which needs no download")
@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run, print, and return the exit code."""
-    from ocd_bench.config import PRESETS, nearest, parse_assignment, read_toml
+    from ocd_bench.config import PRESETS, check_overrides, known_sections, nearest, parse_assignment, read_toml
     from ocd_bench.errors import UsageError
     from ocd_bench.folders import data_directories
     from ocd_bench.plugin.manager import load_plugins
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--preset {args.preset!r}: unknown{nearest(args.preset, PRESETS)}; presets: {', '.join(PRESETS)}")
     if args.jobs < 1:
         raise UsageError(f"--jobs {args.jobs}: expected 1 or more")
-    overrides = read_toml(args.config) if args.config else {}
-    overrides.update(parse_assignment(text) for text in args.assignments)
+    from_file = read_toml(args.config) if args.config else {}
+    assigned = dict(parse_assignment(text) for text in args.assignments)
 
     from ocd_bench.runner.run import Order, default_folder, execute, plan
     from ocd_bench.runner.store import RunFolder
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         methods=_names(args.methods, "--methods") if args.methods is not None else (),
         preset=args.preset,
         seeds=parse_seeds(args.seeds or ("1" if args.preset == "quick" else "3")),
-        overrides=overrides,
+        overrides={**from_file, **assigned},
         data_dirs=data_directories(args.data_dir),
         offline=args.offline,
         device=args.device,
@@ -77,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
         executor=args.executor,
     )
     manager = load_plugins(order.plugins)
+    if from_file:
+        sections = known_sections(list(manager.tasks.values()), list(manager.methods.values()))
+        check_overrides(from_file, sections, f"--config {args.config}")
     groups, left_out = plan(order, manager)
 
     from ocd_bench.runner.machine import choose_device

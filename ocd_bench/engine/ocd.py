@@ -22,12 +22,13 @@ from ocd_bench.engine.overfit import Overfit
 from ocd_bench.engine.problem import NoiseStream, Problem
 from ocd_bench.engine.scale import ScaleNetwork
 from ocd_bench.engine.schedule import NoiseSchedule
-from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.engine.targets import BASES, Overfitter, Targets, basis_codes, basis_of, join, pick_form
 from ocd_bench.engine.through import Through, overfitting_gains
 from ocd_bench.engine.training import Record, Training, shuffled, train
 from ocd_bench.engine.unet import UNet
 from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.published.settings import PaperSettings
 from ocd_bench.seeds import derive
 
 LARGEST_OUTPUT = 1024

@@ -1,4 +1,4 @@
-"""Settings of OCD as plain values. No torch here: the command line reads them before anything heavy is imported."""
+"""Section ``ocd``: the settings of OCD as plain values. No torch here: the command line reads them before anything heavy."""
 
 from __future__ import annotations
 
@@ -7,92 +7,167 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ocd_bench.errors import UsageError
+from ocd_bench.settings import Checked, setting
 
 CONDITIONS = ("input", "activation", "output")
-"""I(x) by its parts."""
+"""The parts of the condition I(x) (paper, section 3.1)."""
 
 
 @dataclass(frozen=True)
-class OCDSettings:
-    """Section ``ocd``.
+class OCDSettings(Checked):
+    """Section ``ocd``. The defaults were chosen on validation samples of the five tasks (docs/findings.md)."""
 
-    Attributes:
-        overfit_optimizer, overfit_lr, overfit_steps: how each sample is overfitted (``sgd`` or ``adam``).
-        form: what of ΔW is predicted: ``full``, ``rank-one``, ``basis``, ``learned`` (a basis trained with the hypernetwork),
-            ``input-basis``, or ``auto``: rank one where the layer sees one position per sample, else the shortest code that
-            keeps the oracle's gain.
-        basis: components of ``basis`` and ``learned``, or rank of ``input-basis``, where such a form is asked for by name.
-        steps, batch_size, lr, weight_decay, lr_schedule, ema: training by AdamW (``cosine`` or ``constant`` after a warm-up)
-            and the decay of the averaged weights, which are the ones used.
-        evaluations: how often in training the validation loss is taken; the best weights are kept. 1: the last are.
-        passes: overfit every training sample so many times beforehand, each time with other augmentation and subsample, and
-            train on these; 0: anew for every batch, or one pass where nothing is random or a batch exceeds the memory.
-        folds: cross-fitting: the training samples in so many folds, each overfitted from a base that was trained on the others;
-            0: from the base itself. So many more trainings of the base, which are cached as it is.
-        schedule, prediction, sampling_steps: of the diffusion: ``cosine``, ``code`` or ``paper``; ``v``, ``epsilon`` or ``x0``;
-            DDIM steps. One step gives what the task's loss has trained; more of them draw from the overfitted changes' own
-            spread.
-        guidance: how far beyond what it would draw of nothing known the conditional draw goes (classifier-free guidance, Ho and
-            Salimans 2022, in their notation 1 + w); 1: no further than the condition says, and nothing else is trained.
-        unconditional: with guidance, the share of training noise levels at which the condition is withheld.
-        noise_draws: noise levels per sample and training step; they share the encoding of the sample.
-        task_weight: weight of the task's own loss of predicted changes, taken through the base, in units of what overfitting
-            gains; 0: the hypernetwork only imitates overfitted changes, as in the paper.
-        auxiliary: weight, beside ``task_weight``, of the loss of an answer read straight off the condition, where the answer is
-            a small vector: it teaches the condition, and is not used afterwards; 0: none.
-        task_draws, task_batch: how many noise levels, and of targets made beforehand how many samples of a batch (0: all), are
-            run through the base.
-        width, depth, dropout: of the hypernetwork; dropout is that of the condition.
-        conditions: what of I(x) the hypernetwork is told: ``input`` and ``activation`` of the layer, ``output`` of the model.
-        input_encoder: whether the condition holds the task's encoding of x itself (``Task.encode_input``).
-        augment: whether training samples are augmented (``Task.augment``).
-        gate: 0: none; else the share of the validation samples that must pass for samples of their kind, say 0.99. Others are
-            strangers and keep the base's weights, where the task can tell them (``Task.signature``).
-        scale_loss: ``log``, squared error of log rho, or ``db``, the published one.
-        gains: factors of ΔW to choose from on validation samples; 0 is the base. A single one is taken unseen.
-        gain_share: the least gain is taken that keeps this share of what the best one gains there: what a sample like those of
-            training hardly misses spares a stranger much; 1: the best one.
-        gain_margin: by how many standard errors a gain must better the primary metric of validation samples; 0: it must not
-            make it worse. For a handful of validation samples, of which a few right by luck would do.
-        val_samples: at most so many validation samples are looked at.
-    """
-
-    overfit_optimizer: str = "sgd"
-    overfit_lr: float = 1e-2
-    overfit_steps: int = 3
-    form: str = "auto"
-    basis: int = 64
-    steps: int = 2000
-    batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    lr_schedule: str = "cosine"
-    ema: float = 0.999
-    evaluations: int = 10
-    passes: int = 0
-    folds: int = 0
-    schedule: str = "cosine"
-    prediction: str = "v"
-    sampling_steps: int = 1
-    guidance: float = 1.0
-    unconditional: float = 0.1
-    noise_draws: int = 4
-    task_weight: float = 10.0
-    auxiliary: float = 1.0
-    task_draws: int = 1
-    task_batch: int = 0
-    width: int = 256
-    depth: int = 3
-    dropout: float = 0.0
-    conditions: tuple[str, ...] = CONDITIONS
-    input_encoder: bool = True
-    augment: bool = True
-    gate: float = 0.0
-    scale_loss: str = "log"
-    gains: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-    gain_share: float = 1.0
-    gain_margin: float = 0.0
-    val_samples: int = 2000
+    # -- overfitting each training sample: the targets
+    overfit_optimizer: str = setting(
+        "sgd", choices=("sgd", "adam"), help="Optimizer that overfits the layer to one training sample."
+    )
+    overfit_lr: float = setting(1e-2, above=0, help="Learning rate of overfitting.")
+    overfit_steps: int = setting(3, least=1, unit="steps", help="Gradient steps of overfitting (paper: 3).")
+    form: str = setting(
+        "auto",
+        choices=("auto", "full", "rank-one", "basis", "learned", "input-basis"),
+        help="What of the weight change ΔW the hypernetwork predicts. full: the matrix. rank-one: one outer product. "
+        "basis: coefficients of the principal components of the training samples' ΔW. learned: coefficients of a "
+        "basis that is trained with the hypernetwork. input-basis: ΔW restricted to the main directions of the "
+        "layer's input. auto: rank-one where the layer runs at one position per sample, else the shortest code that "
+        "keeps the oracle's gain.",
+    )
+    basis: int = setting(
+        64,
+        least=1,
+        help="Components of form=basis and form=learned, or the rank of form=input-basis. form=auto chooses its own.",
+    )
+    # -- training the hypernetwork
+    steps: int = setting(2000, least=1, unit="steps", help="Training steps of the hypernetwork (AdamW).")
+    batch_size: int = setting(128, least=1, unit="samples", help="Samples of a training batch of the hypernetwork.")
+    lr: float = setting(1e-3, above=0, help="Learning rate of the hypernetwork.")
+    weight_decay: float = setting(1e-2, least=0, help="Weight decay of the hypernetwork's AdamW.")
+    lr_schedule: str = setting(
+        "cosine", choices=("cosine", "constant"), help="Course of the learning rate after a short linear warm-up."
+    )
+    ema: float = setting(
+        0.999, least=0, below=1, help="Decay of the moving average of the weights. The averaged weights are the ones used."
+    )
+    evaluations: int = setting(
+        10,
+        least=1,
+        help="How often the validation loss is taken during training. The weights of the lowest one are kept. 1: the last "
+        "weights are kept.",
+    )
+    passes: int = setting(
+        0,
+        least=0,
+        unit="passes",
+        help="How often every training sample is overfitted before training, each time with another augmentation and "
+        "subsample. 0: anew for every batch; but once beforehand where nothing is random or a batch does not fit into "
+        "memory.",
+    )
+    folds: int = setting(
+        0,
+        least=2,
+        also=(0,),
+        unit="folds",
+        help="Cross-fitting: the training samples are split into this many folds, and each fold is overfitted from a base "
+        "that was trained on the others. This costs as many further trainings of the base, which are cached. 0: no "
+        "cross-fitting.",
+    )
+    # -- the diffusion
+    schedule: str = setting(
+        "cosine",
+        choices=("cosine", "code", "paper"),
+        help="Noise schedule of the diffusion. code: linear with 1000 levels, as in the authors' code; paper: linear with "
+        "the 10 levels that the paper prints.",
+    )
+    prediction: str = setting(
+        "v", choices=("v", "epsilon", "x0"), help="What the network predicts: the velocity v, the noise, or the clean code."
+    )
+    sampling_steps: int = setting(
+        1,
+        least=1,
+        unit="steps",
+        help="DDIM steps at test time. One step gives the prediction that the task's loss has trained; several steps "
+        "sample the distribution of the overfitted changes.",
+    )
+    guidance: float = setting(
+        1.0,
+        above=0,
+        help="Classifier-free guidance scale (Ho and Salimans 2022): uncond + guidance * (cond - uncond). 1: off, and no "
+        "unconditional network is trained.",
+    )
+    unconditional: float = setting(
+        0.1, least=0, below=1, help="With guidance: share of training noise levels at which the condition is withheld."
+    )
+    noise_draws: int = setting(
+        4, least=1, unit="draws", help="Noise levels per sample and training step. They share the encoding of the sample."
+    )
+    # -- the task's own loss, through the base
+    task_weight: float = setting(
+        10.0,
+        least=0,
+        help="Weight of the task's own loss under the predicted weights, in units of what overfitting gains. 0: the "
+        "hypernetwork only imitates overfitted changes, as in the paper.",
+    )
+    auxiliary: float = setting(
+        1.0,
+        least=0,
+        help="Weight, beside task_weight, of the task's loss of an output that is read directly from the condition, where "
+        "the output is a small vector. It trains the condition's encoders and is not used at test time. 0: off.",
+    )
+    task_draws: int = setting(1, least=1, unit="draws", help="Noise levels per sample that are run through the base.")
+    task_batch: int = setting(
+        0,
+        least=0,
+        unit="samples",
+        help="Samples of a batch that are run through the base, where the targets were made beforehand. 0: all.",
+    )
+    # -- the hypernetwork
+    width: int = setting(256, least=1, most=65_536, unit="units", help="Width of the hypernetwork.")
+    depth: int = setting(3, least=1, most=1000, unit="blocks", help="Residual blocks of the hypernetwork.")
+    dropout: float = setting(0.0, least=0, below=1, help="Dropout of the condition in training.")
+    conditions: tuple[str, ...] = setting(
+        CONDITIONS,
+        choices=CONDITIONS,
+        empty=True,
+        help="Parts of I(x) that the hypernetwork is conditioned on: input and activation of the layer, output of the model.",
+    )
+    input_encoder: bool = setting(
+        True, help="Whether the condition contains the task's encoding of the sample itself (Task.encode_input)."
+    )
+    augment: bool = setting(True, help="Whether the hypernetwork is trained on augmented samples (Task.augment).")
+    gate: float = setting(
+        0.0,
+        least=0,
+        most=1,
+        help="Out-of-distribution gate: this share of the validation samples passes, for example 0.99. A sample that is "
+        "further from the training samples (Mahalanobis distance of Task.signature) keeps the base's weights. 0: no "
+        "gate.",
+    )
+    scale_loss: str = setting(
+        "log", choices=("log", "db"), help="Loss of the scale network: squared error of log rho, or the published one in dB."
+    )
+    # -- the gain
+    gains: tuple[float, ...] = setting(
+        (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+        least=0,
+        help="Factors of ΔW. The best one on validation samples is used; 0 is the base. A single factor is used unseen.",
+    )
+    gain_share: float = setting(
+        1.0,
+        least=0,
+        most=1,
+        help="Of the gains that keep at least this share of the best gain's improvement on validation samples, take the "
+        "smallest: it costs in-distribution samples little and harms others less. 1: the best gain.",
+    )
+    gain_margin: float = setting(
+        0.0,
+        least=0,
+        unit="standard errors",
+        help="By how many standard errors a gain must improve the primary metric of the validation samples. 0: it must not "
+        "make it worse. Use it when the validation set is so small that a few lucky hits could select a gain.",
+    )
+    val_samples: int = setting(
+        2000, least=1, unit="samples", help="Validation samples used at most, for early stopping and for choosing the gain."
+    )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"steps": 300, "batch_size": 64, "width": 128, "depth": 2, "val_samples": 500},
@@ -101,57 +176,12 @@ class OCDSettings:
     section: ClassVar[str] = "ocd"
 
     def __post_init__(self) -> None:
-        choices = {
-            "overfit_optimizer": ("sgd", "adam"),
-            "form": ("auto", "full", "rank-one", "basis", "learned", "input-basis"),
-            "lr_schedule": ("cosine", "constant"),
-            "schedule": ("cosine", "code", "paper"),
-            "prediction": ("v", "epsilon", "x0"),
-            "scale_loss": ("log", "db"),
-        }
-        for key, known in choices.items():
-            if getattr(self, key) not in known:
-                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)!r}: expected {', '.join(known)}")
-        counts = (
-            "overfit_steps",
-            "basis",
-            "steps",
-            "batch_size",
-            "evaluations",
-            "sampling_steps",
-            "noise_draws",
-            "task_draws",
-            "width",
-            "depth",
-        )
-        for key in (*counts, "val_samples"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 1 or more")
-        for key in ("overfit_lr", "lr"):
-            if not getattr(self, key) > 0:
-                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected more than 0")
-        for key in ("passes", "weight_decay", "task_weight", "auxiliary", "task_batch", "gain_margin"):
-            if getattr(self, key) < 0:
-                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more")
-        if self.folds < 0 or self.folds == 1:
-            raise UsageError(f"setting {self.section}.folds={self.folds}: expected 0, or 2 or more")
+        super().__post_init__()
         if self.folds and self.task_batch:
-            raise UsageError(f"settings {self.section}: with folds the whole batch is run through the base; take task_batch=0")
-        for key in ("ema", "dropout", "unconditional"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 or more, and less than 1")
-        for key in ("gate", "gain_share"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UsageError(f"setting {self.section}.{key}={getattr(self, key)}: expected 0 to 1")
-        if unknown := set(self.conditions) - set(CONDITIONS):
             raise UsageError(
-                f"setting {self.section}.conditions={','.join(self.conditions)}: {sorted(unknown)[0]!r} is none of input, "
-                "activation, output"
+                f"setting {self.section}.folds={self.folds}: with folds the whole batch is run through the base; "
+                f"take {self.section}.task_batch=0"
             )
-        if not self.gains or min(self.gains) < 0:
-            raise UsageError(f"setting {self.section}.gains={self.gains}: expected at least one number, none negative")
-        if not 0 < self.guidance < float("inf"):
-            raise UsageError(f"setting {self.section}.guidance={self.guidance}: expected more than 0")
         if self.guidance != 1 and (not self.unconditional or (self.task_weight and self.noise_draws <= self.task_draws)):
             raise UsageError(
                 f"setting {self.section}.guidance={self.guidance}: the network must also be trained without the condition; "
@@ -159,73 +189,6 @@ class OCDSettings:
             )
         if self.prediction == "epsilon" and self.schedule == "cosine":
             raise UsageError(
-                f"settings {self.section}: prediction=epsilon is undefined where the cosine schedule ends, in pure noise; "
-                "take prediction=v, or schedule=code"
+                f"setting {self.section}.prediction=epsilon is undefined where the cosine schedule ends, in pure noise; "
+                f"take {self.section}.prediction=v, or {self.section}.schedule=code"
             )
-
-
-@dataclass(frozen=True)
-class PaperSettings(OCDSettings):
-    """Section ``ocd_paper``: the U-Net over the full weight matrix, with the hyper-parameters of the paper and its code.
-
-    Where the two differ the code is followed, since it made the published numbers: T = 1000 (with the printed T = 10 training
-    never sees the noise that sampling begins with), epsilon prediction, three Adam steps of 5e-4, unit variance instead of unit
-    norm. No encoder of x, no augmentation, no choice on validation samples.
-
-    Attributes:
-        scaled: False is the paper's ablation without the scale network.
-        vgg11: weights of VGG11 for outputs that are pictures or spectrograms (``Task.output_picture``): a file with
-            torchvision's state dict; empty for the file that torchvision's own loader has left in its cache; ``off`` for the
-            task's own features of the output, which is not the published method.
-        channels, multipliers, blocks, attention: of the U-Net, see :class:`ocd_bench.engine.unet.UNet`; these have 112 million
-            parameters on LeNet5's fc1. The code has six levels (1, 1, 2, 2, 4, 4), and fewer for other layers.
-        unet_dropout: in the U-Net's residual blocks. The code's for LeNet5 is 0.4; the paper names none.
-    """
-
-    overfit_optimizer: str = "adam"
-    overfit_lr: float = 5e-4
-    form: str = "full"
-    steps: int = 10_000
-    batch_size: int = 16
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    lr_schedule: str = "constant"
-    evaluations: int = 1
-    schedule: str = "code"
-    prediction: str = "epsilon"
-    sampling_steps: int = 10
-    noise_draws: int = 1
-    task_weight: float = 0.0
-    input_encoder: bool = False
-    augment: bool = False
-    scale_loss: str = "db"
-    gains: tuple[float, ...] = (1.0,)
-    scaled: bool = True
-    vgg11: str = ""
-    channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 4, 4)
-    blocks: int = 2
-    attention: tuple[int, ...] = (3,)
-    unet_dropout: float = 0.0
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"steps": 30, "batch_size": 8, "channels": 8, "blocks": 1, "sampling_steps": 4, "val_samples": 32},
-        "paper": {"steps": 50_000, "batch_size": 8, "ema": 0.9999, "unet_dropout": 0.4},
-    }
-    section: ClassVar[str] = "ocd_paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        where = f"setting {self.section}"
-        if self.channels < 2 or self.channels % 2:
-            raise UsageError(f"{where}.channels={self.channels}: expected an even number, 2 or more")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise UsageError(f"{where}.multipliers={self.multipliers}: expected one whole number per level, 1 or more")
-        if self.blocks < 1:
-            raise UsageError(f"{where}.blocks={self.blocks}: expected 1 or more")
-        if not all(0 <= level < len(self.multipliers) for level in self.attention):
-            raise UsageError(
-                f"{where}.attention={self.attention}: expected levels from 0 to {len(self.multipliers) - 1}, or nothing"
-            )
-        if not 0 <= self.unet_dropout < 1:
-            raise UsageError(f"{where}.unet_dropout={self.unet_dropout}: expected 0 or more, and less than 1")

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.common import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
+from ocd_bench.methods.settings import EataSettings
 
 MOMENTUM = 0.9
 """Of the running mean of class probabilities (paper, equation 4)."""
-
-
-@dataclass(frozen=True)
-class EataSettings:
-    """The paper's ImageNet numbers.
-
-    ``margin``: E0 in units of ln K; ``distance``: largest cosine to the running mean prediction at which a sample counts as
-    new; ``alpha``: weight of the Fisher penalty, estimated on ``fisher_samples`` validation samples in batches of
-    ``fisher_batch``, 0 for none.
-    """
-
-    lr: float = 2.5e-4
-    momentum: float = 0.9
-    margin: float = 0.4
-    distance: float = 0.05
-    alpha: float = 2000.0
-    fisher_samples: int = 2000
-    fisher_batch: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("fisher_samples", "fisher_batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"setting eata.{name}={getattr(self, name)}: expected 1 or more")
 
 
 class EataPredictor(Online):

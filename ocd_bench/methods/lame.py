@@ -4,30 +4,16 @@ arXiv 2201.05718). It changes the batch's predictions, not the model."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import normalize
 
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.common import Classifier
+from ocd_bench.methods.settings import LameSettings
 
 TOLERANCE = 1e-6
 """Largest change of any probability at which the iteration has converged."""
-
-
-@dataclass(frozen=True)
-class LameSettings:
-    """``neighbours``: k of the affinity; ``iterations``: at most so many updates a batch."""
-
-    neighbours: int = 5
-    iterations: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("neighbours", "iterations"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"setting lame.{name}={getattr(self, name)}: expected 1 or more")
 
 
 def affinity(features: torch.Tensor, neighbours: int) -> torch.Tensor:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch.func import functional_call, grad, vmap
 
-from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.common import class_count, probe
+from ocd_bench.methods.settings import MemoSettings
 from ocd_bench.task import Task
 
 Weights = dict[str, torch.Tensor]
@@ -20,26 +19,6 @@ Weights = dict[str, torch.Tensor]
 
 PROBED = 64
 """Copies that tell whether a sample alone is changed: enough for a change that is often none, such as a mirror image."""
-
-
-@dataclass(frozen=True)
-class MemoSettings:
-    """SGD at ``lr`` for ``steps`` on ``copies`` augmentations of each sample (paper: CIFAR-10, 32 copies, one step of 5e-3).
-
-    ``chunk``: samples adapted at once; each has its own copy of all weights.
-    """
-
-    lr: float = 5e-3
-    steps: int = 1
-    copies: int = 32
-    chunk: int = 16
-
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"copies": 8}}
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "copies", "chunk"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"setting memo.{name}={getattr(self, name)}: expected 1 or more")
 
 
 class MemoPredictor(Predictor):

@@ -16,12 +16,13 @@ from ocd_bench.engine.layer import TargetLayer
 from ocd_bench.engine.nearest import Nearest
 from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.problem import Problem, Quality
-from ocd_bench.engine.settings import OCDSettings, PaperSettings
+from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.engine.training import details
 from ocd_bench.engine.vgg import PictureFeatures, cached_vgg11, load_vgg11
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.metrics import REDUCTIONS, Metric, metric_info, primary_metric
+from ocd_bench.published.settings import PaperSettings
 from ocd_bench.task import Task
 
 ENSEMBLE = 5

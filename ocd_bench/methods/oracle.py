@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ocd_bench.engine.layer import TargetLayer
-from ocd_bench.engine.overfit import OPTIMIZERS, Overfit, overfit_all
+from ocd_bench.engine.overfit import overfit_all
 from ocd_bench.engine.targets import Overfitter
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
+from ocd_bench.methods.settings import OracleSettings
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class OracleSettings:
-    """How a test sample is overfitted; an empty or zero value means as ``ocd`` overfits its training samples."""
-
-    optimizer: str = ""
-    lr: float = 0.0
-    steps: int = 0
-
-    def __post_init__(self) -> None:
-        if self.optimizer and self.optimizer not in OPTIMIZERS:
-            raise UsageError(f"setting oracle.optimizer={self.optimizer!r}: expected {', '.join(OPTIMIZERS)}, or nothing")
-        for name in ("lr", "steps"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"setting oracle.{name}={getattr(self, name)}: expected 0 (as ocd) or more")
-
-    def resolve(self, ocd: Any) -> Overfit:
-        """These numbers, with those of the ``ocd`` section where they are left open."""
-        return Overfit(
-            self.optimizer or ocd.overfit_optimizer,  # type: ignore[arg-type]
-            self.lr or ocd.overfit_lr,
-            self.steps or ocd.overfit_steps,
-        )
 
 
 class Oracle(Method):

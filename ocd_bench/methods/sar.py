@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.common import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
+from ocd_bench.methods.settings import SarSettings
 
 MOMENTUM = 0.9
 """Of the moving average of the loss that decides on recovery."""
-
-
-@dataclass(frozen=True)
-class SarSettings:
-    """The paper's numbers for convolutional nets.
-
-    ``margin``: E0 in units of ln K; ``rho``: radius of the sharpness-aware step; ``recover``: the model is restored when the
-    moving average of the entropy falls below it (nats); ``share``: of the norm layers, counted from the input, that are
-    adapted. The paper leaves out the top blocks by name, about a quarter of the layers in its nets.
-    """
-
-    lr: float = 2.5e-4
-    momentum: float = 0.9
-    margin: float = 0.4
-    rho: float = 0.05
-    recover: float = 0.2
-    share: float = 0.75
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UsageError(f"setting sar.share={self.share}: expected more than 0 and at most 1")
 
 
 class SarPredictor(Online):

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from ocd_bench.errors import UsageError
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.common import Classifier, entropy
-
-
-@dataclass(frozen=True)
-class T3aSettings:
-    """``filter``: features kept per class, those of lowest entropy (the paper's M); 0 keeps all."""
-
-    filter: int = 100
-
-    def __post_init__(self) -> None:
-        if self.filter < 0:
-            raise UsageError(f"setting t3a.filter={self.filter}: expected 0 (keep all) or more")
+from ocd_bench.methods.settings import T3aSettings
 
 
 class T3aPredictor(Predictor):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.common import (
     BATCH_NORMS,
@@ -21,35 +20,11 @@ from ocd_bench.methods.common import (
     scale_and_shift,
     use_batch_statistics,
 )
+from ocd_bench.methods.settings import TentSettings
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A scalar loss of outputs and inputs."""
 NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
-
-
-@dataclass(frozen=True)
-class TentSettings:
-    """Adam's numbers as in the reference's example configuration.
-
-    ``steps`` of ``tent``, ``tent-norm`` and ``tent-layer`` per batch; ``episodic_steps`` of ``tent-episodic``, at least 2,
-    as one step returns the output of ``bn-adapt``; ``layer_lr`` is the rate of ``tent-layer``, whose weight is of another
-    scale than a norm layer's.
-    """
-
-    lr: float = 1e-3
-    betas: tuple[float, ...] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    steps: int = 1
-    episodic_steps: int = 2
-    layer_lr: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"setting tent.steps={self.steps}: expected 1 or more")
-        if self.episodic_steps < 2:
-            raise UsageError(f"setting tent.episodic_steps={self.episodic_steps}: expected 2 or more (1 would be bn-adapt)")
-        if len(self.betas) != 2:
-            raise UsageError(f"setting tent.betas={self.betas}: expected two numbers")
 
 
 class TentPredictor(Online):

@@ -34,7 +34,9 @@ Warn = Callable[[str], None]
 NO_TASKS = "no tasks are installed: pip install -r requirements.txt in a checkout of OCD-Bench, or give --plugin FILE.py"
 
 
-def load_plugins(extra: Sequence[str] = (), *, only: Iterable[str] | None = None, warn: Warn | None = None) -> Manager:
+def load_plugins(
+    extra: Sequence[str] = (), *, only: Iterable[str] | None = None, warn: Warn | None = None, declared: bool = False
+) -> Manager:
     """Load the core's methods, then installed plugins by name, then ``ocdfile.py``, then those of ``--plugin``.
 
     ``$OCD_BENCH_DISABLE_PLUGINS`` turns off what is found by itself, never what is named in ``extra``.
@@ -43,12 +45,13 @@ def load_plugins(extra: Sequence[str] = (), *, only: Iterable[str] | None = None
         extra: files (``wine.py``) or modules, as given to ``--plugin``.
         only: names of the installed plugins to load, in place of all of them and of ``ocdfile.py``; their faults are errors.
         warn: takes one line about each thing left out; default: stderr.
+        declared: of the core's methods only the declarations, which can be listed and not be fitted. Imports no torch.
 
     Raises:
         UsageError: if a plugin of ``extra`` or ``only`` is not there or has a fault.
     """
     manager = Manager(warn or _to_stderr)
-    manager.add(core())
+    manager.add(core(declared))
     found = list(installed())
     if only is None:
         found += filter(None, [project_file(extra)])
@@ -165,9 +168,13 @@ class Manager:
 
         return self._owners.get(("task" if isinstance(item, Task) else "method", item.name), "")
 
-    def availability(self, task: Task) -> str | None:
-        """None if what the task requires can be imported, else ``unavailable: ...`` with the cure."""
-        return missing(task.requires)
+    def availability(self, task: Task, try_import: bool = True) -> str | None:
+        """None if what the task requires can be imported, else ``unavailable: ...`` with the cure.
+
+        Args:
+            try_import: import it, which also finds what is installed but broken, and takes seconds; else only look for it.
+        """
+        return missing(task.requires, try_import)
 
     def describe(self) -> list[dict[str, Any]]:
         """Name, version, origin and hooks of every loaded plugin, in the order of loading."""

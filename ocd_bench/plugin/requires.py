@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,14 +14,18 @@ SAME_AS_TORCH = ("torchaudio",)
 """Distributions with compiled parts that are released together with torch, under its number."""
 
 
-def missing(modules: Iterable[str]) -> str | None:
+def missing(modules: Iterable[str], try_import: bool = True) -> str | None:
     """``unavailable: ...`` with the cure for the first module that cannot be imported, or None.
 
-    The import is tried, not looked up: a torchaudio built for CUDA is found beside a CPU-only torch, but does not load.
+    By default the import is tried: a torchaudio built for CUDA is found beside a CPU-only torch, but does not load. With
+    ``try_import=False`` the module is only looked for, without the seconds that an import may take.
     """
     for module in modules:
         try:
-            importlib.import_module(module)
+            if try_import:
+                importlib.import_module(module)
+            elif importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(name=module)
         except ModuleNotFoundError as error:
             absent = (error.name or module).partition(".")[0]
             return f"unavailable: pip install {DISTRIBUTIONS.get(absent, absent)}"

@@ -49,8 +49,14 @@ class Source:
         return f"plugin {self.name!r}" + (f" ({origin})" if origin != self.name else "")
 
 
-def core() -> Source:
-    """The built-in methods: through the entry point of this distribution, or directly where it is not installed."""
+def core(declared: bool = False) -> Source:
+    """The built-in methods: through the entry point of this distribution, or directly where it is not installed.
+
+    Args:
+        declared: only their declarations, which import no torch.
+    """
+    if declared:
+        return Source(CORE.name, "ocd-bench", __version__, lambda: importlib.import_module(f"{CORE.value}.catalogue"))
     return Source(CORE.name, "ocd-bench", __version__, CORE.load)
 
 

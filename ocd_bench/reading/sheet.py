@@ -45,8 +45,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The cells of one file: ``rows[i][j]`` under ``header[j]``; ``lines[i]`` is the first line of row i (in a Parquet file or a
-    JSON list: its number).
+    """The cells of one file: ``rows[i][j]`` under ``header[j]``; ``lines[i]`` is the first line of row i (of Parquet and JSON
+    lists: its number).
 
     ``extra``: every row has one cell more than the header; ``header`` then begins with an empty name (row names of R).
     """
@@ -155,8 +155,7 @@ def _from_text(path: Path, options: SheetOptions) -> Sheet:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            hint = f"; {options.section}.delimiter sets what separates cells" if "delimiter" in str(error) else ""
-            raise UsageError(f"{path}, line {start}: {error}{hint}") from error
+            raise UsageError(f"{path}, line {start}: {error}; {options.section}.delimiter sets what separates cells") from error
         if row is None:
             break
         row = [known.setdefault(text, text) for text in map(str.strip, row)]

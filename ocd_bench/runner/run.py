@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_bench import __version__
-from ocd_bench.config import check_keys, fingerprint, known_sections, resolve
+from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve
 from ocd_bench.errors import Unavailable, UsageError
 from ocd_bench.runner.cells import Group, assign_datasets, parse_variants
 from ocd_bench.runner.store import SCHEMA, RunFolder
@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """130 interrupted, 2 bad input somewhere, 3 some cell failed, 4 nothing was measured, else 0 (design section 2)."""
+        """130 interrupted, 2 bad input somewhere, 3 some cell failed, 4 nothing was measured, else 0."""
         if self.interrupted:
             return 130
         if self.problems:
@@ -83,7 +83,7 @@ def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
             reason = manager.availability(task)
             if reason:
                 raise Unavailable(f"task {task.name!r} {reason}")
-    check_keys(order.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
+    check_overrides(order.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
     datasets = assign_datasets(order.dataset, tasks)
     groups = [
         Group(task.name, dataset, seed, _rows(order, task, manager), parse_variants(order.corruption, task))
@@ -93,6 +93,10 @@ def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
     ]
     for task in tasks:
         resolve(task, list(manager.methods.values()), order.preset, order.overrides)
+    for task in manager.tasks.values():  # a wrong value is refused in the section of a task that does not run, too
+        own = {key: value for key, value in order.overrides.items() if key.startswith(f"{task.name}.")}
+        if own and task not in tasks:
+            resolve(task, [], order.preset, own)
     index, count = order.shard
     return groups[index::count], left_out
 

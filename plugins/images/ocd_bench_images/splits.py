@@ -19,11 +19,10 @@ import torch
 from ocd_bench import Request, Samples, Splits, UsageError
 from ocd_bench.seeds import generator
 from ocd_bench_images.sources import open_source
-from ocd_bench_images.sources.pictures import BACKGROUNDS
 from ocd_bench_images.sources.pool import Pool, Source, check_memory, to_tensor
 
 if TYPE_CHECKING:
-    from ocd_bench_images.task import ImagesSettings
+    from ocd_bench_images.settings import ImagesSettings
 
 VALIDATION_SHARE = 10
 VALIDATION_MOST = 5000
@@ -35,13 +34,8 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     """Splits of ``request.dataset``; see the module's text for how they are drawn.
 
     Raises:
-        DataMissing, UsageError: as :func:`ocd_bench_images.sources.open_source`; for a setting below zero.
+        DataMissing, UsageError: as :func:`ocd_bench_images.sources.open_source`.
     """
-    for name in ("train_samples", "test_samples", "image_size"):
-        if getattr(settings, name) < 0:
-            raise UsageError(f"setting images.{name}={getattr(settings, name)}: expected 0 or more")
-    if settings.background not in ("", *BACKGROUNDS):
-        raise UsageError(f"setting images.background={settings.background!r}: expected {' or '.join(BACKGROUNDS)}, or nothing")
     source = open_source(request, settings.image_size, settings.background)
     if source.test is None:
         source = _set_test_aside(source, request)

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocd_bench import Dataset, Metric, Request, Splits, Task
 from ocd_bench_images.corruptions import KINDS
 from ocd_bench_images.datasets import DATASETS
+from ocd_bench_images.settings import ImagesSettings, settings_of
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class ImagesSettings:
-    """Section ``images``.
-
-    Attributes:
-        model: ``auto`` or a name of :data:`ocd_bench_images.models.NAMES`. ``auto``: lenet5 for grey pictures up to 40 pixels;
-            for others resnet18, but up to 40 pixels googlenet under the paper preset and lenet5-bn under the quick one (larger
-            ones: resnet18-slim), so that a quick run ends on a CPU.
-        checkpoint: state dict for the model; base training is then skipped. Looked for as given, then in the data directories.
-        pretrained: for ``deit``: a folder as transformers saves it, or a name in its local cache.
-        download: for ``deit``: let transformers download that name (never with ``--offline``).
-        train_samples, test_samples: size of a random subset; 0 takes all. The test subset is the same for every seed.
-        image_size: resize to this many pixels square; 0 keeps the stored size.
-        background: ``black`` or ``white``: what transparent pictures are set on; without it they are refused.
-    """
-
-    model: str = "auto"
-    checkpoint: str = ""
-    pretrained: str = "facebook/deit-base-distilled-patch16-224"
-    download: bool = False
-    train_samples: int = 0
-    test_samples: int = 0
-    image_size: int = 0
-    background: str = ""
 
 
 class Images(Task):
@@ -184,8 +158,3 @@ def _with_checkpoint(model: torch.nn.Module, request: Request) -> torch.nn.Modul
 
     path = find_checkpoint("images.checkpoint", name, request.data_dirs)
     return load_checkpoint(model, path, "choose the fitting model and dataset (--set images.model=NAME)")
-
-
-def settings_of(request: Request) -> ImagesSettings:
-    """The request's settings, or the defaults where a caller gave none."""
-    return request.settings if request.settings is not None else ImagesSettings()

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from ocd_bench import Request, Splits, Unavailable, UsageError
-from ocd_bench_images.models import NAMES, build, choose
+from ocd_bench_images.models import build, choose
 from ocd_bench_images.models.encoder import Encoder
 from ocd_bench_images.models.googlenet import GoogLeNet
 from ocd_bench_images.models.lenet import LeNet5
 from ocd_bench_images.models.resnet import ResNet18
+from ocd_bench_images.settings import MODELS
 from ocd_bench_images.task import Images, ImagesSettings
 
 LENET = {
@@ -101,7 +102,7 @@ def test_googlenet_counts_as_table_1_says():
 )
 def test_auto(shape, preset, expected):
     assert choose(*shape, preset) == expected
-    assert expected in NAMES
+    assert expected in MODELS
 
 
 def test_build_follows_the_setting_and_the_data():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ocd_bench
 from ocd_bench_nlp.datasets import DATASETS
+from ocd_bench_nlp.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -29,40 +29,6 @@ BRIEF = {
 }  # fmt: skip
 """A handful of texts is learned by heart within a hundred steps: told little, stopped early, looked at often, and left alone
 unless the texts held out are clearly answered better."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Section ``nlp``.
-
-    ``shots``: training texts a class (the paper: 8), and as many again for validation. ``encoder``: ``hashed`` trains from
-    nothing; ``minilm`` is the packaged one; or a sentence-transformers folder or model name. ``rounds``: contrastive pairs each
-    text is in, times two (SetFit: 20; 0 leaves the encoder as it is); ``encoder_lr``, ``encoder_batch``: of that training.
-    ``test_texts``: at most so many, the same for every seed (0: all). ``inverse_l2``: C of the logistic regression head.
-    ``download``: whether an encoder may be looked up on the hub. ``text_column``, ``label_column``: of a CSV or TSV file whose
-    header has none of the usual names. ``cache``: keep what a sentence-transformers
-    encoder makes of a draw, by fingerprint.
-    """
-
-    shots: int = 8
-    encoder: str = "auto"
-    rounds: int = 20
-    encoder_lr: float = 2e-5
-    encoder_batch: int = 16
-    test_texts: int = 1000
-    inverse_l2: float = 1.0
-    download: bool = False
-    text_column: str = ""
-    label_column: str = ""
-    cache: bool = True
-
-    def __post_init__(self) -> None:
-        for name, least in (("shots", 1), ("rounds", 0), ("encoder_batch", 1), ("test_texts", 0)):
-            if getattr(self, name) < least:
-                raise ocd_bench.UsageError(f"setting nlp.{name}={getattr(self, name)}: expected {least} or more")
-        for name in ("encoder_lr", "inverse_l2"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ocd_bench.UsageError(f"setting nlp.{name}={getattr(self, name)}: expected a number above 0")
 
 
 class FewShotText(ocd_bench.Task):

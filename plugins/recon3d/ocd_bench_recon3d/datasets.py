@@ -19,7 +19,7 @@ from ocd_bench_recon3d.rays import Views
 from ocd_bench_recon3d.transforms import find_scene, read_scene
 
 if TYPE_CHECKING:
-    from ocd_bench_recon3d.task import Settings
+    from ocd_bench_recon3d.settings import Settings
 
 MESH_ENDINGS = (".obj", ".ply", ".stl", ".glb", ".gltf", ".off")
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]

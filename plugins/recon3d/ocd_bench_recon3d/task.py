@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ocd_bench
 from ocd_bench_recon3d.datasets_list import DATASETS
+from ocd_bench_recon3d.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -26,44 +26,6 @@ RAYS = 4096
 """Rays of a view in overfitting (paper section 4)."""
 FEW_RAYS = 256
 """Rays of a view that a training step of the hypernetwork renders."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Section ``recon3d``.
-
-    ``mesh``: a mesh file to render in place of a dataset. ``size``: pixels a side of rendered or scaled views.
-    ``train_views``, ``val_views``, ``test_views``: of rendered scenes; a set with its own parts gives ``val_views`` of its
-    training part where it has no validation part; 0 test views means all. ``checkpoint``: a TinyNeRF state dict to begin
-    from, looked for as given, then in the data directories; ``base_steps``: Adam steps of ``base_rays`` rays from there (0:
-    take it as it is). ``ignore_keys``: keys of a transforms file, or arrays of an npz file, that are known to change nothing.
-    """
-
-    mesh: str = ""
-    size: int = 100
-    train_views: int = 100
-    val_views: int = 10
-    test_views: int = 25
-    samples: int = 32
-    near: float = 2.0
-    far: float = 6.0
-    checkpoint: str = ""
-    base_steps: int = 6000
-    base_rays: int = 1024
-    base_lr: float = 2e-3
-    ignore_keys: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        ranges = (
-            ("size", 8, 4096), ("train_views", 1, 10**6), ("val_views", 1, 10**6), ("test_views", 0, 10**6),
-            ("samples", 2, 4096), ("near", 0, 1e6), ("far", 1e-6, 1e9), ("base_steps", 0, 10**9), ("base_rays", 1, 10**7),
-            ("base_lr", 1e-9, 10),
-        )  # fmt: skip
-        for name, low, high in ranges:
-            if not low <= getattr(self, name) <= high:
-                raise ocd_bench.UsageError(f"setting recon3d.{name}={getattr(self, name)}: expected {low:g} to {high:g}")
-        if self.near >= self.far:
-            raise ocd_bench.UsageError(f"setting recon3d.near={self.near:g}: expected less than recon3d.far={self.far:g}")
 
 
 class Recon3D(ocd_bench.Task):

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ocd_bench import UsageError
 from ocd_bench_speech.mulcat import GatedLSTM
 
 if TYPE_CHECKING:
-    from ocd_bench_speech.task import SpeechSettings
+    from ocd_bench_speech.settings import SpeechSettings
 
 
 class ConvTasNet(nn.Module):
@@ -37,17 +36,11 @@ class ConvTasNet(nn.Module):
 
 
 def build(settings: SpeechSettings) -> GatedLSTM | ConvTasNet:
-    """The untrained base model of the settings.
-
-    Raises:
-        UsageError: for an unknown ``model``.
-    """
+    """The untrained base model of the settings."""
     sizes = (settings.speakers, settings.channels, settings.hidden, settings.blocks, settings.kernel)
     if settings.model == "gated_lstm":
         return GatedLSTM(*sizes)
-    if settings.model == "conv_tasnet":
-        return ConvTasNet(*sizes)
-    raise UsageError(f"setting speech.model={settings.model!r}: expected gated_lstm or conv_tasnet")
+    return ConvTasNet(*sizes)
 
 
 def last_projection(model: nn.Module) -> str | None:

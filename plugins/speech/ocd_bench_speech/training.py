@@ -15,7 +15,7 @@ from ocd_bench_speech.separation import pit_si_sdr
 
 if TYPE_CHECKING:
     from ocd_bench import Samples
-    from ocd_bench_speech.task import SpeechSettings
+    from ocd_bench_speech.settings import SpeechSettings
 
 
 def train(

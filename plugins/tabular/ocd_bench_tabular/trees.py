@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ocd_bench import Context, Method, NotApplicable, Predictor, Unavailable
+from ocd_bench_tabular.settings import XGBoostSettings
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class XGBoostSettings:
-    """The grid (``depths`` x ``min_child_weights``) that validation decides on, and what all of it shares: at most ``rounds``
-    trees at ``learning_rate``, stopped after ``patience`` trees without progress on validation; ``subsample`` of the rows and
-    ``colsample`` of the columns for each tree."""
-
-    depths: tuple[int, ...] = (4, 6, 8)
-    min_child_weights: tuple[float, ...] = (1.0, 5.0)
-    learning_rate: float = 0.05
-    rounds: int = 3000
-    patience: int = 50
-    subsample: float = 0.8
-    colsample: float = 0.8
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"depths": (4,), "min_child_weights": (1.0,), "learning_rate": 0.1, "rounds": 300, "patience": 20}
-    }
 
 
 class XGBoost(Method):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
-from ocd_bench import Request, Splits, UsageError
+from ocd_bench import Request, Splits
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ocd_bench_images.task import ImagesSettings
+    from ocd_bench_images.settings import ImagesSettings
 
-NAMES = ("lenet5", "lenet5-bn", "resnet18", "resnet18-slim", "googlenet", "deit")
 SMALL = 40
 """Side in pixels up to which ``auto`` takes the networks made for MNIST and CIFAR."""
 
@@ -30,7 +28,7 @@ def build(splits: Splits, request: Request, settings: ImagesSettings) -> nn.Modu
     """The untrained model (``deit``: with its pretrained weights) for the pictures and classes of ``splits``.
 
     Raises:
-        UsageError: for an unknown name, or pictures too small for the model.
+        UsageError: for pictures too small for the model.
         Unavailable: for ``deit`` without transformers or without its weights.
     """
     channels, height, width = splits.train.inputs.shape[1:]
@@ -38,10 +36,6 @@ def build(splits: Splits, request: Request, settings: ImagesSettings) -> nn.Modu
     name = settings.model
     if name == "auto":
         name = choose(channels, max(height, width), request.preset)
-    if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UsageError(f"setting images.model={name!r}: unknown model{hint}; models: auto, {', '.join(NAMES)}")
     if name.startswith("lenet5"):
         from ocd_bench_images.models.lenet import LeNet5
 

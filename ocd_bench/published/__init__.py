@@ -1,0 +1,1 @@
+"""What only ``ocd-paper`` needs: the method as it was published."""
