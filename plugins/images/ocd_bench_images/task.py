@@ -151,10 +151,12 @@ class Images(Task):
 
 
 def _with_checkpoint(model: torch.nn.Module, request: Request) -> torch.nn.Module:
-    name = settings_of(request).checkpoint
+    settings = settings_of(request)
+    name = settings.checkpoint
     if not name:
         return model
     from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
 
     path = find_checkpoint("images.checkpoint", name, request.data_dirs)
-    return load_checkpoint(model, path, "choose the fitting model and dataset (--set images.model=NAME)")
+    hint = "choose the fitting model and dataset (--set images.model=NAME)"
+    return load_checkpoint(model, path, hint, key=settings.checkpoint_key, setting="images.checkpoint_key")

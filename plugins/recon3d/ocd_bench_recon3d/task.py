@@ -258,4 +258,5 @@ def with_checkpoint(model: torch.nn.Module, request: ocd_bench.Request) -> torch
     if not name:
         return model
     path = find_checkpoint("recon3d.checkpoint", name, request.data_dirs)
-    return load_checkpoint(model, path, "give a state dict of TinyNeRF")
+    key = request.settings.checkpoint_key
+    return load_checkpoint(model, path, "give a state dict of TinyNeRF", key=key, setting="recon3d.checkpoint_key")
