@@ -197,7 +197,7 @@ def test_zips_of_several_files_strange_methods_and_passwords_are_named(tmp_path:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("one.csv", "a")
         archive.writestr("two.csv", "a", zipfile.ZIP_LZMA)
-    assert "a zip of 2 files, expected one" in said(tmp_path / "a.zip", read_lines)
+    assert "a zip of 2 files, expected one; unpack it" in said(tmp_path / "a.zip", read_lines)
     with Zip(tmp_path / "a.zip") as archive:
         assert archive.names == ["one.csv", "two.csv"]
         assert archive.read("one.csv") == b"a"

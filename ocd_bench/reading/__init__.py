@@ -16,7 +16,7 @@ from ocd_bench.reading.find import find_dataset
 from ocd_bench.reading.folders import Listing, list_folder
 from ocd_bench.reading.guard import explain, guarded, reading
 from ocd_bench.reading.limits import check_size, size_limit, unpacked_limit
-from ocd_bench.reading.names import PACKED, is_paper, is_stray, split_name
+from ocd_bench.reading.names import PACKED, is_paper, is_stray, part_of, split_name
 from ocd_bench.reading.notes import Notes, counted, left_out, listed
 from ocd_bench.reading.sheet import Cell, Sheet, SheetOptions, read_sheet
 from ocd_bench.reading.text import check_encoding, read_lines
@@ -44,6 +44,7 @@ __all__ = [
     "one_line",
     "open_file",
     "open_unpacked",
+    "part_of",
     "printable",
     "quoted",
     "read_bounded",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 PACKED = (".gz", ".bz2", ".xz", ".zip")
@@ -41,3 +42,18 @@ def split_name(name: str) -> Name:
     plain = name[: len(name) - len(packed)]
     stem, dot, ending = plain.rpartition(".")
     return Name(stem, f".{ending.lower()}", packed) if dot and stem else Name(plain, "", packed)
+
+
+PARTS = {
+    "train": "train", "training": "train", "val": "val", "vali": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Words in the names of files and folders, in any case, and the part of a dataset that each stands for."""
+_PART = re.compile(rf"(?:^|(?<=[-_. ]))({'|'.join(PARTS)})(?=$|[-_. ])")
+
+
+def part_of(name: str) -> str | None:
+    """The part that the name of a file or folder says it is, ``train``, ``val`` or ``test``: ``adult-Test.csv`` is ``test``. None
+    if it says nothing, or two things."""
+    found = {PARTS[word] for word in _PART.findall(split_name(name).stem.lower())}
+    return found.pop() if len(found) == 1 else None

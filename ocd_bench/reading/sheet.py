@@ -19,6 +19,7 @@ from ocd_bench.reading.limits import COLUMNS, LINE_CHARACTERS, check_size
 from ocd_bench.reading.names import split_name
 from ocd_bench.reading.notes import listed
 from ocd_bench.reading.text import check_encoding, read_lines
+from ocd_bench.reading.unpack import Zip
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 """What :func:`read_sheet` takes, but for ``.json`` and ``.parquet`` in any compression."""
@@ -127,6 +128,9 @@ def read_sheet(path: Path, options: SheetOptions) -> Sheet:
         Unavailable: for Parquet without pyarrow.
     """
     name = split_name(path.name)
+    if name.packed == ".zip" and not name.ending:
+        with Zip(path) as archive:
+            name = split_name(archive.only())
     if name.ending == ".parquet":
         return _from_records(path, _parquet(path), options)
     if name.ending == ".json":

@@ -16,7 +16,7 @@ from ocd_bench.errors import UsageError
 from ocd_bench.reading.files import open_file, read_bounded
 from ocd_bench.reading.guard import reading
 from ocd_bench.reading.limits import ENTRIES, VARIABLE, check_size, size, unpacked_limit
-from ocd_bench.reading.names import is_stray
+from ocd_bench.reading.names import is_paper, is_stray
 
 XZ_MEMORY = 2**27
 """Most bytes that the xz decoder may take: its dictionary's size stands in the file (``xz -9``: 64 MiB)."""
@@ -37,11 +37,9 @@ def open_unpacked(path: Path) -> Iterator[BinaryIO]:
         file.seek(0)
         if head.startswith(b"PK\x03\x04"):
             with Zip(path) as archive:
-                names = [name for name in archive.names if not any(is_stray(part) for part in name.split("/"))]
-                if len(names) != 1:
-                    raise UsageError(f"{path}: a zip of {len(names)} files, expected one")
-                with archive.open(names[0]) as member:
-                    yield _bounded(member, archive.where(names[0]), packed)
+                name = archive.only()
+                with archive.open(name) as member:
+                    yield _bounded(member, archive.where(name), packed)
             return
         decoder = _decoder(head, file)
         yield file if decoder is None else _bounded(decoder, path, packed)
@@ -149,6 +147,17 @@ class Zip:
     def where(self, name: str) -> str:
         """The member's name in messages."""
         return f"{self.path}: {name}"
+
+    def only(self) -> str:
+        """The name of the one file in it that holds data.
+
+        Raises:
+            UsageError: if there are none or several.
+        """
+        names = [name for name in self.names if not any(is_stray(part) or is_paper(part) for part in name.split("/"))]
+        if len(names) != 1:
+            raise UsageError(f"{self.path}: a zip of {len(names)} files, expected one; unpack it")
+        return names[0]
 
     def size(self, name: str) -> int:
         """Bytes of a member, unpacked, as the archive states them."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocd_bench import DataMissing, UsageError
-from ocd_bench.reading import Notes, Sheet, SheetOptions, counted, guarded, list_folder, listed, read_sheet, split_name
+from ocd_bench.reading import Notes, Sheet, SheetOptions, counted, guarded, list_folder, listed, part_of, read_sheet
 from ocd_bench.reading.sheet import ENDINGS
 from ocd_bench_tabular import numbers
 from ocd_bench_tabular.columns import Kind, Texts, as_column, comma_evidence, gather, recognise, summary
@@ -19,20 +19,10 @@ from ocd_bench_tabular.settings import TabularSettings
 from ocd_bench_tabular.table import TEST, TRAIN, VAL, Table
 from ocd_bench_tabular.target import read_target, target_name
 
-PARTS = {
-    "train": TRAIN, "training": TRAIN, "val": VAL, "vali": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "test": TEST,
-    "testing": TEST,
-}  # fmt: skip
-_PART = re.compile(rf"(?:^|[-_. ])({'|'.join(PARTS)})(?:$|[-_. ])")
+PARTS = {"train": TRAIN, "val": VAL, "test": TEST, None: None}
 _NAMELESS = re.compile(r"(?:Unnamed: \d+)?")
 NOWHERE = -1
 """Of rows that ``tabular.split_column`` puts into no part."""
-
-
-def part_of(name: str) -> int | None:
-    """The part that a file's name says it is: ``adult-test.csv`` is TEST."""
-    found = _PART.search(split_name(name).stem.lower())
-    return PARTS[found[1]] if found else None
 
 
 @guarded
@@ -50,7 +40,7 @@ def read_csv_folder(folder: Path, settings: TabularSettings) -> Table:
         raise DataMissing(f"{folder}: no CSV or TSV file is there, nor any of {', '.join(ENDINGS)}{left}")
     notes = Notes()
     notes.left_out(listing.left_out)
-    parts = {path: part_of(path.name) for path in files}
+    parts = {path: PARTS[part_of(path.name)] for path in files}
     found = sorted((part, path) for path, part in parts.items() if part is not None)
     if len(found) == len(files) == len({part for part, _ in found}) and {TRAIN, TEST} <= {part for part, _ in found}:
         return read_csv_files(dict(found), settings, notes)

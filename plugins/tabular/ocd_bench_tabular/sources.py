@@ -17,7 +17,7 @@ from ocd_bench_tabular.table import Table, numeric_table
 
 EMBEDDED = ("diabetes", "breast-cancer", "wine")
 RANKING = ("letor_mq2008", "mslr_web10k")
-FORMS = (*SHEETS, *TEXTS, ".npz")
+FORMS = (*SHEETS, *TEXTS, ".npz", ".zip")
 """Endings of a file that may be a dataset; each but the binary ones in any compression."""
 
 
