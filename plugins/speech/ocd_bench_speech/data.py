@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from ocd_bench import Request, Samples, Splits
+from ocd_bench import Request, Samples, Splits, UsageError
+from ocd_bench.reading import find_dataset
 from ocd_bench.seeds import generator
 from ocd_bench_speech import weights
-from ocd_bench_speech.audio import RATE
+from ocd_bench_speech.audio import RATE, SILENT
+from ocd_bench_speech.datasets import DATASETS
 from ocd_bench_speech.mixing import Pool
 
 if TYPE_CHECKING:
@@ -50,11 +52,19 @@ def load(request: Request) -> Splits:
     pool = Pool(speech, length, settings.speeds, groups)
     train = pool.draw(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
     note = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz; {note}{weights.note(request)}"
-    return Splits(samples(train), samples(fixed["val"]), samples(fixed["test"]), note, {"pool": pool})
+    return Splits(samples(train), samples(fixed["val"], "validation"), samples(fixed["test"], "test"), note, {"pool": pool})
 
 
-def samples(sources: Tensor) -> Samples:
-    """Mixtures (sums) and sources."""
+def samples(sources: Tensor, part: str = "training") -> Samples:
+    """Mixtures (sums) and sources.
+
+    Raises:
+        UsageError: if a source is digital silence, of which there is no signal-to-distortion ratio.
+    """
+    spread = sources.amax(-1) - sources.amin(-1)
+    if (spread <= SILENT).any():
+        row, source = (spread <= SILENT).nonzero()[0].tolist()
+        raise UsageError(f"{part} mixture {row}: source {source} is silent; take the silence out of the files, or raise speech.seconds")
     return Samples(sources.sum(1), sources)
 
 
@@ -81,4 +91,8 @@ def folder_corpus(request: Request, draws: torch.Generator) -> Corpus:
     """The speech of any folder of utterances."""
     from ocd_bench_speech.corpus import read_folder
 
-    return read_folder(request.folder(), request.settings.speakers, request.settings.minutes, draws)
+    settings = request.settings
+    folder = find_dataset(request, (), known=DATASETS)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: expected a folder of sound files; unpack it")
+    return read_folder(folder, settings.speakers, settings.minutes, draws, settings.delimiter, settings.encoding)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ocd_bench import setting
+from ocd_bench.reading import check_encoding
+from ocd_bench.reading.sheet import DELIMITERS
 from ocd_bench.settings import Checked
 
 
@@ -60,6 +62,12 @@ class SpeechSettings(Checked):
     base_checks: int = setting(
         20, least=1, most=10**6, help="How often the validation loss is taken in training the base. The best weights are kept."
     )
+    delimiter: str = setting(
+        "auto", choices=tuple(DELIMITERS), help="What separates the cells of a manifest. auto: the ending and the first lines tell."
+    )
+    encoding: str = setting(
+        "auto", help="Encoding of a manifest, such as latin-1 or cp1252. auto: what a byte order mark says, else UTF-8."
+    )
     section: ClassVar[str] = "speech"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -73,3 +81,7 @@ class SpeechSettings(Checked):
             "base_checks": 100, "minutes": 600.0,
         },
     }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_encoding("speech.encoding", self.encoding)
