@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,44 @@ Read = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Entry:
-    """One reader: its files by their path in the data directory, and the call."""
+    """One reader: its files by their path in the data directory (or a function that makes them), the call, and whether the short
+    form runs it too."""
 
-    files: Mapping[str, bytes]
+    given: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]]
     read: Read
+    brief: bool = True
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        return self.given() if callable(self.given) else self.given
 
 
 ENTRIES: dict[str, Entry] = {}
 
 
-def entry(name: str, files: Mapping[str, bytes], read: Read) -> None:
+def entry(
+    name: str, files: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]], read: Read, brief: bool = True
+) -> None:
     """Register a reader."""
-    ENTRIES[name] = Entry(files, read)
+    ENTRIES[name] = Entry(files, read, brief)
 
 
 def load(task: str, dataset: str, **settings: Any) -> Read:
     """A call of ``load_data`` of an installed task on ``dataset`` in the data directory."""
 
-    def read(folder: Path) -> object:
-        from ocd_bench import Request
+    @cache
+    def ready() -> tuple[Any, Any]:
         from ocd_bench.config import resolve
         from ocd_bench.plugin.manager import load_plugins
 
         found = load_plugins(only=(task,)).task(task)
         overrides = {f"{task}.{key}": value for key, value in settings.items()}
-        chosen = resolve(found, [], "quick", overrides).section(task)
+        return found, resolve(found, [], "quick", overrides).section(task)
+
+    def read(folder: Path) -> object:
+        from ocd_bench import Request
+
+        found, chosen = ready()
         return found.load_data(Request(task, dataset, chosen, "quick", data_dirs=(folder,)))
 
     return read
@@ -156,3 +170,5 @@ entry(
     {"d.jsonl.gz": gzip.compress(text(json.dumps({"text": t, "label": k}) for t, k in PAIRS))},
     load("nlp", "d", **NLP),
 )
+
+import media  # noqa: E402, F401  (registers the entries of pictures, views, sounds and weights)

@@ -55,8 +55,9 @@ class Reader:
                 length cannot be true; if its channels cancel each other.
         """
         where = f"sound file {path}"
-        if not path.exists() and not path.is_symlink():
-            raise UsageError(f"cannot read sound file {path}: no such file")
+        with reading(where):  # a name may be longer than the system takes
+            if not path.exists() and not path.is_symlink():
+                raise UsageError(f"cannot read sound file {path}: no such file")
         with open_unpacked(path) as file:
             data = read_bounded(file, where, FILE_LIMIT)
         if not data:
