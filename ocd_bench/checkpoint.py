@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="torch.nn.Module")
 
+
 def find_checkpoint(setting: str, name: str, directories: Sequence[Path]) -> Path:
     """The file as given, or below the first data directory that has it.
 
@@ -44,9 +45,13 @@ def read_state(path: Path, key: str = "") -> State:
     found = _states(path, key)
     outer = [name for name in found if not any(other != name and _below(name, other) for other in found)]
     if len(outer) > 1:
-        raise UsageError(f"checkpoint {path}: holds several state dicts ({listed([repr(name) for name in outer])}); give one of them")
+        raise UsageError(
+            f"checkpoint {path}: holds several state dicts ({listed([repr(name) for name in outer])}); give one of them"
+        )
     # The innermost of as many tensors: without what wrappers put before their names.
-    return min((state for state in found.values() if len(state) == len(found[outer[0]])), key=lambda state: len(next(iter(state))))
+    return min(
+        (state for state in found.values() if len(state) == len(found[outer[0]])), key=lambda state: len(next(iter(state)))
+    )
 
 
 def misfit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], anew: Sequence[str] = ()) -> str:

@@ -73,7 +73,9 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     good = path.read_bytes()
     for data in (b"", b"junk", b"\x80\x02cos\nsystem\n.", good[: len(good) // 2]):
         path.write_bytes(data)
-        with pytest.raises(UsageError, match=r"w.pt: (not a readable file of weights|holds a Python object .os.system)") as caught:
+        with pytest.raises(
+            UsageError, match=r"w.pt: (not a readable file of weights|holds a Python object .os.system)"
+        ) as caught:
             read_state(path)
         assert "\n" not in str(caught.value)
     for content in ([1, 2], {"a": 1}, {}, torch.ones(3)):
@@ -135,7 +137,9 @@ def test_weights_are_found_wherever_a_training_script_puts_them(tmp_path: Path, 
 def test_a_moving_average_beside_the_weights_is_chosen_by_a_setting(tmp_path: Path) -> None:
     plain, average = state(), state()
     torch.save({"model": plain, "model_ema": prefixed("module.", average)}, tmp_path / "w.pt")
-    with pytest.raises(UsageError, match=r"several weights that fit \('model', 'model_ema/module'\); choose one with --set t.key=NAME"):
+    with pytest.raises(
+        UsageError, match=r"several weights that fit \('model', 'model_ema/module'\); choose one with --set t.key=NAME"
+    ):
         taken(tmp_path / "w.pt", setting="t.key")
     for key, wanted in (("model", plain), ("model_ema", average), ("model_ema/module", average)):
         assert same(wanted, taken(tmp_path / "w.pt", key=key))
@@ -175,7 +179,9 @@ def test_a_misfit_says_its_cause(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "all else fits: weights for 7 outputs, for example classes, not 3" in said(network(7).state_dict())
-    assert "no tensor has a name of the model; the file begins with 'layer1.conv.weight'" in said({"layer1.conv.weight": torch.ones(2)})
+    assert "no tensor has a name of the model; the file begins with 'layer1.conv.weight'" in said(
+        {"layer1.conv.weight": torch.ones(2)}
+    )
     half = dict(list(state().items())[:3])
     assert "'1.bias' is missing (3 of the model's 9 tensors are in the file)" in said(half)
 

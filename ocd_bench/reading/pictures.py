@@ -162,8 +162,8 @@ def _is_deep(picture: Any, where: str) -> bool:
         return True
     if picture.mode.startswith(("I", "F")):
         raise UsageError(
-            f"{where}: a {picture.mode} picture (32-bit or signed values, of a range that the file does not state); convert it to "
-            "8 or 16 bits"
+            f"{where}: a {picture.mode} picture (32-bit or signed values, of a range that the file does not state); convert it "
+            "to 8 or 16 bits"
         )
     if not (isinstance(raw, str) and ";16" in raw):
         return False
@@ -200,8 +200,8 @@ def _deep(picture: Any, raw: Any, data: bytes) -> np.ndarray:
 
 
 def _bytes_as(data: bytes, raw: str) -> np.ndarray:
-    """The picture decoded a second time, its bytes read as the raw mode says: ``RGB;16L`` of a big-endian file is the low bytes,
-    which Pillow drops."""
+    """The picture decoded a second time, its bytes read as the raw mode says: ``RGB;16L`` of a big-endian file is the low
+    bytes, which Pillow drops."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=FORMATS) as again:

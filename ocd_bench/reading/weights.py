@@ -1,8 +1,9 @@
-"""Files of trained weights: PyTorch checkpoints and safetensors. Nothing in a file is run: no pickle beyond tensors and plain values.
+"""Files of trained weights: PyTorch checkpoints and safetensors. Nothing in a file is run: no pickle beyond tensors and plain
+values.
 
-What a file holds is often not a bare state dict: training scripts put it under ``state_dict``, ``model`` or ``net``, beside a moving
-average (``model_ema``) and an optimizer; ``DataParallel``, ``torch.compile`` and Lightning put ``module.``, ``_orig_mod.`` and
-``model.`` before every name. :func:`states_in` lists everything that could be meant.
+What a file holds is often not a bare state dict: training scripts put it under ``state_dict``, ``model`` or ``net``, beside a
+moving average (``model_ema``) and an optimizer; ``DataParallel``, ``torch.compile`` and Lightning put ``module.``,
+``_orig_mod.`` and ``model.`` before every name. :func:`states_in` lists everything that could be meant.
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ def _read_torch(file: BinaryIO, where: str) -> Any:
         text = str(cause)
         if isinstance(cause, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", text)):
             raise UsageError(
-                f"{where}: holds a Python object ({one_line(found[1])[:80]}); reading it could run code, so it is not read; {CURE}"
+                f"{where}: holds a Python object ({one_line(found[1])[:80]}); reading it could run code, so it is not read; "
+                f"{CURE}"
             ) from error
         reason = f" ({type(cause).__name__})" if cause is not None else ""
         raise UsageError(

@@ -22,8 +22,8 @@ Read = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Entry:
-    """One reader: its files by their path in the data directory (or a function that makes them), the call, and whether the short
-    form runs it too."""
+    """One reader: its files by their path in the data directory (or a function that makes them), the call, and whether the
+    short form runs it too."""
 
     given: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]]
     read: Read
@@ -37,9 +37,7 @@ class Entry:
 ENTRIES: dict[str, Entry] = {}
 
 
-def entry(
-    name: str, files: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]], read: Read, brief: bool = True
-) -> None:
+def entry(name: str, files: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]], read: Read, brief: bool = True) -> None:
     """Register a reader."""
     ENTRIES[name] = Entry(files, read, brief)
 

@@ -157,7 +157,8 @@ _lens = {
 entry(
     "recon3d nerfstudio",
     lambda: {
-        "d/transforms.json": scene("train", _lens, 4, k1=0.01), **{f"d/train/r_{n}.png": picture(n, side=8) for n in range(4)},
+        "d/transforms.json": scene("train", _lens, 4, k1=0.01),
+        **{f"d/train/r_{n}.png": picture(n, side=8) for n in range(4)},
     },
     load("recon3d", "d", **FEW),
 )

@@ -73,7 +73,8 @@ def _set_test_aside(source: Source, request: Request) -> Source:
         aside[members[order[: len(members) // TEST_SHARE]]] = True
     if not aside.any():
         raise UsageError(
-            f"dataset {request.dataset!r}: no class has the {TEST_SHARE} pictures that setting a test part aside takes; add a test part"
+            f"dataset {request.dataset!r}: no class has the {TEST_SHARE} pictures that setting a test part aside takes; add a "
+            "test part"
         )
     note = f"no test part: a fixed draw of {aside.sum():,} pictures, one of {TEST_SHARE} of each class, is test"
     return replace(

@@ -17,8 +17,8 @@ NAMES = ("images", "poses", "focal")
 
 
 def read_tiny_nerf(path: Path, ignore: Iterable[str] = ()) -> Views:
-    """Views of an ``.npz`` file: ``images`` ``(V, H, W, 3)`` or, with straight alpha, ``(V, H, W, 4)``, as floats in [0, 1] or as
-    integers of 8 or 16 bits; ``poses``, camera-to-world, ``(V, 4, 4)`` or ``(V, 3, 4)``; ``focal`` in pixels, one number or
+    """Views of an ``.npz`` file: ``images`` ``(V, H, W, 3)`` or, with straight alpha, ``(V, H, W, 4)``, as floats in [0, 1] or
+    as integers of 8 or 16 bits; ``poses``, camera-to-world, ``(V, 4, 4)`` or ``(V, 3, 4)``; ``focal`` in pixels, one number or
     ``(V,)``.
 
     Args:
@@ -39,8 +39,8 @@ def read_tiny_nerf(path: Path, ignore: Iterable[str] = ()) -> Views:
         )
     if others:
         raise UsageError(
-            f"{path}: unknown array {others[0]!r}, which may change what the cameras see; remove it, or state that it does not with "
-            f"--set recon3d.ignore_keys={others[0]}"
+            f"{path}: unknown array {others[0]!r}, which may change what the cameras see; remove it, or state that it does not "
+            f"with --set recon3d.ignore_keys={others[0]}"
         )
     images, poses, focal = (arrays[name] for name in NAMES)
     if images.ndim != 4 or images.shape[-1] not in (3, 4) or poses.shape not in ((len(images), 4, 4), (len(images), 3, 4)):

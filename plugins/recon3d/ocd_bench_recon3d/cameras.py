@@ -1,7 +1,7 @@
 """Camera models: from a pixel to the direction it looks in.
 
-Conventions of the whole task: OpenGL axes (the camera looks along -z, y up), pixel (column i, row j) is looked at in its corner,
-as tiny_nerf does, so that ``cx = width / 2`` is the optical axis.
+Conventions of the whole task: OpenGL axes (the camera looks along -z, y up), pixel (column i, row j) is looked at in its
+corner, as tiny_nerf does, so that ``cx = width / 2`` is the optical axis.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ STEPS = 30
 EXACT = 1e-6
 """Largest error of an inverted distortion, in units of the image plane at depth 1."""
 WIDEST = np.deg2rad(85)
-"""Largest angle between a ray and the optical axis: near and far are depths along that axis, which a ray at 90 degrees never has."""
+"""Largest angle between a ray and the optical axis: near and far are depths along that axis, which a ray at 90 degrees never
+has."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ class Camera:
 
 
 def _turning_point(radial: tuple[float, ...]) -> float:
-    """The square of the smallest radius at which ``r (1 + k1 r^2 + k2 r^4 + ...)`` stops growing: beyond it the inverse is another,
-    meaningless one. Infinite if it never does."""
+    """The square of the smallest radius at which ``r (1 + k1 r^2 + k2 r^4 + ...)`` stops growing: beyond it the inverse is
+    another, meaningless one. Infinite if it never does."""
     slope = [1.0, *((2 * order + 1) * k for order, k in enumerate(radial, start=1))]
     roots = np.roots(slope[::-1])
     turning = [root.real for root in roots if abs(root.imag) < 1e-9 * (1 + abs(root)) and root.real > 0]

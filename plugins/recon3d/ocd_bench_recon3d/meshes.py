@@ -168,8 +168,8 @@ def render(mesh: Any, count: int, size: int, random: np.random.Generator) -> Vie
     mask = np.zeros(len(rays), bool)
     if len(hit) < EMPTY * len(rays):
         raise UsageError(
-            f"the surface covers {len(hit):,} of {len(rays):,} pixels of the views: something small and far away makes the rest of it "
-            "tiny, or it is thinner than a pixel; repair the mesh, or raise recon3d.size"
+            f"the surface covers {len(hit):,} of {len(rays):,} pixels of the views: something small and far away makes the "
+            "rest of it tiny, or it is thinner than a pixel; repair the mesh, or raise recon3d.size"
         )
     images[hit], surface[hit], mask[hit] = colours.clip(0, 1), points, True
     shape = (count, size, size)

@@ -29,8 +29,8 @@ def read_posed(scene: Scene, size: int) -> tuple[Views, dict[str, np.ndarray], s
     reader of the table should know.
 
     Raises:
-        UsageError: naming the frame whose picture is missing or damaged, of another shape than the first, or whose camera is not
-            supported.
+        UsageError: naming the frame whose picture is missing or damaged, of another shape than the first, or whose camera is
+            not supported.
     """
     images: list[np.ndarray] = []
     poses: list[np.ndarray] = []
@@ -106,8 +106,8 @@ def _upright(frame: Frame, stored: Picture, path: Path) -> Picture:
     if len(sizes) == 2 and (across, down) in sizes:
         return sizes[across, down]
     raise UsageError(
-        f"{path}: named by {frame.where}: its EXIF orientation ({ORIENTATION:#06x}: {shown.turned}) turns the picture, and it is not "
-        "clear whether the camera means it turned; turn the pixels and remove the tag"
+        f"{path}: named by {frame.where}: its EXIF orientation ({ORIENTATION:#06x}: {shown.turned}) turns the picture, and it "
+        "is not clear whether the camera means it turned; turn the pixels and remove the tag"
     )
 
 
@@ -182,7 +182,8 @@ def _check_memory(count: int, camera: Camera, where: str) -> None:
     needed = count * camera.width * camera.height * 9 * 4
     if needed > MEMORY_LIMIT:
         raise UsageError(
-            f"{where}: {count:,} views of {camera.width} x {camera.height} pixels take {needed / 2**30:.0f} GiB; lower recon3d.size"
+            f"{where}: {count:,} views of {camera.width} x {camera.height} pixels take {needed / 2**30:.0f} GiB; lower "
+            "recon3d.size"
         )
 
 

@@ -104,8 +104,8 @@ class Frame:
         down = down or height * across / width
         if abs(width * down / across - height) > 1 and abs(height * across / down - width) > 1:
             raise UsageError(
-                f"{self.where}: states pictures of {across:g} x {down:g}, but {self.path} has {width} x {height} pixels, which is "
-                "another shape; correct w and h, or the picture (is it turned?)"
+                f"{self.where}: states pictures of {across:g} x {down:g}, but {self.path} has {width} x {height} pixels, which "
+                "is another shape; correct w and h, or the picture (is it turned?)"
             )
         return across, down
 
@@ -212,8 +212,8 @@ def read_scene(folder: Path, ignore: Iterable[str] = ()) -> Scene:
     for key in WORLD:
         values = [record.get(key) for record in records.values()]
         if key not in skipped and any(value != values[0] for value in values):
-            raise UsageError(f"{folder}: {key} differs between {', '.join(path.name for path in files.values())}: the poses of the "
-                             "parts lie in different coordinates")  # fmt: skip
+            names = ", ".join(path.name for path in files.values())
+            raise UsageError(f"{folder}: {key} differs between {names}: the poses of the parts lie in different coordinates")
     found = {part: _frames(files[part], record, skipped) for part, record in records.items()}
     _refuse_motion([frame for frames in found.values() for frame in frames], skipped)
     return Scene(folder, found, remarks)
@@ -290,8 +290,8 @@ def _check_keys(where: str, record: Mapping[str, Any], ignore: frozenset[str]) -
         if key in REFUSED:
             raise UsageError(f"{where}: {key} is not supported: {REFUSED[key]} (or --set recon3d.ignore_keys={key})")
         raise UsageError(
-            f"{where}: unknown key {key!r} ({str(value)[:40]}), which may change what the cameras see; remove it, or state that it "
-            f"does not with --set recon3d.ignore_keys={key}"
+            f"{where}: unknown key {key!r} ({str(value)[:40]}), which may change what the cameras see; remove it, or state "
+            f"that it does not with --set recon3d.ignore_keys={key}"
         )
 
 
@@ -318,8 +318,8 @@ def checked_pose(where: str, matrix: Any) -> np.ndarray:
     rigid = np.abs(pose).max() < FAR and np.allclose(turn.T @ turn, np.eye(3), atol=AGREE) and np.linalg.det(turn) > 0
     if not rigid or not np.allclose(pose[3], [0, 0, 0, 1]):
         raise UsageError(
-            f"{where}: a transform_matrix that is no rotation and translation (it scales, shears or mirrors, or lies too far away); "
-            "give camera-to-world poses"
+            f"{where}: a transform_matrix that is no rotation and translation (it scales, shears or mirrors, or lies too far "
+            "away); give camera-to-world poses"
         )
     return pose
 

@@ -23,7 +23,9 @@ SUFFIXES = (
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64",
     ".sph", ".nist",
 )  # fmt: skip
-UNREAD = frozenset({".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".ape", ".wv", ".mka", ".ac3", ".pcm", ".raw", ".shn"})
+UNREAD = frozenset(
+    {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".ape", ".wv", ".mka", ".ac3", ".pcm", ".raw", ".shn"}
+)
 """Endings of sound in formats that are not read: a corpus of which these would be left out is another one."""
 FILE_LIMIT = 2**30
 """Most bytes of a sound file."""
@@ -36,7 +38,8 @@ KERNEL = 2**24
 CANCELLED = 1e-3
 """Share of the channels' mean power below which their average has lost what they say."""
 SILENT = 1e-7
-"""Largest deviation from the mean, full scale being 1, that counts as digital silence: less than the last bit of 16 and of 24."""
+"""Largest deviation from the mean, full scale being 1, that counts as digital silence: less than the last bit of 16 and of
+24."""
 
 
 class Reader:
@@ -51,8 +54,8 @@ class Reader:
         """The file's waveform, channels averaged, resampled where its rate is not 8 kHz.
 
         Raises:
-            UsageError: if the file cannot be read, is empty, breaks off, or holds values that are not finite; if its rate or its
-                length cannot be true; if its channels cancel each other.
+            UsageError: if the file cannot be read, is empty, breaks off, or holds values that are not finite; if its rate or
+                its length cannot be true; if its channels cancel each other.
         """
         where = f"sound file {path}"
         with reading(where):  # a name may be longer than the system takes
@@ -110,7 +113,9 @@ class Reader:
         if self.averaged:
             notes.add(f"channels of {counted(self.averaged, 'file')} averaged")
         if self.silent:
-            notes.add(f"{counted(len(self.silent), 'silent file')} left out: {self.silent[0].name}" + ", ..." * (len(self.silent) > 1))
+            notes.add(
+                f"{counted(len(self.silent), 'silent file')} left out: {self.silent[0].name}" + ", ..." * (len(self.silent) > 1)
+            )
         return f"; {notes}" if str(notes) else ""
 
 

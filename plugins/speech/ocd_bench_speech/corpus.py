@@ -34,8 +34,8 @@ def read_folder(
     """Any folder of utterances.
 
     A ``manifest.csv`` with columns file, speaker_id and, where there are parts, subset says it all. Else sub-folders named
-    train..., val.../dev... and test... are the splits, the folder below is the speaker, and without folders the file's name is, up
-    to its first ``-`` or ``_`` (FSDD: ``{digit}_{speaker}_{index}``).
+    train..., val.../dev... and test... are the splits, the folder below is the speaker, and without folders the file's name is,
+    up to its first ``-`` or ``_`` (FSDD: ``{digit}_{speaker}_{index}``).
 
     Args:
         speakers: C, for the smallest sensible number of speakers per split.

@@ -64,7 +64,9 @@ def samples(sources: Tensor, part: str = "training") -> Samples:
     spread = sources.amax(-1) - sources.amin(-1)
     if (spread <= SILENT).any():
         row, source = (spread <= SILENT).nonzero()[0].tolist()
-        raise UsageError(f"{part} mixture {row}: source {source} is silent; take the silence out of the files, or raise speech.seconds")
+        raise UsageError(
+            f"{part} mixture {row}: source {source} is silent; take the silence out of the files, or raise speech.seconds"
+        )
     return Samples(sources.sum(1), sources)
 
 

@@ -116,8 +116,8 @@ def extent(source: Tensor) -> tuple[int, int]:
 
 
 def _window(sources: Tensor, length: int, generator: torch.Generator, padded: bool = False) -> Tensor | None:
-    """A window ``(C, T)`` of ``sources (C, T')`` in which everybody is heard; the best of a few in that respect, or where that is
-    hardly audible, of all; None where somebody is silent in every one.
+    """A window ``(C, T)`` of ``sources (C, T')`` in which everybody is heard; the best of a few in that respect, or where that
+    is hardly audible, of all; None where somebody is silent in every one.
 
     Args:
         padded: the sources end in digital silence, which is not a part of what they say.

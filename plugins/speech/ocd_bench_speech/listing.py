@@ -57,11 +57,7 @@ def list_utterances(folder: Path, delimiter: str = "auto", encoding: str = "auto
     Raises:
         UsageError: as :func:`from_manifest` and :func:`from_names`.
     """
-    lists = [
-        folder / name
-        for name in list_folder(folder, (".csv", ".tsv")).files
-        if split_name(name).stem.lower() == MANIFEST
-    ]
+    lists = [folder / name for name in list_folder(folder, (".csv", ".tsv")).files if split_name(name).stem.lower() == MANIFEST]
     if len(lists) > 1:
         raise UsageError(f"{folder}: several lists ({listed([path.name for path in lists])}); keep one")
     if lists:
@@ -102,8 +98,8 @@ def from_names(folder: Path) -> Utterances:
     """Utterances by the names of folders and files, in order of path. The folder of a speaker counts before the name of a file.
 
     Raises:
-        UsageError: if speaker folders and loose files are mixed, a recording is there twice, or sound is in a format that is not
-            read.
+        UsageError: if speaker folders and loose files are mixed, a recording is there twice, or sound is in a format that is
+            not read.
     """
     listing = list_folder(folder, SUFFIXES, DEPTH)
     _refuse_unread(folder, listing.left_out)
@@ -112,7 +108,9 @@ def from_names(folder: Path) -> Utterances:
     for path in files:
         stem = path.with_name(split_name(path.name).stem)
         if stem in twins:
-            raise UsageError(f"{folder}: {twins[stem].name} and {path.name} in one folder could be one recording; keep one of them")
+            raise UsageError(
+                f"{folder}: {twins[stem].name} and {path.name} in one folder could be one recording; keep one of them"
+            )
         twins[stem] = path
     parents = without_common([path.relative_to(folder).parent.parts for path in files])
     subsets = [subset_of(parts[0]) if parts else "" for parts in parents]
@@ -134,7 +132,9 @@ def from_names(folder: Path) -> Utterances:
             speaker = parts[0] if parts else digit[1] if digit else re.split(r"[-_]", split_name(files[i].name).stem)[0]
             told.add("folders" if parts else "names of files (DIGIT_SPEAKER_NUMBER)" if digit else "names of files")
             found[i] = _ranked_as_fsdd(Utterance(files[i], speaker, subsets[i]))
-    remark = left_out(name for name in listing.left_out if split_name(name).ending not in (".txt", ".trn", ".lab", ".json", ".csv"))
+    remark = left_out(
+        name for name in listing.left_out if split_name(name).ending not in (".txt", ".trn", ".lab", ".json", ".csv")
+    )
     return Utterances(found, f"speakers by {' and '.join(sorted(told))}", [remark] if remark else [])
 
 
@@ -181,6 +181,6 @@ def _refuse_unread(folder: Path, names: Sequence[str]) -> None:
     if unread:
         endings = listed(sorted({split_name(name).ending for name in unread}))
         raise UsageError(
-            f"{folder}: {counted(len(unread), 'sound file')} in a format that is not read ({endings}; the first is {unread[0]}); "
-            "convert to WAV or FLAC, or take away"
+            f"{folder}: {counted(len(unread), 'sound file')} in a format that is not read ({endings}; the first is "
+            f"{unread[0]}); convert to WAV or FLAC, or take away"
         )

@@ -108,7 +108,8 @@ class Pool:
         return Plan(starts, levels)
 
     def _audible(self, stream: int, share: float) -> int:
-        """A segment's start in a stream of long silences: that which lies ``share`` of the way through all that can be heard."""
+        """A segment's start in a stream of long silences: that which lies ``share`` of the way through all that can be
+        heard."""
         first, length = int(self._starts[stream]), int(self._lengths[stream])
         starts = first + torch.arange(0, length, BLOCK)
         power = self._power(starts, starts + self.length)

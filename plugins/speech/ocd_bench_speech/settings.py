@@ -63,7 +63,9 @@ class SpeechSettings(Checked):
         20, least=1, most=10**6, help="How often the validation loss is taken in training the base. The best weights are kept."
     )
     delimiter: str = setting(
-        "auto", choices=tuple(DELIMITERS), help="What separates the cells of a manifest. auto: the ending and the first lines tell."
+        "auto",
+        choices=tuple(DELIMITERS),
+        help="What separates the cells of a manifest. auto: the ending and the first lines tell.",
     )
     encoding: str = setting(
         "auto", help="Encoding of a manifest, such as latin-1 or cp1252. auto: what a byte order mark says, else UTF-8."

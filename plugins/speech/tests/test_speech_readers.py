@@ -39,7 +39,10 @@ def write(path: Path, wave: np.ndarray, rate: int = 8000, **options: str) -> Pat
 def corpus(folder: Path, name: str = "{person}/{take}.wav", takes: int = 3) -> Path:
     for number, person in enumerate(PEOPLE):
         for take in range(takes):
-            write(folder / name.format(person=person, take=take, word=("hello", "world", "again")[take % 3]), voice(100 + 30 * number))
+            write(
+                folder / name.format(person=person, take=take, word=("hello", "world", "again")[take % 3]),
+                voice(100 + 30 * number),
+            )
     return folder
 
 
@@ -53,7 +56,9 @@ def load(folder: Path, dataset: str = "mine", **settings: object) -> Splits:
 
 
 # -- who speaks -------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["{person}/{take}_{word}_7.wav", "{person}/a-{take}.wav", "train/{person}/{take}_{word}_1.wav"])
+@pytest.mark.parametrize(
+    "name", ["{person}/{take}_{word}_7.wav", "{person}/a-{take}.wav", "train/{person}/{take}_{word}_1.wav"]
+)
 def test_the_speakers_folder_counts_before_a_pattern_in_the_name(tmp_path: Path, name: str) -> None:
     assert speakers(corpus(tmp_path, name)) == sorted(PEOPLE)
 
@@ -69,7 +74,9 @@ def test_takes_of_other_corpora_are_not_ranked_as_fsdds(tmp_path: Path) -> None:
 
 def test_folders_of_fsdds_speakers_keep_their_takes(tmp_path: Path) -> None:
     corpus(tmp_path, "{person}/3_{person}_{take}.wav", 6)
-    assert {(utterance.rank, utterance.takes) for utterance in list_utterances(tmp_path).all} == {(take, 50) for take in range(6)}
+    assert {(utterance.rank, utterance.takes) for utterance in list_utterances(tmp_path).all} == {
+        (take, 50) for take in range(6)
+    }
 
 
 def test_loose_files_beside_speaker_folders_are_refused(tmp_path: Path) -> None:
@@ -171,7 +178,8 @@ def test_any_case_of_endings_and_the_dataset_links_and_nested_folders(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("subtype", "tolerance"), [("PCM_U8", 1e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-6), ("FLOAT", 0), ("DOUBLE", 1e-7)]
+    ("subtype", "tolerance"),
+    [("PCM_U8", 1e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-6), ("FLOAT", 0), ("DOUBLE", 1e-7)],
 )
 def test_every_depth_gives_the_same_sound(tmp_path: Path, subtype: str, tolerance: float) -> None:
     wave = Reader().read(write(tmp_path / "a.wav", voice(200), subtype=subtype))
@@ -271,7 +279,9 @@ def test_silent_files_are_left_out_and_said_and_silent_speakers_refused(tmp_path
 
 
 def test_long_silences_are_never_a_source() -> None:
-    rare = {name: [torch.cat([torch.from_numpy(voice(pitch)), torch.zeros(400_000)])] for name, pitch in (("a", 100), ("b", 170))}
+    rare = {
+        name: [torch.cat([torch.from_numpy(voice(pitch)), torch.zeros(400_000)])] for name, pitch in (("a", 100), ("b", 170))
+    }
     pool = Pool(rare, 2000)
     sources = pool.draw(200, 2, 0.0, seeded())
     assert (sources.square().mean(-1) > 0.01).all()
@@ -305,7 +315,10 @@ def test_mode_max_scores_no_silent_end(tmp_path: Path) -> None:
 
 
 def test_mixtures_in_which_two_never_speak_at_a_time_are_left_out(tmp_path: Path) -> None:
-    apart = (np.concatenate([voice(100, 1.0), np.zeros(72_000, np.float32)]), np.concatenate([np.zeros(72_000, np.float32), voice(180, 1.0)]))
+    apart = (
+        np.concatenate([voice(100, 1.0), np.zeros(72_000, np.float32)]),
+        np.concatenate([np.zeros(72_000, np.float32), voice(180, 1.0)]),
+    )
     both = (voice(100, 10.0), voice(180, 10.0))
     counts = {"train": 2, "val": 2, "test": 2}
     found = read_librimix(librimix(tmp_path / "a", [apart, both]), 2, 2000, "train-100", "max", counts, seeded())

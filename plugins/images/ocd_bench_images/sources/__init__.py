@@ -64,8 +64,8 @@ def open_source(request: Request, image_size: int, background: str = "") -> Sour
     if place.is_dir() and any(place.rglob("batches.meta")):
         hint = "; the pickled python version of CIFAR is not read: get the binary version"
     raise UsageError(
-        f"{place}: no pictures in a known layout (IDX files, CIFAR-10 binary batches, an .npz file of pictures and labels, train/ and "
-        f"test/ with class folders, class folders alone, or train*.zip and test*.zip){hint}"
+        f"{place}: no pictures in a known layout (IDX files, CIFAR-10 binary batches, an .npz file of pictures and labels, "
+        f"train/ and test/ with class folders, class folders alone, or train*.zip and test*.zip){hint}"
     )
 
 

@@ -1,5 +1,6 @@
-"""Pictures and labels as arrays of an ``.npz`` file, whatever its name: ``x_train``, ``y_train``, ``x_test``, ``y_test`` as Keras has
-them, ``train_images``, ``train_labels``, ``val_images`` ... as MedMNIST has them, or ``images`` and ``labels`` alone."""
+"""Pictures and labels as arrays of an ``.npz`` file, whatever its name: ``x_train``, ``y_train``, ``x_test``, ``y_test`` as
+Keras has them, ``train_images``, ``train_labels``, ``val_images`` ... as MedMNIST has them, or ``images`` and ``labels``
+alone."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ def open_npz(place: Path) -> Source | None:
         parts = {"train": pair} if pair else {}
     if "train" not in parts:
         raise UsageError(
-            f"{place}: no arrays of pictures and labels (x_train and y_train, train_images and train_labels, or images and labels); "
-            f"it has {listed(sorted(arrays)) or 'none'}"
+            f"{place}: no arrays of pictures and labels (x_train and y_train, train_images and train_labels, or images and "
+            f"labels); it has {listed(sorted(arrays)) or 'none'}"
         )
     note = ""
     if "val" in parts and "test" not in parts:

@@ -1,5 +1,5 @@
-"""Which file of a tree is a picture of which part and class: ``train/CLASS/NAME.png`` and ``test/CLASS/NAME.png``, as folders or
-in zips, or ``CLASS/NAME.png`` alone."""
+"""Which file of a tree is a picture of which part and class: ``train/CLASS/NAME.png`` and ``test/CLASS/NAME.png``, as folders
+or in zips, or ``CLASS/NAME.png`` alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _TAIL = r"([-_ ]?(set|data|images|imgs))?([-_ ]?\d+)?"
 ANNOTATIONS, BOXES = "val_annotations.txt", "_boxes.txt"
 """Tiny ImageNet's labels of validation pictures, and its boxes around objects, which are not used."""
 UNREAD = frozenset({
-    ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".tga", ".pcx", ".ico", ".icns", ".psd", ".svg",
+    ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".tga", ".pcx", ".ico", ".icns", ".psd",
+    ".svg",
     ".eps", ".exr", ".hdr", ".pfm", ".qoi", ".dds", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".dcm", ".npy", ".pdf",
 })  # fmt: skip
 """Endings of pictures in formats that are not read: a dataset of which these would be left out is another one."""
@@ -147,7 +148,8 @@ def _of_names(tree: Tree, paths: dict[str, str]) -> Group:
 
 
 def _holds_classes(pictures: list[str]) -> bool:
-    """Whether a folder is a part: its pictures lie in folders of their own. ``bus``, ``car`` and ``train`` are three classes."""
+    """Whether a folder is a part: its pictures lie in folders of their own. ``bus``, ``car`` and ``train`` are three
+    classes."""
     return not pictures or any("/" in path for path in pictures)
 
 
@@ -193,8 +195,8 @@ def _refuse_unread(names: Iterable[str], place: str) -> None:
     if unread:
         endings = listed(sorted({split_name(name).ending for name in unread}))
         raise UsageError(
-            f"{place}: {len(unread):,} pictures are in a format that is not read ({endings}; the first is {unread[0]}); convert them "
-            "to PNG, or take them away"
+            f"{place}: {len(unread):,} pictures are in a format that is not read ({endings}; the first is {unread[0]}); "
+            "convert them to PNG, or take them away"
         )
 
 

@@ -40,8 +40,8 @@ class Pool:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset before it is split: ``val`` only where the dataset has a validation part beside a test part; ``test`` None where it
-    has neither, and a part of training is to be set aside.
+    """A dataset before it is split: ``val`` only where the dataset has a validation part beside a test part; ``test`` None
+    where it has neither, and a part of training is to be set aside.
 
     ``all_colour`` false: pictures decoded as three channels become one if they are grey throughout.
     """

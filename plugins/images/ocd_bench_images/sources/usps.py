@@ -1,5 +1,5 @@
-"""USPS digits in MNIST's frame: 16 x 16 pictures enlarged to 20 x 20 and set into the middle of 28 x 28, as MNIST's own digits of at
-most 20 x 20 were. ``mnist-usps`` trains on MNIST and tests on the USPS test part: a shift that nobody simulated."""
+"""USPS digits in MNIST's frame: 16 x 16 pictures enlarged to 20 x 20 and set into the middle of 28 x 28, as MNIST's own digits
+of at most 20 x 20 were. ``mnist-usps`` trains on MNIST and tests on the USPS test part: a shift that nobody simulated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ STORED, DIGIT, FRAME = 16, 20, 28
 
 
 def open_usps(place: Path) -> Source:
-    """The USPS digits of ``usps.npz`` (``x_train``, ``y_train``, ``x_test``, ``y_test``), 7,291 and 2,007 in the official split.
+    """The USPS digits of ``usps.npz`` (``x_train``, ``y_train``, ``x_test``, ``y_test``), 7,291 and 2,007 in the official
+    split.
 
     Raises:
         UsageError: if ``place`` has no such file, or its pictures are not of 16 x 16 grey pixels.
