@@ -46,7 +46,7 @@ class ImagesSettings(Checked):
         0, least=0, most=65_536, unit="pixels", help="Resize pictures to a square of this side. 0: the stored size."
     )
     background: str = setting(
-        "", choices=("", "black", "white"), help="What transparent pictures are set on. Empty: they are refused."
+        "", choices=("black", "white"), also=("",), help="What transparent pictures are set on. Empty: they are refused."
     )
     section: ClassVar[str] = "images"
 

@@ -150,10 +150,10 @@ class Places:
     def _look(self, path: str) -> Path | None:
         exact = self.folder / path
         try:
-            if exact.is_file():
+            if _is_there(exact):
                 return exact
             for candidate in (Path(f"{exact}{ending}") for ending in ENDINGS):
-                if candidate.is_file():
+                if _is_there(candidate):
                     return candidate
             return self._whatever_case(path)
         except (OSError, ValueError):  # a NUL, or a name longer than the system knows
@@ -176,6 +176,11 @@ class Places:
         wanted = [f"{pieces[-1]}{ending}".lower() for ending in ("", *ENDINGS)] if pieces else []
         names = {c.name.lower(): c for c in place.iterdir() if c.is_file()} if place.is_dir() else {}
         return next((names[name] for name in wanted if name in names), None)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something other than a folder is there; what it is, the one who opens it says."""
+    return path.exists() and not path.is_dir()
 
 
 def _check_memory(count: int, camera: Camera, where: str) -> None:
