@@ -47,11 +47,30 @@ def class_folders(ending: str, kind: str, prefix: str = "", **options: Any) -> d
 
 
 # -- pictures -------------------------------------------------------------------------------------------------------------
-for _ending, _kind, _options in (
-    ("png", "PNG", {}), ("jpg", "JPEG", {}), ("gif", "GIF", {}), ("bmp", "BMP", {}), ("webp", "WEBP", {}),
-    ("tif", "TIFF", {"compression": "tiff_lzw"}), ("ppm", "PPM", {}),
+def decode(folder: Path) -> None:
+    """Decode the one picture there is, in every way the tasks do."""
+    from ocd_bench.reading import read_bytes
+    from ocd_bench.reading.pictures import decode_picture
+
+    data = read_bytes(folder / "x")
+    decode_picture(data, str(folder / "x"), upright=False)
+    decode_picture(data, str(folder / "x")).resized(3, 3, "BOX").opaque(0.0)
+
+
+def single(*args: Any, **options: Any) -> dict[str, bytes]:
+    """A data directory of one picture."""
+    return {"x": picture(1, *args, **options)}
+
+
+for _kind, _options in (
+    ("PNG", {}), ("PNG", {"mode": "P"}), ("PNG", {"mode": "RGBA"}), ("JPEG", {}), ("GIF", {"mode": "P"}), ("BMP", {}),
+    ("WEBP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"mode": "CMYK"}), ("PPM", {}),
 ):  # fmt: skip
-    entry(f"images {_ending}", partial(class_folders, _ending, _kind, "d/", **_options), load("images", "d"), _ending == "png")
+    _name = " ".join(["picture", _kind.lower(), *map(str, _options.values())])
+    entry(_name, partial(single, _kind, **_options), decode, _name in ("picture png", "picture tiff"))
+for _kind in ("PNG", "TIFF", "PPM"):
+    entry(f"picture {_kind.lower()} 16 bits", partial(lambda kind: {"x": deep(kind)}, _kind), decode, False)
+entry("images class folders", partial(class_folders, "png", "PNG", "d/"), load("images", "d"))
 
 
 def deep(mode: str) -> bytes:
@@ -61,11 +80,6 @@ def deep(mode: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(RANDOM.integers(0, 65536, (6, 6), dtype=np.uint16)).save(file, mode)
     return file.getvalue()
-
-
-def deep_folders() -> dict[str, bytes]:
-    """Class folders with pictures of 16 bits among them."""
-    return class_folders("png", "PNG", "d/") | {"d/train/ant/0.png": deep("PNG"), "d/train/bee/0.tif": deep("TIFF")}
 
 
 def train_part() -> dict[str, bytes]:
@@ -84,7 +98,6 @@ def alone() -> dict[str, bytes]:
     return {f"d/{name[:-4]}{mark}.png": data for name, data in train_part().items() for mark in "xy"}
 
 
-entry("images 16 bits", deep_folders, load("images", "d"), False)
 entry("images zip", lambda: {"d.zip": packed(class_folders("png", "PNG"))}, load("images", "d"))
 entry("images zips", zips, load("images", "d"), False)
 entry("images class folders alone", alone, load("images", "d"), False)
@@ -185,17 +198,29 @@ def mesh_file(ending: str, kind: str, **options: Any) -> dict[str, bytes]:
     return {f"d.{ending}": mesh(kind, **options)}
 
 
+def reads_mesh(ending: str) -> Any:
+    """A call that reads the mesh, and renders none of it."""
+
+    def read(folder: Path) -> None:
+        from ocd_bench_recon3d.meshes import read_mesh
+
+        read_mesh(folder / f"d.{ending}")
+
+    return read
+
+
 for _ending in ("obj", "ply", "stl", "off", "glb"):
-    entry(f"recon3d {_ending}", partial(mesh_file, _ending, _ending), load("recon3d", "d", **FEW), _ending in ("obj", "glb"))
-entry("recon3d ascii ply", partial(mesh_file, "ply", "ply", encoding="ascii"), load("recon3d", "d", **FEW), False)
-entry("recon3d ascii stl", partial(mesh_file, "stl", "stl_ascii"), load("recon3d", "d", **FEW), False)
+    entry(f"mesh {_ending}", partial(mesh_file, _ending, _ending), reads_mesh(_ending), _ending in ("ply", "glb"))
+entry("mesh ascii ply", partial(mesh_file, "ply", "ply", encoding="ascii"), reads_mesh("ply"), False)
+entry("mesh ascii stl", partial(mesh_file, "stl", "stl_ascii"), reads_mesh("stl"), False)
+entry("recon3d obj", partial(mesh_file, "obj", "obj"), load("recon3d", "d", **FEW))
 _material = b"newmtl m\nKd 0.1 0.5 0.9\nmap_Kd t.png\n"
 _textured = b"mtllib d.mtl\nusemtl m\n" + b"".join(b"v %d %d %d\n" % v for v in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
 _textured += b"vt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\nf 1/1 2/2 4/3\nf 1/1 3/2 4/3\nf 2/1 3/2 4/3\n"
 entry(
-    "recon3d textured obj",
-    lambda: {"d/d.obj": _textured, "d/d.mtl": _material, "d/t.png": picture(1)},
-    load("recon3d", "d", **FEW),
+    "mesh textured obj",
+    lambda: {"d.obj": _textured, "d.mtl": _material, "t.png": picture(1)},
+    reads_mesh("obj"),
     False,
 )
 
@@ -218,12 +243,20 @@ def voices(ending: str, kind: str, subtype: str | None = None) -> dict[str, byte
     return {f"d/s{s}/{n}.{ending}": sound(kind, 2 * s + n, subtype) for s in range(6) for n in range(2)}
 
 
-for _ending, _kind, _subtype in (
-    ("wav", "WAV", "PCM_16"), ("wav24", "WAV", "PCM_24"), ("flac", "FLAC", None), ("ogg", "OGG", None), ("mp3", "MP3", None),
-    ("aiff", "AIFF", None), ("au", "AU", None), ("caf", "CAF", None),
+def hear(folder: Path) -> None:
+    """Read the one sound there is."""
+    from ocd_bench_speech.audio import Reader
+
+    Reader().read(folder / "x")
+
+
+for _kind, _subtype in (
+    ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("FLAC", None), ("OGG", None), ("MP3", None),
+    ("AIFF", None), ("AU", None), ("CAF", None), ("W64", None),
 ):  # fmt: skip
-    _made = partial(voices, _ending.removesuffix("24"), _kind, _subtype)
-    entry(f"speech {_ending}", _made, load("speech", "d", **BRIEF), _ending in ("wav", "flac"))
+    _name = " ".join(["sound", _kind.lower(), *([_subtype.lower()] if _subtype else [])])
+    entry(_name, partial(lambda kind, subtype: {"x": sound(kind, 1, subtype)}, _kind, _subtype), hear, _kind == "FLAC")
+entry("speech folder", lambda: voices("wav", "WAV", "PCM_16"), load("speech", "d", **BRIEF), False)
 _listed = [f"s{s}/{n}.wav,{'train' if s < 3 else 'test'},p{s}" for s in range(6) for n in range(2)]
 entry(
     "speech manifest",
