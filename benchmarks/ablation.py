@@ -1,4 +1,4 @@
-"""What each lever of OCD is worth: the row ``ocd`` of one task with every lever in turn set back, as a Markdown table.
+"""What each part of OCD contributes: the row ``ocd`` of one task with one setting changed at a time, as a Markdown table.
 
 python benchmarks/ablation.py
 python benchmarks/ablation.py --task tabular --preset default --only auxiliary,conditions
@@ -12,21 +12,21 @@ import sys
 from runs import add_options, run
 
 LEVERS: dict[str, tuple[str, list[str]]] = {
-    "default": ("as it is", []),
-    "imitation": ("imitates overfitted ΔW alone, as published", ["ocd.task_weight=0"]),
+    "default": ("none", []),
+    "imitation": ("trained on overfitted ΔW only, as published", ["ocd.task_weight=0"]),
     "sampling": ("ten steps of sampling", ["ocd.sampling_steps=10"]),
-    "guidance": ("ten steps, guided twice as far as the condition says", ["ocd.sampling_steps=10", "ocd.guidance=2"]),
-    "auxiliary": ("no answer read off the condition", ["ocd.auxiliary=0"]),
-    "encoder": ("not told of x itself", ["ocd.input_encoder=false"]),
-    "conditions": ("told of x alone", ["ocd.conditions="]),
+    "guidance": ("ten steps, guidance scale 2", ["ocd.sampling_steps=10", "ocd.guidance=2"]),
+    "auxiliary": ("no auxiliary output from the condition", ["ocd.auxiliary=0"]),
+    "encoder": ("not conditioned on x itself", ["ocd.input_encoder=false"]),
+    "conditions": ("conditioned on x only", ["ocd.conditions="]),
     "augment": ("no augmented copies", ["ocd.augment=false"]),
     "folds": ("cross-fitted targets, five folds", ["ocd.folds=5"]),
-    "overfit": ("overfitting ten times as far", ["ocd.overfit_steps=30"]),
+    "overfit": ("ten times as many steps of overfitting", ["ocd.overfit_steps=30"]),
     "prediction": ("predicts x0, not v", ["ocd.prediction=x0"]),
-    "gate": ("a gate at 99 %", ["ocd.gate=0.99"]),
-    "caution": ("the least gain that keeps nine tenths", ["ocd.gain_share=0.9"]),
-    "margin": ("a gain must better the accuracy by one standard error", ["ocd.gain_margin=1"]),
-    "gain": ("every ΔW in full, no choice on validation", ["ocd.gains=1"]),
+    "gate": ("an out-of-distribution gate at 99 %", ["ocd.gate=0.99"]),
+    "caution": ("the smallest gain that keeps nine tenths", ["ocd.gain_share=0.9"]),
+    "margin": ("a gain must improve the accuracy by one standard error", ["ocd.gain_margin=1"]),
+    "gain": ("gain 1, not chosen on validation samples", ["ocd.gains=1"]),
 }
 """Name to description and settings."""
 

@@ -1,9 +1,9 @@
-"""How often does ``ocd-bench compare`` cry wolf, and what does it find? Synthetic runs with known seed and sample effects.
+"""How often is ``ocd-bench compare`` wrong, and what does it find? Synthetic runs with known effects of seeds and samples.
 
-Latent score of sample i in method m under seed s:
-advantage(m) + difficulty(i) + shift(s) + shift(m, s) + noise(s, i) + noise(m, s, i); methods edit one base, so they share.
-Accuracy asks whether it is above zero; "dB" is the latent score itself. A null comparison is two runs by the same law with
-other seeds; a false alarm is one whose exit code is 1. Power is the smallest true loss of one method found 9 times in 10.
+The latent score of sample i in method m under seed s is advantage(m) + difficulty(i) + shift(s) + shift(m, s) + noise(s, i)
++ noise(m, s, i): methods adapt one base, so they share terms. Accuracy is whether it is above zero; "dB" is the latent
+score itself. A null comparison is that of two runs of the same law with other seeds. A false alarm is one with exit code 1.
+Power is the smallest true loss of one method that is found 9 times in 10.
 
     python benchmarks/compare_error_rates.py [--comparisons 1000] [--seeds 3,5] [--part same] [--quick]
 """

@@ -1,7 +1,7 @@
-"""Does the entropy criterion (paper section 3.3) pick the layer that OCD helps most? A run per layer, and the rank correlation.
+"""Does the entropy criterion (paper, section 3.3) find the layer on which OCD helps most? A run per layer, a rank correlation.
 
-Per seed, every layer that the criterion ranks is adapted in turn by ``ocd``; what it gains over the base, in one metric of the
-table, is set beside the layer's entropy, in nats.
+For each seed, ``ocd`` adapts each layer that the criterion ranks. Its gain over the base, in one metric of the table, is
+compared with the layer's entropy, in nats.
 
     python benchmarks/layer_selection.py
     python benchmarks/layer_selection.py --metric accuracy
@@ -21,13 +21,13 @@ from scipy.stats import spearmanr
 
 
 def cells(args: argparse.Namespace, methods: str, layer: str) -> list[dict[str, Any]]:
-    """The cells of one run with that ``select.layer``."""
+    """The cells of a run with this ``select.layer``."""
     found: list[dict[str, Any]] = json.loads(run(args, methods, [f"select.layer={layer}"])[0])["cells"]
     return found
 
 
 def main() -> None:
-    """One line per layer, then the correlation of each seed."""
+    """Print a line per layer, then the correlation for each seed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_options(parser)
     parser.add_argument("--metric", default="cross_entropy", help="a metric of the task's table")

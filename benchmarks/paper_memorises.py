@@ -1,20 +1,20 @@
-"""Does ``ocd-paper`` reproduce what it was trained on? Its U-Net learns the overfitted ΔW of a few samples by heart.
+"""Does ``ocd-paper`` reproduce its training data? Its U-Net memorises the overfitted ΔW of a few samples.
 
-LeNet5 on MNIST with the reference checkpoint: training images are overfitted on one layer as the paper's code does (three
-Adam steps of 5e-4), and the hypernetwork is trained on them alone with the published objective: prediction of the noise,
-T = 1000, decibel loss of the scale network, averaged weights. Then one ΔW per sample is drawn, in ten DDIM steps from pure
-noise. The answer is known: the cosine to the sample's own ΔW is near 1, and the loss near the oracle's.
+LeNet5 on MNIST with the reference checkpoint: one layer is overfitted to training images as in the paper's code (three Adam
+steps of 5e-4). The hypernetwork is trained on these only, with the published objective: prediction of the noise, T = 1000,
+decibel loss of the scale network, averaged weights. Then one ΔW per sample is drawn, in ten DDIM steps from pure noise. The
+right result is known: the cosine to the sample's own ΔW is near 1, and the loss near that of the oracle.
 
-The published size (128 channels, five levels, Adam 1e-4) takes a GPU; a smaller one wants a larger learning rate. ``--time K``
-runs K steps and says what all ``--steps`` would take.
+The published size (128 channels, five levels, Adam 1e-4) needs a GPU. A smaller one needs a larger learning rate. ``--time K``
+runs K steps, and prints how long all ``--steps`` would take.
 
     python benchmarks/paper_memorises.py --device cuda --batch 64
     python benchmarks/paper_memorises.py --samples 4 --batch 2 --time 4
     python benchmarks/paper_memorises.py --layer fc2 --channels 16 --batch 32 --lr 4e-3 --ema 0.97 --decay --steps 3000
 
-Processor time per sample and training step, on one core of an EPYC shared with others: 128 channels on fc1 6.6 s, 32 channels
-on fc1 0.52 s, 16 channels on fc2 0.017 s. The last command with 450 steps, four minutes of processor time, came to a cosine of
-0.67 on average and a loss of 0.0041, where the oracle has 0.0036 and the base 0.0052.
+Processor time per sample and training step, on one shared core of an EPYC: 128 channels on fc1 6.6 s, 32 channels on fc1
+0.52 s, 16 channels on fc2 0.017 s. The last command with 450 steps, four minutes of processor time, gave a mean cosine of 0.67
+and a loss of 0.0041, where the oracle has 0.0036 and the base 0.0052.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from ocd_bench import Request, UsageError
-from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.capture import TargetLayer
 from ocd_bench.engine.ocd import FittedOCD, fit
 from ocd_bench.engine.overfit import losses, overfit
 from ocd_bench.engine.problem import Problem
@@ -91,7 +91,7 @@ def compare(fitted: FittedOCD) -> dict[str, float]:
     ratio = drawn.norm() / own.norm()
     found = {"cosine, mean": cosine.mean(), "cosine, least": cosine.min(), "length / own, median": ratio.median()}
     for name, delta in (("base loss", None), ("oracle loss", own), ("adapted loss", drawn)):
-        found[name] = losses(layer, trace, targets, known.loss, delta).mean()
+        found[name] = losses(trace, targets, known.loss, delta).mean()
     return {name: float(value) for name, value in found.items()}
 
 

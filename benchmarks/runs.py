@@ -1,4 +1,4 @@
-"""One run of the command line, for the scripts beside this one that compare several."""
+"""One run of the command line, for the other scripts in this folder, which compare several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What every run of a script has in common."""
+    """Add the options that the scripts have in common."""
     parser.add_argument("--task", default="images")
     parser.add_argument("--dataset", default="")
     parser.add_argument("--data-dir", default="")
@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = ()) -> tuple[str, str]:
-    """What ``ocd-bench run --json`` prints, and the table in Markdown; the script ends with its message if it fails."""
+    """The output of ``ocd-bench run --json``, and the table in Markdown. If the run fails, the script ends with its message."""
     command = [sys.executable, "-m", "ocd_bench", "run", "--json", "--quiet", "--methods", methods]
     command += ["--task", args.task, "--preset", args.preset, "--seeds", str(args.seeds)]
     for option in ("dataset", "data_dir"):

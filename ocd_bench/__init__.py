@@ -1,5 +1,12 @@
-"""OCD-Bench: does it help to give every test sample its own weights? A benchmark suite with task plugins."""
+"""OCD-Bench: does it help to give every test sample its own weights? A benchmark suite with task plugins.
 
+These are the names that a plugin is made of. Importing them imports no torch. docs/public-api.md lists the other public
+modules, and says how long a public name stays.
+
+.. versionadded:: 0.1
+"""
+
+from ocd_bench._version import __version__
 from ocd_bench.errors import DataMissing, NotApplicable, OCDBenchError, Unavailable, UsageError
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.metrics import Metric
@@ -7,8 +14,6 @@ from ocd_bench.plugin import hookimpl
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.settings import setting
 from ocd_bench.task import Dataset, Request, Source, Task
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Context",
@@ -26,6 +31,7 @@ __all__ = [
     "Task",
     "Unavailable",
     "UsageError",
+    "__version__",
     "hookimpl",
     "setting",
 ]

@@ -1,4 +1,8 @@
-"""Trained weights from a file, for tasks that take some: the state dict that fits a model, wherever it lies in the file."""
+"""Trained weights from a file, for tasks that can take some: the state dict that fits a model, wherever it lies in the file. No
+code in a file is executed.
+
+.. versionadded:: 0.1
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,20 @@ if TYPE_CHECKING:
     import torch
 
 Model = TypeVar("Model", bound="torch.nn.Module")
+EXPANDED = 2**30
+"""Most bytes of a tensor that is stored in fewer."""
 
 
 def find_checkpoint(setting: str, name: str, directories: Sequence[Path]) -> Path:
-    """The file as given, or below the first data directory that has it.
+    """The path of a checkpoint: as given, or inside the first data directory that has it.
 
     Args:
-        setting: for the message, such as ``images.checkpoint``.
+        setting: name of the setting, such as ``images.checkpoint``, for the message.
+        name: value of the setting.
+        directories: data directories (``request.data_dirs``).
 
     Raises:
-        UsageError: naming every place looked at.
+        UsageError: if there is no such file; the message lists every path that was tried.
     """
     given = Path(name).expanduser()
     places = [given] if given.is_absolute() else [given, *(directory / given for directory in directories)]
@@ -40,7 +48,7 @@ def read_state(path: Path, key: str = "") -> State:
         key: which one, where the file holds several: the path of :func:`~ocd_bench.reading.weights.states_in`.
 
     Raises:
-        UsageError: if the file is no such thing.
+        UsageError: if the file is no such thing, holds several, or has weights that are not finite.
     """
     found = _states(path, key)
     outer = [name for name in found if not any(other != name and _below(name, other) for other in found)]
@@ -49,21 +57,26 @@ def read_state(path: Path, key: str = "") -> State:
             f"checkpoint {path}: holds several state dicts ({listed([repr(name) for name in outer])}); give one of them"
         )
     # The innermost of as many tensors: without what wrappers put before their names.
-    return min(
-        (state for state in found.values() if len(state) == len(found[outer[0]])), key=lambda state: len(next(iter(state)))
-    )
+    whole = [state for state in found.values() if len(state) == len(found[outer[0]])]
+    state = min(whole, key=lambda state: len(next(iter(state))))
+    for name, value in state.items():
+        if value.is_floating_point():
+            _check_values(path, name, value, value)
+    return state
 
 
 def misfit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], anew: Sequence[str] = ()) -> str:
-    """What keeps ``state`` from being ``model``'s, in words; empty if it fits.
+    """The first difference in names or shapes between ``state`` and the model's state dict, in words; empty if it fits.
 
     Args:
-        anew: tensors of the model that may be missing from the state, or of another shape.
+        model: the model that shall take the weights.
+        state: name to tensor.
+        anew: names of tensors that may be missing from ``state``, or have another shape.
     """
     wanted = model.state_dict()
     problem = ""
     for key, value in wanted.items():
-        # Counters of BatchNorm, which old files lack, do not change an answer.
+        # Old files lack the counters of BatchNorm, which do not change the outputs.
         if key in anew or (key not in state and key.endswith("num_batches_tracked")):
             continue
         if key not in state:
@@ -82,6 +95,8 @@ def load_checkpoint(
     wherever it lies in it and whatever a wrapper put before its names.
 
     Args:
+        model: the model; changed in place.
+        path: the file.
         hint: how the user gets a model that fits, for the message.
         anew: tensors that keep the model's own values where the file has none of their shape.
         key: which state dict, where several fit (the weights and their moving average).
@@ -152,6 +167,8 @@ def _check_values(path: Path, name: str, value: torch.Tensor, own: torch.Tensor)
     import torch
 
     plain = value.layout == torch.strided and not value.is_meta and not value.is_quantized and not value.is_nested
+    # A tensor of one number may claim any size (stride 0).
+    plain = plain and value.nbytes <= max(EXPANDED, value.untyped_storage().nbytes())
     floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     counts = plain and not own.is_floating_point() and value.dtype in floats and bool((value == value.round()).all())

@@ -1,12 +1,16 @@
-"""Errors that end as one line on stderr; everything else is a defect and keeps its traceback."""
+"""Errors that end as one line on stderr. Any other exception is a defect and keeps its traceback.
+
+.. versionadded:: 0.1
+"""
 
 from ocd_bench.printable import one_line
 
 
 class OCDBenchError(Exception):
-    """Base of the errors this package raises on purpose. The message is one printable line: what, where, what to do."""
+    """Base class. The message is one printable line: what is wrong, where, and what to do."""
 
     exit_code = 2
+    """Exit code of the command line."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
@@ -17,12 +21,12 @@ class UsageError(OCDBenchError):
 
 
 class DataMissing(UsageError):
-    """A dataset is not where it was looked for."""
+    """A dataset was not found; the message says where it was looked for."""
 
 
 class Unavailable(OCDBenchError):
-    """A task, method or format needs a package that is absent or does not load; the message names the cure."""
+    """A task, method or format needs a package that is absent or cannot be imported; the message says what to install."""
 
 
 class NotApplicable(OCDBenchError):
-    """A method cannot run as named on this task or model. The cell says so; no number is printed for it."""
+    """A method cannot do here what its name says. The row then shows ``n/a`` and the message, and no number."""

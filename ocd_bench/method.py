@@ -1,14 +1,16 @@
-"""The method: what a row of the table does with a trained base model, and the context it may see."""
+"""The method: what a row of the table does with a trained base model, and the context that it gets."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ocd_bench.errors import NotApplicable
+
+__all__ = ["Context", "Method", "Predictor"]
 
 if TYPE_CHECKING:
     import torch
@@ -23,24 +25,27 @@ def _no_fold_bases(folds: int) -> Sequence[tuple[torch.nn.Module, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Context:
-    """All a method may know: the task, the trained base, training and validation samples. Never a test sample.
+    """All that a method may use: the task, the trained base, training and validation samples. Never a test sample.
 
     Attributes:
-        task, request: as given to every other method of the same (task, dataset, seed).
-        splits: the task's splits with the test samples taken out (``splits.test`` is the validation split again),
-            for :meth:`Task.encode_input` and ``extras``; use ``train`` and ``val``.
-        train, val: training and validation samples, on the CPU.
-        base: the trained base model, in eval mode, without gradients, on ``device``. Shared: do not change it; ask
-            :meth:`fresh_base` for a copy to change.
+        task, request: the same for every method of one (task, dataset, seed).
+        splits: the task's splits without the test samples (``splits.test`` is the validation split), for
+            :meth:`Task.encode_input` and ``extras``. For samples use ``train`` and ``val``.
+        base: the trained base model, in eval mode, without gradients, on ``device``. All methods share it: do not change it.
+            :meth:`fresh_base` gives a copy that you may change.
         layer: dotted name of the layer to adapt.
-        ranking: layer names by the entropy criterion, best first, computed on first use.
-        fold_bases: of K, K further bases, in the state of ``base``, each trained from the same initial weights without a K-th
-            of the training samples, and the indices of these; cached as the base is. Raises ``NotApplicable`` where the base is
-            not trained, and ``UsageError`` for more folds than samples.
         device: where models and batches go.
-        settings: function from a section's name to its settings dataclass; a method may ask for its own ``section`` and those
-            it names in ``reads``, so that a cell's fingerprint covers just what the cell depends on.
-        batch_size: rows of a test batch; test samples come in a fixed order, the same for every method.
+        settings: function from the name of a section to its settings dataclass. A method may read its own ``section`` and
+            those that it names in ``reads``, so that a cell's fingerprint covers exactly what the cell depends on.
+        batch_size: samples per test batch. Test samples come in a fixed order, the same for every method.
+        ranking: function that returns (layer name, entropy in nats) by the entropy criterion (paper, section 3.3), best first.
+        progress: function of (what, steps done, steps in total), for the progress line.
+        fold_bases: function of the number of folds K. It returns K pairs of a further base and the indices ``(n,)`` of the
+            training samples that this base has not seen: a K-th of all. They are trained from the same initial weights as the
+            base, and cached like it. Raises ``NotApplicable`` if the base is not trained here, and ``UsageError`` for more
+            folds than samples.
+
+    .. versionadded:: 0.1
     """
 
     task: Task
@@ -54,31 +59,33 @@ class Context:
     ranking: Callable[[], list[tuple[str, float]]]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
-    _shared: dict[str, tuple[Any, float]] = field(default_factory=dict)
+    _shared: dict[Hashable, tuple[Any, float]] = field(default_factory=dict)
     _charges: list[float] = field(default_factory=list)
 
     @property
     def train(self) -> Samples:
+        """Training samples, on the CPU."""
         return self.splits.train
 
     @property
     def val(self) -> Samples:
+        """Validation samples, on the CPU: whatever a method chooses, it chooses on these."""
         return self.splits.val
 
     def fresh_base(self) -> torch.nn.Module:
-        """A deep copy of the base, in eval mode, parameters without gradients: the method's own to change."""
+        """A deep copy of the base, in eval mode, with parameters that need no gradient. The method may change it."""
         return copy.deepcopy(self.base)
 
     def generator(self, method: str, purpose: str) -> torch.Generator:
-        """A CPU generator whose stream derives from (task, dataset, method, seed, purpose)."""
+        """A CPU generator; its stream derives from (task, dataset, method, seed, purpose)."""
         from ocd_bench.seeds import generator
 
         return generator(self.request.task, self.request.dataset, method, self.request.seed, purpose)
 
-    def shared(self, key: str, build: Callable[[], Any]) -> Any:
-        """The value of ``key``, built on first use: methods of one (task, dataset, seed) share what they would both fit.
+    def shared(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """The value of ``key``, built on first use, so that methods of one (task, dataset, seed) can share a fit.
 
-        The seconds another method spent on it count towards ``cost.fit_s`` of this one too.
+        If another method built it, the seconds that took are added to this method's ``cost.fit_s`` too.
         """
         if key in self._shared:
             value, seconds = self._shared[key]
@@ -90,52 +97,62 @@ class Context:
         return value
 
     def forget(self) -> None:
-        """Let go of everything shared: what was built for this context mostly holds it in turn, and such a circle waits for the
-        garbage collector, which counts objects and not how large their tensors are."""
+        """Drop the shared values; the runner calls this.
+
+        They refer back to this context, and the cycle would keep their tensors in memory until the next garbage collection.
+        """
         self._shared.clear()
 
 
 class Predictor:
-    """What :meth:`Method.fit` returns: predictions for test batches, in order. A plain function does as well."""
+    """What :meth:`Method.fit` returns: a function of test batches, which come in order. A plain function does as well.
+
+    .. versionadded:: 0.1
+    """
 
     parameters: int = 0
-    """Parameters the method adds to the base model."""
+    """Number of parameters that the method adds to the base model."""
     detail: Mapping[str, Any] = {}
-    """Plain values for the cell file and the report: training curves, what was chosen on validation."""
+    """Plain values for the cell file and the report: training curves, what was chosen on validation samples."""
 
     def reset(self) -> None:
-        """Forget the test stream; called before each test set."""
+        """Forget the test samples seen so far; called before each test set."""
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Outputs ``(N, ...)`` of the task's own form for one batch ``(N, ...)`` on the context's device."""
+        """Outputs ``(N, ...)``, of the form of the base's, for one batch of inputs ``(N, ...)`` on the context's device."""
         raise NotImplementedError
 
 
 class Method:
     """Base class of methods. Only :meth:`fit` is required.
 
-    A method sees no test label, with one exception: where ``uses_test_labels`` is true (its name must then begin with
-    ``oracle``) the predictor is called as ``predictor(inputs, targets)``.
+    A method sees no test label, with one exception: if ``uses_test_labels`` is true, the predictor is called as
+    ``predictor(inputs, targets)``. The name of such a method must begin with ``oracle``.
+
+    .. versionadded:: 0.1
     """
 
     name: ClassVar[str]
+    """Name of the row: a-z, 0-9 and ``-``."""
     description: ClassVar[str] = ""
+    """One line for ``ocd-bench list methods``."""
     section: ClassVar[str | None] = None
-    """Name of the settings section; methods may share one. None: no settings."""
+    """Name of the settings section; several methods may share one. None: no settings."""
     Settings: ClassVar[type | None] = None
     """A frozen dataclass of plain values; its optional class attribute ``presets`` maps preset to {key: value}."""
     reads: ClassVar[Sequence[str]] = ()
-    """Further sections whose values this method depends on, beside its own and the core's."""
+    """Further sections that the method depends on, beside its own and the core's."""
     uses_test_labels: ClassVar[bool] = False
+    """Whether the predictor gets the test labels; only for upper bounds."""
     tasks: ClassVar[Sequence[str]] = ()
-    """Names of the tasks it is made for; empty: any. Tables of other tasks have no such row unless it is asked for by name."""
+    """Names of the tasks it is made for; empty: any. For other tasks it runs only when ``--methods`` names it."""
     default: ClassVar[bool] = True
-    """Whether the method runs when ``--methods`` is not given; ``all`` runs every one."""
+    """Whether the method runs when ``--methods`` is not given. ``--methods all`` runs every method."""
 
     def fit(self, context: Context) -> Predictor | Callable[..., Any]:
-        """Prepare on training and validation samples and return the predictor.
+        """Prepare on training and validation samples, and return the predictor.
 
         Raises:
-            NotApplicable: if the method cannot run as named here; the message becomes the cell's reason.
+            NotApplicable: if the method cannot do here what its name says; the message becomes the cell's reason.
         """
         raise NotImplementedError

@@ -1,7 +1,9 @@
 """What a metric is, and how per-sample scores become one number.
 
-A task returns per-sample scores; the number in the table is a *reduction* of them. Reductions have names, so that a stored
+A task returns per-sample scores. The number in the table is a *reduction* of them. Reductions have names, so that a stored
 run can be reduced, bootstrapped and compared again without the plugin that made it.
+
+.. versionadded:: 0.1
 """
 
 from __future__ import annotations
@@ -26,6 +28,15 @@ class Metric:
         unit: as printed, for example ``"fraction"``, ``"nats"``, ``"dB"``; empty for a bare number.
         higher_is_better: the direction in which a change is an improvement.
         reduce: a key of :data:`REDUCTIONS`.
+
+    Raises:
+        ValueError: for an unknown reduction.
+
+    Example:
+        >>> Metric("dB", higher_is_better=True)
+        Metric(unit='dB', higher_is_better=True, reduce='mean')
+
+    .. versionadded:: 0.1
     """
 
     unit: str = ""
@@ -46,19 +57,35 @@ def _root_mean(scores: Array) -> Array:
 
 
 def _matthews(codes: Array) -> Array:
-    """Matthews correlation of two classes; a score is ``2 * target + prediction`` (0, 1, 2 or 3).
+    """Matthews correlation of two classes; a score is ``2 * target + prediction`` (0, 1, 2 or 3)."""
+    tn, fp, fn, tp = ((codes == k).sum(axis=-1).astype(float) for k in range(4))
+    return matthews(tn, fp, fn, tp)
 
-    Zero where a class is absent from targets or predictions, as in scikit-learn.
+
+def matthews(tn: Array, fp: Array, fn: Array, tp: Array, tiny: float = 0.0) -> Array:
+    """Matthews correlation ``(...)`` of two classes.
+
+    Zero if a class is absent from the targets or from the predictions, as in scikit-learn.
+
+    Args:
+        tn, fp, fn, tp: numbers, or shares, of true and false negatives and positives, each ``(...)``.
+        tiny: a denominator up to this is zero.
+
+    Example:
+        >>> import numpy as np
+        >>> _matthews(np.array([0, 0, 3, 3])), _matthews(np.array([0, 1, 2, 3]))
+        (array(1.), array(0.))
     """
     import numpy as np
 
-    tn, fp, fn, tp = ((codes == k).sum(axis=-1).astype(float) for k in range(4))
     denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.where(denominator > 0, (tp * tn - fp * fn) / np.where(denominator > 0, denominator, 1.0), 0.0)
+    known = denominator > tiny
+    return np.where(known, (tp * tn - fp * fn) / np.where(known, denominator, 1.0), 0.0)
 
 
 REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {"mean": _mean, "root_mean": _root_mean, "matthews": _matthews}
-"""Name to function of scores ``(..., N)`` giving values ``(...)``."""
+"""By name, functions from scores ``(..., N)`` to values ``(...)``: ``mean``; ``root_mean``, the square root of the mean;
+``matthews``, Matthews correlation of two classes, where a score is ``2 * target + prediction``."""
 
 CERTAINTY = ("confidence", "correct")
 """Scores stored beside the metrics where a task has class logits: the largest class probability, whether it is right."""
@@ -76,7 +103,7 @@ KNOWN: Mapping[str, Metric] = {
     "si_sdr": Metric("dB", True),
     "matthews": Metric("", True, "matthews"),
 }
-"""Metrics of a common name need no declaration; any other is declared in ``Task.metric_info``."""
+"""Metrics that need no declaration. A task declares any other in ``Task.metric_info``."""
 
 
 def metric_info(task: Task, name: str) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format (bidirectional and invisible marks), surrogate, line and paragraph separator."""
@@ -39,6 +40,19 @@ def printable_values(value: object) -> object:
     if isinstance(value, list):
         return [printable_values(item) for item in value]
     return value
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Every text in plain JSON values, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts_in(key)
+            yield from texts_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_in(item)
 
 
 def _escape(mark: str) -> str:

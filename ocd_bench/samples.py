@@ -9,14 +9,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["Samples", "Splits"]
+
 
 @dataclass(frozen=True)
 class Samples:
     """N samples in a fixed order.
 
     Args:
-        inputs: ``(N, ...)`` tensor, what a base model takes a batch of.
-        targets: ``(N, ...)`` tensor, what the task's loss and metrics take beside an output.
+        inputs: ``(N, ...)`` tensor or array; a base model takes a batch of it.
+        targets: ``(N, ...)`` tensor or array; the task's loss and metrics take it beside an output.
+
+    Raises:
+        ValueError: if the two differ in their first size.
+
+    Example:
+        >>> samples = Samples([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 1])
+        >>> len(samples), samples.inputs.shape, samples.targets
+        (3, torch.Size([3, 2]), tensor([0, 1, 1]))
+
+    .. versionadded:: 0.1
     """
 
     inputs: torch.Tensor
@@ -38,18 +50,33 @@ class Samples:
         return len(self.inputs)
 
     def take(self, indices: Any) -> Samples:
-        """The samples at ``indices`` (a slice, a list or an index tensor)."""
+        """The samples at ``indices``: a slice, a list or an index tensor.
+
+        Example:
+            >>> Samples([[0.0], [2.0], [4.0]], [0, 1, 2]).take([2, 0]).targets
+            tensor([2, 0])
+        """
         return Samples(self.inputs[indices], self.targets[indices])
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test samples of one dataset; no sample is in two of them.
+    """Training, validation and test samples of one dataset. No sample is in two of them.
 
     Args:
         train, val, test: :class:`Samples`, or a pair ``(inputs, targets)`` of tensors or arrays.
         note: one line for the table, for example ``"2,000 of 60,000 training samples"``.
-        extras: what the task itself needs later (class names, scaling, file names); never read by the core.
+        extras: what the task itself needs later (class names, scaling, file names); the core never reads it.
+
+    Raises:
+        ValueError: if a split is empty.
+
+    Example:
+        >>> splits = Splits(([[0.0], [1.0]], [0, 1]), ([[2.0]], [0]), ([[3.0]], [1]), note="four numbers")
+        >>> len(splits.train), len(splits.val), len(splits.test)
+        (2, 1, 1)
+
+    .. versionadded:: 0.1
     """
 
     train: Samples

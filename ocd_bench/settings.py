@@ -281,7 +281,7 @@ def expected(kind: Any, known: Setting) -> str:
     if kind is bool:
         return "true or false" + nothing
     if kind is str:
-        return (limits or "a text") + nothing
+        return (limits or "text") + nothing
     word = {int: "a whole number", float: "a number"}.get(kind, str(getattr(kind, "__name__", kind)))
     return ", ".join(filter(None, [word, limits])) + nothing
 
@@ -309,7 +309,8 @@ def _inner(kind: Any) -> Any:
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e15)
+    return f"{int(value):,}" if whole else f"{value:g}"
 
 
 def _plain(value: Any) -> str:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from ocd_bench.metrics import matthews
+
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
@@ -48,11 +50,9 @@ class Estimate:
 
 
 def _matthews_from_shares(shares: Array) -> Array:
-    tn, fp, fn, tp = np.moveaxis(shares, -1, 0)
-    denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     # Shares that should be zero come out of a matrix product as 1e-17; such a product of margins is zero too.
-    safe = denominator > 1e-12
-    return np.where(safe, (tp * tn - fp * fn) / np.where(safe, denominator, 1.0), 0.0)
+    tn, fp, fn, tp = np.moveaxis(shares, -1, 0)
+    return matthews(tn, fp, fn, tp, tiny=1e-12)
 
 
 _FORMS: Mapping[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {

@@ -1,4 +1,7 @@
-"""The task: data, base model, loss and metrics of one domain. See docs/plugins.md for a whole plugin."""
+"""The task: data, base model, loss and metrics of one domain. docs/plugins.md has a whole plugin.
+
+.. versionadded:: 0.1
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ocd_bench.metrics import Metric
 
+__all__ = ["Dataset", "Request", "Source", "Task"]
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,14 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a dataset at its official place.
+    """One official file of a dataset.
 
     Args:
         url: where it is downloaded from.
-        sha256: of the file, in hexadecimal; a file of any other content is never used.
+        sha256: SHA-256 of the file, in hexadecimal. A file with another content is never used.
         size: in bytes.
-        path: where it goes inside the dataset's folder.
-        unpack: whether it is a zip or tar archive to be extracted there too.
+        path: its path inside the dataset's folder.
+        unpack: whether it is a zip or tar archive that is to be extracted there.
+
+    .. versionadded:: 0.1
     """
 
     url: str
@@ -39,12 +46,14 @@ class Dataset:
     """One dataset of a task, as ``ocd-bench list datasets`` and ``ocd-bench data`` show it.
 
     Args:
-        name: what ``--dataset`` takes.
+        name: the value of ``--dataset``.
         description: one line.
-        embedded: whether it comes with an installed package and needs neither folder nor download.
-        folder: the sub-folder of a data directory it lies in; empty for its name.
-        sources: official files, for ``ocd-bench data fetch``; empty where a licence or a form must be accepted first.
+        embedded: whether it comes with an installed package, so that it needs neither folder nor download.
+        folder: its sub-folder of a data directory; empty: the name.
+        sources: official files, for ``ocd-bench data fetch``; empty if a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
+
+    .. versionadded:: 0.1
     """
 
     name: str
@@ -59,10 +68,26 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """What the runner asks of a task: which dataset, with which settings, under which seed.
+    """What the runner wants from a task: which dataset, with which settings, under which seed.
 
-    ``settings`` is an instance of the task's ``Settings``. Random draws come from :meth:`generator` only: its stream derives
-    from (task, dataset, seed, purpose), so adding a task or method never shifts another's numbers.
+    Draw random numbers only from :meth:`generator`: its stream derives from (task, dataset, seed, purpose), so that another
+    task or method never changes your numbers.
+
+    Args:
+        task: name of the task.
+        dataset: name of the dataset.
+        settings: an instance of the task's ``Settings``, or None.
+        preset: ``quick``, ``default`` or ``paper``.
+        seed: 0 or more.
+        offline: whether the network must not be used.
+        data_dirs: folders in which datasets are looked for.
+
+    Example:
+        >>> request = Request("rings", "garden", seed=1)
+        >>> request.generator("noise").initial_seed() == request.generator("shuffle").initial_seed()
+        False
+
+    .. versionadded:: 0.1
     """
 
     task: str
@@ -74,16 +99,16 @@ class Request:
     data_dirs: Sequence[Path] = field(default_factory=tuple)
 
     def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator of its own for each purpose."""
+        """A CPU generator for one purpose; the same purpose gives the same stream again."""
         from ocd_bench.seeds import generator
 
         return generator(self.task, self.dataset, "", self.seed, purpose)
 
     def folder(self, name: str | None = None) -> Path:
-        """The folder of dataset ``name`` (default: the requested one) in the first data directory that has it.
+        """The folder ``name`` (default: the name of the dataset) in the first data directory that has it.
 
         Raises:
-            DataMissing: if none has it; the message says where it was looked for.
+            DataMissing: if there is none; the message says where it was looked for.
         """
         from ocd_bench.errors import DataMissing
 
@@ -96,108 +121,107 @@ class Request:
 
 
 class Task:
-    """Base class of tasks. The four methods that raise are the contract; every other member has a default.
+    """Base class of tasks. The four methods that raise are required; every other member has a default.
 
-    A task is stateless: whatever it needs later it puts into ``Splits.extras`` or into the model it returns.
-    Sample-wise contract of every model: row j of the output depends on row j of the input alone (in eval mode).
+    A task has no state: what it needs later goes into ``Splits.extras`` or into the model that it returns. Every model must
+    be sample-wise: in eval mode, row j of the output depends only on row j of the input.
+
+    .. versionadded:: 0.1
     """
 
     name: ClassVar[str]
-    primary_metric: ClassVar[str | Sequence[str]]
-    """The metric that decides; several names where datasets differ (regression and classes): the first one reported."""
-    metric_info: ClassVar[Mapping[str, Metric]] = {}
-    """Metrics whose name is not in :data:`ocd_bench.metrics.KNOWN`."""
-    average: ClassVar[Metric | None] = None
-    """Unit and direction of the mean of the primary metrics over datasets, where such a mean is customary: a table of several
-    datasets then ends with it."""
-    requires: ClassVar[Sequence[str]] = ()
-    """Modules that must be importable; a missing one makes the task ``unavailable: pip install ...``."""
-    Settings: ClassVar[type | None] = None
-    """A frozen dataclass of plain values: the section named as the task, set by ``--set <task>.<key>=<value>``."""
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Per preset, settings of any section that suit this task: ``{"quick": {"base.epochs": 3}}``."""
+    """Name of the task and of its settings section: a-z, 0-9 and ``-``."""
     description: ClassVar[str] = ""
+    """One line for ``ocd-bench list tasks``."""
+    requires: ClassVar[Sequence[str]] = ()
+    """Modules that must be importable. If one is missing, the task is ``unavailable: pip install ...``."""
+    Settings: ClassVar[type | None] = None
+    """A frozen dataclass of plain values: the section with the task's name, set by ``--set <task>.<key>=<value>``."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Per preset, values for settings of any section that suit this task: ``{"quick": {"base.epochs": 3}}``."""
 
-    # -- the contract -------------------------------------------------------------------------------------------------
+    # -- required -----------------------------------------------------------------------------------------------------
+    primary_metric: ClassVar[str | Sequence[str]]
+    """The metric by which rows are compared. If datasets differ (regression, classes), several names: the first one that
+    :meth:`metrics` reports."""
+
     def load_data(self, request: Request) -> Splits:
-        """Splits of ``request.dataset``; the same request gives the same samples in the same order."""
+        """Splits of ``request.dataset``. The same request gives the same samples in the same order."""
         raise NotImplementedError
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        """The untrained base model; initial weights follow the global torch seed, which the runner sets."""
+        """The untrained base model, with a Linear or Conv layer that runs once per forward.
+
+        Initial weights follow the global torch seed, which the runner sets.
+        """
         raise NotImplementedError
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Per-sample losses ``(N,)``, differentiable in ``output``."""
+        """Per-sample losses ``(N,)`` of outputs ``(N, ...)`` and targets ``(N, ...)``, differentiable in ``output``."""
         raise NotImplementedError
 
     def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Per-sample scores ``{name: (N,)}``; the number in the table is their reduction (mean unless declared)."""
+        """Per-sample scores, ``{name: (N,)}``. The number in the table is their reduction: the mean unless declared."""
         raise NotImplementedError
 
-    # -- optional -----------------------------------------------------------------------------------------------------
+    # -- data ---------------------------------------------------------------------------------------------------------
     def datasets(self) -> Sequence[Dataset]:
-        """Known datasets, the default first. A task without any has one embedded dataset named ``default``."""
+        """Known datasets, the default first. Default: one embedded dataset named ``default``."""
         return (Dataset("default", embedded=True),)
-
-    def train_base(
-        self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
-    ) -> torch.nn.Module | None:
-        """Train the base in the task's own way and return it; None (default) leaves it to the runner and ``self.loss``."""
-        return None
-
-    def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
-        """Dotted name of the layer to adapt; None (default) takes the paper's entropy criterion (section 3.3)."""
-        return None
-
-    def logits(self, output: torch.Tensor) -> torch.Tensor | None:
-        """Class logits ``(N, K)`` of an output, K >= 2; None where there is no class posterior (Tent does not apply)."""
-        return None
-
-    def test_time_loss(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor | None:
-        """An unsupervised loss ``(N,)`` for test-time adaptation where there is no posterior; None if there is no fair one."""
-        return None
 
     def subsample(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A cheaper piece of each sample for training and overfitting (rays of a view, a crop of audio); default: all of it."""
+        """A cheaper part of each sample, for training and overfitting: rays of a view, a crop of audio. Default: all of it."""
         return inputs, targets
 
     def excerpt(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A piece of each sample cheap enough to be run through the base at every training step; default: as ``subsample``."""
+        """A part of each sample cheap enough for a forward of the base at every training step. Default: ``subsample``."""
         return self.subsample(inputs, targets, generator)
 
     def augment(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Randomly changed copies, same meaning (label kept or changed with it); default: unchanged."""
+        """Random copies with the same meaning; a target is kept, or changed with its input. Default: unchanged."""
         return inputs, targets
 
-    def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module | None:
-        """An untrained small encoder ``inputs -> (N, D)`` of the sample itself, a further condition; None for none."""
+    corruptions: ClassVar[Sequence[str]] = ()
+    """Kinds that :meth:`corrupt` knows, for ``--corruption KIND:SEVERITY``."""
+
+    def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
+        """Test inputs ``(N, ...)`` under a corruption of severity 1 to 5. It is never used in training."""
+        raise NotImplementedError
+
+    # -- base ---------------------------------------------------------------------------------------------------------
+    def train_base(
+        self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
+    ) -> torch.nn.Module | None:
+        """Train the base and return it. Default: None, and the runner trains it with :meth:`loss`.
+
+        Args:
+            model: what :meth:`base_model` returned, on the device.
+            splits: the task's splits; ``splits.test`` is the validation split.
+            request: dataset, settings, seed.
+            progress: call it with (steps done, steps in total).
+        """
         return None
 
-    def encode_output(self, output: torch.Tensor) -> torch.Tensor:
-        """The output as features ``(N, D)`` for the condition; default: flattened."""
-        return output.flatten(1)
-
-    def signature(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """Plain numbers ``(N, D)`` of inputs by which samples unlike those of training are told: OCD leaves the base as it is
-        for them (``ocd.gate``). They should vary with what a shift may change (level, spectrum), not with what the sample
-        says. None (default): no sample is ever taken for a stranger."""
+    # -- test time ----------------------------------------------------------------------------------------------------
+    def logits(self, output: torch.Tensor) -> torch.Tensor | None:
+        """Class logits ``(N, K)`` of an output, K >= 2. Default: None, and methods that need class probabilities say n/a."""
         return None
 
-    def output_picture(self, output: torch.Tensor) -> torch.Tensor | None:
-        """An output that is a picture or a spectrogram as ``(N, C, H, W)``, C = 1 or 3, values in [0, 1]: the paper's method
-        (``ocd-paper``) passes such outputs through VGG11; None where outputs are neither."""
+    def test_time_loss(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor | None:
+        """An unsupervised loss ``(N,)`` for test-time adaptation, if there are no class logits. Default: None."""
         return None
 
     def ensemble(self, outputs: torch.Tensor) -> torch.Tensor:
-        """One output from K draws, ``(K, N, ...) -> (N, ...)``: mean of class probabilities where ``logits`` is defined
-        (returned as log-probabilities), mean of values elsewhere."""
+        """One output from K outputs, ``(K, N, ...) -> (N, ...)``.
+
+        Default: the log of the mean class probabilities if :meth:`logits` is defined, else the mean.
+        """
         first = self.logits(outputs[0])
         if first is None:
             return outputs.mean(0)
@@ -206,13 +230,47 @@ class Task:
         logits = torch.stack([self.logits(output) for output in outputs])  # type: ignore[misc]
         return torch.logsumexp(logits.log_softmax(-1), 0) - torch.log(torch.tensor(float(len(outputs))))
 
-    corruptions: ClassVar[Sequence[str]] = ()
-    """Kinds that :meth:`corrupt` knows, for ``--corruption KIND:SEVERITY``."""
+    # -- OCD ----------------------------------------------------------------------------------------------------------
+    def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
+        """Dotted name of the layer to adapt. Default: None, and the entropy criterion decides (paper, section 3.3)."""
+        return None
 
-    def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
-        """Test inputs under a common corruption of severity 1 to 5; never used in training."""
-        raise NotImplementedError
+    def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module | None:
+        """An untrained small encoder ``inputs -> (N, D)``, a further condition of the hypernetwork. Default: None."""
+        return None
+
+    def encode_output(self, output: torch.Tensor) -> torch.Tensor:
+        """Features ``(N, D)`` of an output, for the condition of the hypernetwork. Default: flattened."""
+        return output.flatten(1)
+
+    def signature(self, inputs: torch.Tensor) -> torch.Tensor | None:
+        """Features ``(N, D)`` of inputs for out-of-distribution detection (``ocd-gated``, ``ocd.gate``).
+
+        They should depend on what a shift may change (level, spectrum), and not on the class or content of a sample.
+        Default: None, and no sample counts as out-of-distribution.
+        """
+        return None
+
+    def output_picture(self, output: torch.Tensor) -> torch.Tensor | None:
+        """An output that is a picture or spectrogram as ``(N, C, H, W)``, C = 1 or 3, with values in [0, 1].
+
+        The paper's method (``ocd-paper``) passes it through VGG11. Default: None.
+        """
+        return None
+
+    # -- report -------------------------------------------------------------------------------------------------------
+    metric_info: ClassVar[Mapping[str, Metric]] = {}
+    """Metrics whose name is not in :data:`ocd_bench.metrics.KNOWN`."""
+    average: ClassVar[Metric | None] = None
+    """Unit and direction of the mean of the primary metric over datasets. Default: None, and there is no such mean."""
 
     def figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor], request: Request, folder: Path) -> Sequence[Path]:
-        """Write the task's own pictures or sounds of a few test samples; ``outputs`` maps a method to its test outputs."""
+        """Write pictures or sounds of a few test samples into ``folder``, and return their paths. Default: none.
+
+        Args:
+            splits: the task's splits, with the test samples.
+            outputs: method name to its outputs ``(n_test, ...)``.
+            request: dataset, settings, seed.
+            folder: an existing folder.
+        """
         return ()

@@ -1,6 +1,9 @@
 """``ocd-bench list``: its JSON shapes, and the plain table."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,14 @@ import pytest
 from ocd_bench.cli import main
 
 PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
 import ocd_bench
 
 class Wine(ocd_bench.Task):
     name, primary_metric, description = "wine", ("accuracy", "rmse"), "three cultivars"
+    presets = {"quick": {"shake.axes": (2,)}}
     def load_data(self, request): ...
     def base_model(self, splits, request): ...
     def loss(self, output, target): ...
@@ -23,8 +30,15 @@ class Beer(Wine):
     name, requires = "beer", ("no_such_module",)
     def datasets(self): raise OSError("no list of beers")
 
+@dataclass(frozen=True)
+class ShakeSettings:
+    force: float = ocd_bench.setting(1.0, least=0, most=9, unit="newton", help="How hard it is shaken.")
+    axes: tuple[int, ...] = (0, 1)
+
+    presets: ClassVar = {"quick": {"force": 2.0}}
+
 class Shake(ocd_bench.Method):
-    name, description, section, default = "shake", "turns it over", "shake", False
+    name, description, section, default, Settings = "shake", "turns it over", "shake", False, ShakeSettings
     def fit(self, context): ...
 
 @ocd_bench.hookimpl
@@ -37,13 +51,15 @@ def ocd_bench_register_methods(register):
     register(Shake())
 """
 
+ALL_PLUGINS = {name: value for name, value in os.environ.items() if name != "OCD_BENCH_DISABLE_PLUGINS"}
+
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other plugin, and no built-in method (they import torch)."""
+    """No other plugin, and no built-in method."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OCD_BENCH_DISABLE_PLUGINS", "all")
-    monkeypatch.setattr("ocd_bench.methods.builtin", list)
+    monkeypatch.setattr("ocd_bench.methods.catalogue.CARDS", ())
     Path("wine.py").write_text(PLUGIN)
 
 
@@ -124,3 +140,57 @@ def test_without_tasks_it_says_how_to_get_some(capsys: pytest.CaptureFixture[str
     assert "no tasks are installed: pip install -r requirements.txt" in capsys.readouterr().out
     assert main(["list", "tasks", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"tasks": []}
+
+
+# -- settings -------------------------------------------------------------------------------------------------------------
+def test_settings_of_a_section_under_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    said = listed(capsys, "settings", "shake", "--preset", "quick")
+    assert said["preset"] == "quick"
+    force, axes = said["settings"]
+    assert force == {
+        "key": "shake.force",
+        "section": "shake",
+        "name": "force",
+        "type": "float",
+        "expected": "a number, 0 to 9",
+        "value": 2.0,
+        "default": 1.0,
+        "tasks": {},
+        "limits": {"least": 0, "most": 9},
+        "unit": "newton",
+        "help": "How hard it is shaken.",
+    }
+    assert (axes["type"], axes["value"], axes["tasks"], axes["help"]) == ("list of int", [0, 1], {"wine": [2], "beer": [2]}, "")
+
+
+def test_settings_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "settings", "shake.force", "--plugin", "wine.py"]) == 0
+    assert capsys.readouterr().out == "shake.force=1.0  (a number, 0 to 9) [newton]\n    How hard it is shaken.\n"
+
+
+def test_settings_of_all_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    sections = dict.fromkeys(row["section"] for row in listed(capsys, "settings")["settings"])
+    assert list(sections) == ["base", "select", "run", "shake"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shaek"], "no settings 'shaek' (did you mean 'shake'?); sections: base, select, run, shake"),
+        (["shake.forse"], "no settings 'shake.forse' (did you mean 'shake.force'?)"),
+        (["shake", "--preset", "quik"], "unknown preset 'quik' (did you mean 'quick'?)"),
+    ],
+)
+def test_settings_that_are_not_there(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "settings", *words, "--plugin", "wine.py"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_that_is_listed_imports_torch() -> None:
+    """In a process of its own, with every plugin that is installed."""
+    code = (
+        "import sys; from ocd_bench.cli import main; codes = [main(['list']), main(['list', 'settings'])]; "
+        "print(codes, [name for name in ('torch', 'sklearn', 'torchaudio') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ALL_PLUGINS, check=True)
+    assert done.stderr.splitlines()[-1] == "[0, 0] []"

@@ -56,11 +56,12 @@ def test_python_m() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["lst"], "unknown 'lst' (did you mean 'list'?); choose from run, list, data, report, compare, merge, plugin"),
-        (["list", "task"], "list: argument tasks|datasets|methods|plugins: unknown 'task' (did you mean 'tasks'?)"),
+        (["lst"], "unknown 'lst' (did you mean 'list'?); choose from run, list, config, data, report, compare, merge, plugin"),
+        (["list", "task"], "list: argument tasks|datasets|methods|plugins|settings: unknown 'task' (did you mean 'tasks'?)"),
         (["list", "--jsn"], "list: unknown option '--jsn' (did you mean '--json'?) (see ocd-bench list --help)"),
         (["list", "--js"], "list: unknown option '--js'"),  # no abbreviations
         (["list", "tasks", "methods"], "list: unknown argument 'methods'"),
+        (["list", "tasks", "--preset", "quick"], "list: --preset is only for settings"),
         (["run"], "run: the following arguments are required: --task"),
         (["run", "--task", "x", "--presset=quick"], "unknown option '--presset' (did you mean '--preset'?)"),
         (["plugin", "chek", "x"], "plugin: argument new|check: unknown 'chek' (did you mean 'check'?)"),

@@ -13,7 +13,8 @@ from torch import nn
 
 from ocd_bench import DataMissing, Dataset, Metric, NotApplicable, Predictor, Samples, Splits, Task
 from ocd_bench.method import Method
-from ocd_bench.methods import ORDER, builtin
+from ocd_bench.methods import builtin
+from ocd_bench.methods.catalogue import CARDS
 from ocd_bench.testing import CheckResult, MethodConformance, TaskConformance, assert_conforms, check_method, check_task
 from ocd_bench.testing.method_checks import METHOD_CHECKS
 from ocd_bench.testing.task_checks import TASK_CHECKS
@@ -405,7 +406,9 @@ def test_quick_settings_and_overrides_reach_the_method() -> None:
     assert toy_context(ToyValues(), method, {"shrink.rounds": 3})[0].settings("shrink").rounds == 3
 
 
-@pytest.mark.parametrize("name", [name for name in ORDER if not name.startswith(("ocd", "capacity"))] + ["ocd", "ocd-nn"])
+@pytest.mark.parametrize(
+    "name", [card.name for card in CARDS if not card.name.startswith(("ocd", "capacity"))] + ["ocd", "ocd-nn"]
+)
 def test_built_in_methods_conform(name: str) -> None:
     (method,) = (method for method in builtin() if method.name == name)
     assert_conforms(method, overrides={"ocd.steps": 3} if method.section == "ocd" else None)

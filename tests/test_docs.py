@@ -10,10 +10,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from ocd_bench import Context, Method, Predictor, Task, __version__
+from ocd_bench import Context, Method, Predictor, Task
 from ocd_bench.cli import build_parser
 from ocd_bench.compare.thresholds import ABSOLUTE, ALPHA, RELATIVE
 from ocd_bench.data.page import PLUGINS, page
@@ -26,6 +27,12 @@ from tests.pages import ROOT, WRITE, Story, blocks, environment, execute, play, 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 README = ROOT / "README.md"
+OTHERS = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "examples" / "README.md",
+    *sorted(ROOT.glob("plugins/*/README.md")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def test_every_python_block_is_a_file(plugins: Story, tutorial: Story) -> None:
         text = " ".join((story.folder / file).read_text() for file in story.files)
         for file in story.files:
             used = file in commands or f"from {Path(file).stem} import" in text
-            assert used or file in ("ocdfile.py", "test_blobs.py"), f"{file} is written and never used"
+            assert used or file == "ocdfile.py" or file.startswith("test_"), f"{file} is written and never used"
 
 
 def cell(story: Story, run: str, method: str, dataset: str = "blobs-default") -> dict:
@@ -75,6 +82,11 @@ def test_the_examples_do_what_the_page_says(plugins: Story) -> None:
     assert fewer["n_test"] == plain["n_test"] == 180
     assert deeper["layer"] == "0"
     assert cell(plugins, "deeper", "tent-norm")["status"] == "ok"
+    assert cell(plugins, "deeper", "pseudo-label")["detail"]["adapted_parameters"] == 2 * 2 * 32
+    lines = next(block.text for block in blocks(DOCS / "plugins.md") if block.file == "pseudo_label.py").splitlines()
+    assert len(lines) <= 40
+    drifted = json.loads((plugins.folder / "runs/drifting/cells/drifting-blobs-default+drift-3-base-s0.json").read_text())
+    assert drifted["metrics"]["accuracy"]["value"] < plain["metrics"]["accuracy"]["value"]
     hot = cell(plugins, "hot", "temperature")
     assert hot["metrics"]["accuracy"] == cell(plugins, "hot", "base")["metrics"]["accuracy"]
     page = (plugins.folder / "blobs.html").read_text()
@@ -84,18 +96,25 @@ def test_the_examples_do_what_the_page_says(plugins: Story) -> None:
     assert "temperature" in together.out.splitlines()[3]
 
 
-def test_the_conformance_example_is_a_test(plugins: Story) -> None:
+def load(file: str) -> ModuleType:
+    """A file of a page, in the page's folder, as a module."""
+    sys.path.insert(0, ".")
+    made = importlib.util.spec_from_file_location("example_of_the_page", file)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    return module
+
+
+def test_the_examples_of_tests_are_tests(plugins: Story) -> None:
     with environment(plugins.folder):
-        sys.path.insert(0, str(plugins.folder))
-        made = importlib.util.spec_from_file_location("example_of_the_page", "test_blobs.py")
-        assert made is not None
-        assert made.loader is not None
-        module = importlib.util.module_from_spec(made)
-        made.loader.exec_module(module)
-        tests = [name for name in dir(module.TestBlobs) if name.startswith("test_")]
-        assert len(tests) > 10
-        for name in tests:
-            getattr(module.TestBlobs(), name)()
+        kit, own = load("test_blobs.py").TestBlobs(), load("test_more.py")
+        for tests, count in ((kit, 11), (own, 2)):
+            names = [name for name in dir(tests) if name.startswith("test_")]
+            assert len(names) >= count
+            for name in names:
+                getattr(tests, name)()
 
 
 def test_scores_are_as_the_format_page_reads_them(plugins: Story) -> None:
@@ -140,14 +159,27 @@ def test_every_member_of_the_method_side_is_documented(kind: type) -> None:
         assert re.search(rf"\b{name}\b", section), f"{kind.__name__}.{name} is not in the section on methods"
 
 
-def test_every_method_is_documented() -> None:
-    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (default|when named) \|", (DOCS / "methods.md").read_text(), re.MULTILINE))
-    lines = {line.split("`")[1]: line for line in (DOCS / "methods.md").read_text().splitlines() if line.startswith("| `")}
+def test_every_method_is_documented_once() -> None:
+    text = (DOCS / "methods.md").read_text()
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (default|when named) \|(.*)$", text, re.MULTILINE)
     methods = list(load_plugins(only=PLUGINS).methods.values())
-    assert {method.name for method in builtin()} <= {method.name for method in methods} == set(rows)
+    assert {method.name for method in builtin()} <= {method.name for method in methods}
+    assert sorted(name for name, _, _ in rows) == sorted(method.name for method in methods)
+    described = {name: (when, rest) for name, when, rest in rows}
     for method in methods:
-        assert rows[method.name] == ("default" if method.default else "when named"), method.name
-        assert method.section is None or f"`{method.section}`" in lines[method.name], method.name
+        when, rest = described[method.name]
+        assert when == ("default" if method.default else "when named"), method.name
+        assert method.section is None or f"`{method.section}`" in rest, method.name
+
+
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+def test_no_heading_or_paragraph_stands_twice(path: Path) -> None:
+    text = prose(path)
+    paragraphs = [piece.strip() for piece in re.split(r"\n\s*\n", text) if len(piece.strip()) > 60]
+    headings = re.findall(r"^#+ .*$", text, re.MULTILINE)
+    for pieces in (headings, paragraphs):
+        twice = [piece for piece in dict.fromkeys(pieces) if pieces.count(piece) > 1]
+        assert not twice, f"{path.name}: {twice[0]}"
 
 
 def test_the_dataset_page_is_up_to_date() -> None:
@@ -182,17 +214,27 @@ def test_numbers_on_the_page_are_those_in_use() -> None:
     assert f"smaller than {points:g} points, {decibels:g} dB or {100 * RELATIVE:g} %" in text
 
 
-def test_the_citation_is_of_this_version() -> None:
-    assert f"version = {{{__version__}}}" in (DOCS / "citing.md").read_text()
-
-
 # -- sound pages --------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [README, *PAGES, *OTHERS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
-    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = prose(path)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if not target.startswith("http"):
-            assert (path.parent / target.partition("#")[0]).exists(), target
+            file, _, anchor = target.partition("#")
+            page = path.parent / file if file else path
+            assert page.exists(), target
+            assert not anchor or anchor in anchors(page), target
+
+
+def prose(path: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What headings can be linked to by, as Git hosts and Sphinx name them."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
@@ -212,4 +254,10 @@ def test_every_command_line_parses(path: Path) -> None:
 
 def test_the_index_has_every_page() -> None:
     listed = re.findall(r"\]\(([^)]+)\)", (DOCS / "README.md").read_text())
-    assert sorted(listed) == [path.name for path in PAGES if path.name != "README.md"]
+    assert sorted(listed) == [path.name for path in PAGES if path.name not in ("README.md", "index.md")]
+
+
+def test_the_site_has_every_page() -> None:
+    text = (DOCS / "index.md").read_text()
+    listed = {line for block in re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()}
+    assert {path.stem for path in PAGES if path.name not in ("README.md", "index.md")} <= listed

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_bench.engine.condition import Condition, Standardise, features, flat, pool, time_embedding
-from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.capture import Describe, TargetLayer, flat, pool
+from ocd_bench.engine.condition import Condition, Standardise
+from ocd_bench.engine.hypernetwork import time_embedding
 
 
 def test_time_embedding_is_that_of_the_transformer():
@@ -23,7 +24,7 @@ def test_features_of_a_layer_with_one_position_are_its_own_input_and_output():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Softmax(-1))
     x = torch.randn(6, 4)
-    found = features(TargetLayer(model, "2").trace(x))
+    found = Describe()(TargetLayer(model, "2").trace(x))
     assert set(found) == {"input", "activation", "output"}
     hidden = model[:2](x)
     torch.testing.assert_close(found["input"], hidden)
@@ -35,7 +36,7 @@ def test_several_positions_are_pooled_to_mean_and_deviation():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.Flatten(), nn.Linear(80, 3))
     x = torch.randn(6, 2, 4, 4)
-    found = features(TargetLayer(model, "0").trace(x), output_features=lambda output: output.argmax(-1, keepdim=True))
+    found = Describe(output=lambda output: output.argmax(-1, keepdim=True))(TargetLayer(model, "0").trace(x))
     patches = nn.functional.unfold(x, 3, padding=1)  # (N, I, P)
     torch.testing.assert_close(found["input"], torch.cat([patches.mean(2), patches.std(2, correction=0)], 1))
     response = model[0](x).flatten(2)
@@ -49,7 +50,7 @@ def test_several_positions_are_pooled_to_mean_and_deviation():
 def test_fixed_features_of_the_sample_are_added():
     model = nn.Sequential(nn.Linear(4, 3))
     x = torch.randn(5, 4)
-    found = features(TargetLayer(model, "0").trace(x), fixed=lambda inputs: inputs[:, :2].unsqueeze(2))
+    found = Describe(fixed=lambda inputs: inputs[:, :2].unsqueeze(2))(TargetLayer(model, "0").trace(x))
     assert torch.equal(found["sample"], x[:, :2])
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
-from ocd_bench.engine.ema import EMA
+from ocd_bench.engine.hypernetwork import FastDenoiser, Trunk
+from ocd_bench.engine.learn import EMA, parameter_count
 
 
 def wake(module: nn.Module) -> nn.Module:

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-import ocd_bench.engine.folds as folds_module
+import ocd_bench.engine.targets as targets_module
 from ocd_bench.cli import main
-from ocd_bench.engine.folds import Folds, numbers
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.controls.capacity import fit_plain
 from ocd_bench.engine.forms import RankOneForm
-from ocd_bench.engine.layer import TargetLayer
-from ocd_bench.engine.ocd import fit, make_overfitter
-from ocd_bench.engine.overfit import losses, overfit
-from ocd_bench.engine.plain import fit_plain
+from ocd_bench.engine.ocd import Variant, fit, regressor
+from ocd_bench.engine.overfit import Overfit, losses, overfit
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.targets import numbers
 from ocd_bench.errors import NotApplicable, UsageError
-from tests.toy_engine import QUICK, base, loss, problem
+from tests.toy_engine import QUICK, base, loss, memory, problem, stream
 
 SETTINGS = replace(QUICK, steps=3, task_weight=1.0)
 
@@ -46,8 +46,8 @@ def expected(
     for layer, held in pairs:
         for i in held.tolist():
             trace = layer.trace(task.train[0][i : i + 1])
-            how = make_overfitter(task, SETTINGS, None).how
-            codes[i] = form.encode(overfit(layer, trace, task.train[1][i : i + 1], loss, how), trace)[0]
+            delta = overfit(layer, trace, task.train[1][i : i + 1], loss, Overfit.of(SETTINGS))
+            codes[i] = form.encode(delta, trace)[0]
             activations[i] = trace.response[0, 0]
     return codes, activations
 
@@ -55,21 +55,21 @@ def expected(
 def test_each_samples_targets_come_from_its_own_base():
     task, pairs, _ = folded()
     form = RankOneForm(task.layer.shape)
-    folds = Folds.of(task.train, make_overfitter(task, SETTINGS, None), 3, task.folds)
+    folds = stream(task, replace(SETTINGS, folds=3, passes=2))
     codes, activations = expected(pairs, task, form)
     indices = folds.grouped(torch.tensor([7, 0, 4, 11, 3]))
-    made = folds.make(form, indices, torch.Generator())
+    made, _ = folds.make(form, indices, torch.Generator())
     torch.testing.assert_close(made.code, codes[indices])
     torch.testing.assert_close(made.features["activation"], activations[indices])
     torch.testing.assert_close(made.answers, task.train[1][indices])
 
-    bank = folds.bank(form, torch.Generator(), passes=2)
+    bank = folds.bank(form)
     torch.testing.assert_close(bank.code, torch.cat([codes, codes]))
     indices = folds.grouped(torch.tensor([20, 1, 5, 23]))
-    traced = folds.traced(bank.take(indices), indices, torch.Generator())
-    torch.testing.assert_close(torch.cat([trace.inputs for trace, _ in traced.pieces]), task.train[0][indices % 12])
-    assert torch.equal(torch.cat([answers for _, answers in traced.pieces]), task.train[1][indices % 12])
-    models = {id(trace.model) for trace, _ in traced.pieces}
+    pieces = folds.traced_from_bank(bank.take(indices), indices, torch.Generator())
+    torch.testing.assert_close(torch.cat([trace.inputs for trace, _ in pieces]), task.train[0][indices % 12])
+    assert torch.equal(torch.cat([answers for _, answers in pieces]), task.train[1][indices % 12])
+    models = {id(trace.model) for trace, _ in pieces}
     assert models <= {id(layer.model) for layer, _ in pairs}
     assert len(models) == len({int(folds.fold[index % 12]) for index in indices})
 
@@ -77,8 +77,8 @@ def test_each_samples_targets_come_from_its_own_base():
 def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
     task = problem(count=6)
     form = RankOneForm(task.layer.shape)
-    folds = Folds.of(task.train, make_overfitter(task, SETTINGS, None), 0, task.folds)
-    bank = folds.bank(form, torch.Generator(), passes=2)
+    folds = stream(task, replace(SETTINGS, passes=2, task_batch=2))
+    bank = folds.bank(form)
     runs: list[int] = []
     trace = TargetLayer.trace
     monkeypatch.setattr(TargetLayer, "trace", lambda self, inputs: runs.append(len(inputs)) or trace(self, inputs))
@@ -86,7 +86,7 @@ def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
     def traced(*indices: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         runs.clear()
         chosen = torch.tensor(indices)
-        found = folds.traced(bank.take(chosen), chosen, torch.Generator(), most=2).pieces
+        found = folds.traced_from_bank(bank.take(chosen), chosen, torch.Generator())
         assert sum(len(piece) for piece, _ in found) == 2
         return [(x, y) for piece, answers in found for x, y in zip(piece.inputs, answers, strict=True)]
 
@@ -95,36 +95,30 @@ def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
             assert torch.equal(x, task.train[0][index % 6])
             assert y == task.train[1][index % 6]
         assert sum(runs) == expected
-    whole = folds.traced(bank.take(torch.tensor([0, 1])), torch.tensor([0, 1]), torch.Generator())
-    assert [len(piece) for piece, _ in whole.pieces] == [2]
+    whole = stream(task, SETTINGS).traced_from_bank(bank.take(torch.tensor([0, 1])), torch.tensor([0, 1]), torch.Generator())
+    assert [len(piece) for piece, _ in whole] == [2]
 
-    folds.kept.clear()
-    monkeypatch.setattr(folds_module, "KEPT", numbers(task.layer.trace(task.train[0][:1])))  # room for one
+    folds.known.clear()
+    monkeypatch.setattr(targets_module, "KEPT", numbers(task.layer.trace(task.train[0][:1])))  # room for one
     traced(4, 1)
     traced(4, 1)
     assert runs == [1]
 
-    crops = replace(folds.overfitters[0], subsample=lambda x, y, generator: (x + torch.randn(1, generator=generator), y))
-    folds = Folds(*task.train, [crops], folds.fold)
+    crops = replace(task, subsample=lambda x, y, generator: (x + torch.randn(1, generator=generator), y))
+    folds = stream(crops, replace(SETTINGS, task_batch=2))
     assert not torch.equal(traced(4, 1)[0][0], task.train[0][4])
-    assert not folds.kept
+    assert not folds.known
 
 
 def test_a_second_fit_to_the_same_targets_finds_the_traces_of_the_first():
-    remembered: dict[str, object] = {}
-
-    def remember(name, build):
-        if name not in remembered:
-            remembered[name] = build()
-        return remembered[name]
-
-    task = replace(problem(count=6), remember=remember)
+    remembered: dict = {}
+    task = replace(problem(count=6), remember=memory(remembered))
     how = replace(SETTINGS, passes=1, task_batch=2, steps=4)
     fit(task, how)
-    kept = dict(remembered["kept"])
+    kept = dict(remembered["traces"])
     assert 2 <= len(kept) <= 6
-    fit(task, how, diffusion=False)
-    assert all(remembered["kept"][index] is piece for index, piece in kept.items())
+    fit(task, how, Variant(build=regressor))
+    assert all(remembered["traces"][index] is piece for index, piece in kept.items())
 
 
 def test_a_trace_is_run_on_in_the_base_that_made_it():
@@ -132,8 +126,8 @@ def test_a_trace_is_run_on_in_the_base_that_made_it():
     x, y = task.train
     layer = pairs[1][0]
     trace = layer.trace(x)
-    torch.testing.assert_close(losses(task.layer, trace, y, loss), loss(layer.model(x), y))
-    assert not torch.allclose(losses(task.layer, trace, y, loss), loss(task.layer.model(x), y))
+    torch.testing.assert_close(losses(trace, y, loss), loss(layer.model(x), y))
+    assert not torch.allclose(losses(trace, y, loss), loss(task.layer.model(x), y))
 
 
 @pytest.mark.parametrize("augmented", [False, True])

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_bench.engine.deltas import Full, LowRank, RankOne
-from ocd_bench.engine.forms import BasisForm, FullForm, InputBasisForm, LearnedBasisForm, RankOneForm, choose_form
-from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.choose_form import choose_form
+from ocd_bench.engine.forms import BasisForm, Full, FullForm, LearnedBasisForm, RankOne, RankOneForm
+from ocd_bench.engine.input_basis import InputBasisForm, LowRank
 from ocd_bench.engine.overfit import Overfit, overfit
 
 N = 6
@@ -236,7 +237,7 @@ def test_choose_form_takes_the_shortest_that_keeps_the_gain():
     delta = overfit(layer, trace, targets, loss, Overfit("sgd", 0.3, 5))
     rank_one, full = RankOneForm(layer.shape), FullForm(layer.shape)
     poor = BasisForm.fit(full_delta(7), 1)
-    choice = choose_form(layer, trace, targets, loss, delta, [full, poor, rank_one])
+    choice = choose_form(trace, targets, loss, delta, [full, poor, rank_one])
     assert choice.form is rank_one
     assert choice.oracle_loss < choice.base_loss
     scores = {score.form: score for score in choice.scores}
@@ -246,19 +247,19 @@ def test_choose_form_takes_the_shortest_that_keeps_the_gain():
     assert scores[poor].kept < 0.9
     assert scores[poor].energy < 0.9
     # with everything tolerated, the shortest; with nothing usable but the poor one, that
-    assert choose_form(layer, trace, targets, loss, delta, [full, poor, rank_one], tolerance=2.0).form is poor
-    assert choose_form(layer, trace, targets, loss, delta, [poor]).form is poor
+    assert choose_form(trace, targets, loss, delta, [full, poor, rank_one], tolerance=2.0).form is poor
+    assert choose_form(trace, targets, loss, delta, [poor]).form is poor
 
 
 def test_choose_form_leaves_out_what_cannot_be_used():
     layer, trace, targets = setting(9)
     delta = overfit(layer, trace, targets, loss, Overfit("adam", 0.05, 5))
     rank_one = RankOneForm(layer.shape)
-    choice = choose_form(layer, trace, targets, loss, delta, [rank_one, InputBasisForm(layer.shape, 4)])
+    choice = choose_form(trace, targets, loss, delta, [rank_one, InputBasisForm(layer.shape, 4)])
     assert choice.form.size == 20
     assert choice.scores[0].loss is None
     assert "9 positions" in choice.scores[0].reason
     with pytest.raises(ValueError, match="rank-one .* 9 positions"):
-        choose_form(layer, trace, targets, loss, delta, [rank_one])
+        choose_form(trace, targets, loss, delta, [rank_one])
     with pytest.raises(ValueError, match="no form"):
-        choose_form(layer, trace, targets, loss, delta, [])
+        choose_form(trace, targets, loss, delta, [])

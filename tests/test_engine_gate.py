@@ -1,4 +1,4 @@
-"""The gate: scipy's Mahalanobis distance, and whom it lets pass."""
+"""The out-of-distribution gate: against scipy's Mahalanobis distance, and which samples pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
 
-from ocd_bench.engine.gate import Gate, factors, gate_of
+from ocd_bench.engine.controls.gate import Gate, gate_of
 from tests.toy_engine import data, problem
 
 
@@ -46,6 +46,4 @@ def test_without_signatures_or_share_there_is_no_gate():
     assert gate_of(problem(), 0.99) is None
     assert gate_of(with_signature, 0.0) is None
     x = torch.cat([data(5)[0], 50 + data(5)[0]])
-    assert factors(None, with_signature, x, x.device).tolist() == [1.0] * 10
-    found = factors(gate_of(with_signature, 1.0), with_signature, x, x.device)
-    assert found.tolist() == [1.0] * 5 + [0.0] * 5
+    assert gate_of(with_signature, 1.0)(x).tolist() == [1.0] * 5 + [0.0] * 5

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_bench.engine.nearest import Nearest
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.controls.capacity import LARGEST_OUTPUT, fit_plain
+from ocd_bench.engine.controls.nearest import Nearest
 from ocd_bench.engine.overfit import Overfit, overfit
-from ocd_bench.engine.plain import LARGEST_OUTPUT, fit_plain
 from ocd_bench.errors import NotApplicable
 from tests.toy_engine import QUICK, base, data, loss, problem
 
@@ -22,8 +23,8 @@ def test_a_training_sample_is_its_own_neighbour(layer, picture):
     trace = task.layer.trace(task.train[0])
     own = overfit(task.layer, trace, task.train[1], loss, Overfit("sgd", QUICK.overfit_lr, 3))
     half, one, none = nearest.outputs(task.train[0], (0.5, 1.0, 0.0))
-    torch.testing.assert_close(one, task.layer.forward(trace, own))
-    torch.testing.assert_close(half, task.layer.forward(trace, own.scaled(torch.full((20,), 0.5))))
+    torch.testing.assert_close(one, apply(trace, own))
+    torch.testing.assert_close(half, apply(trace, own.scaled(torch.full((20,), 0.5))))
     torch.testing.assert_close(none, trace.output)
 
 
@@ -44,8 +45,8 @@ def test_the_neighbour_is_the_nearest_in_standardised_features():
         distance += ((new[:, None] - known[None]) / deviation).square().mean(2)
     chosen = distance.argmin(1)
     neighbours = task.layer.trace(task.train[0][chosen])
-    delta = overfit(task.layer, neighbours, task.train[1][chosen], loss, nearest.overfitter.how)
-    expected = task.layer.forward(task.layer.trace(x), delta)
+    delta = overfit(task.layer, neighbours, task.train[1][chosen], loss, nearest.how)
+    expected = apply(task.layer.trace(x), delta)
     torch.testing.assert_close(nearest.outputs(x, (1.0,))[0], expected, rtol=1e-4, atol=1e-5)
 
 

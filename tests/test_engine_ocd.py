@@ -1,46 +1,40 @@
-"""OCD as a whole, on problems small enough to be learned by heart."""
+"""OCD as a whole, on problems small enough to be memorised."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from ocd_bench.engine.layer import TargetLayer
-from ocd_bench.engine.ocd import FittedOCD, fit
-from ocd_bench.engine.overfit import losses, overfit
-from ocd_bench.engine.plain import fit_plain
-from ocd_bench.engine.problem import NoiseStream
+from ocd_bench.engine.apply import TaskLoss, apply
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.controls.capacity import fit_plain
+from ocd_bench.engine.controls.guidance import Guided
+from ocd_bench.engine.controls.random_directions import with_random_directions
+from ocd_bench.engine.diffusion import NoiseStream
+from ocd_bench.engine.hypernetwork import ConstantScale, HyperNetwork, Regressor, ScaleNetwork
+from ocd_bench.engine.learn import Trainee
+from ocd_bench.engine.ocd import FittedOCD, LossSettings, Variant, fast_hypernetwork, fit, regressor
+from ocd_bench.engine.ocd import losses as training_losses
+from ocd_bench.engine.overfit import Overfit, losses, overfit
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.through import Through
 from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.methods.ocd_paper import unet_hypernetwork
 from ocd_bench.published.settings import PaperSettings
-from tests.toy_engine import QUICK, base, data, loss, problem
+from tests.toy_engine import QUICK, base, data, loss, memory, problem, stream
 
 
 def compare(fitted: FittedOCD) -> tuple[torch.Tensor, float, float, float]:
     """Cosine of drawn and own ΔW per training sample, and the mean losses of base, oracle and one draw."""
     layer, (x, y) = fitted.problem.layer, fitted.problem.train
     trace = layer.trace(x)
-    own = overfit(layer, trace, y, loss, fitted.overfitter.how)
+    own = overfit(layer, trace, y, loss, Overfit.of(fitted.settings))
     (drawn,) = fitted.draw(trace)
     cosine = nn.functional.cosine_similarity(drawn.matrix().flatten(1), own.matrix().flatten(1))
-    means = (float(losses(layer, trace, y, loss, delta).mean()) for delta in (None, own, drawn))
+    means = (float(losses(trace, y, loss, delta).mean()) for delta in (None, own, drawn))
     return cosine, *means
-
-
-def memory(shared: dict) -> Callable:
-    """What ``Problem.remember`` is in a run."""
-
-    def remember(name: str, build: Callable):
-        if name not in shared:
-            shared[name] = build()
-        return shared[name]
-
-    return remember
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +42,7 @@ def learned() -> FittedOCD:
     return fit(problem(), QUICK)
 
 
-def test_learns_64_samples_by_heart(learned):
+def test_memorises_64_samples(learned):
     cosine, before, oracle, after = compare(learned)
     assert learned.form.describe() == "rank-one (8)"
     assert cosine.mean() >= 0.97
@@ -61,24 +55,26 @@ def test_learns_64_samples_by_heart(learned):
     assert float(torch.corrcoef(torch.stack([true, predicted]))[0, 1]) > 0.98
 
 
-@pytest.mark.parametrize(("diffusion", "scaled"), [(True, False), (False, True)])
-def test_every_ablation_learns_by_heart_too(diffusion, scaled):
-    fitted = fit(problem(count=24), replace(QUICK, steps=160), diffusion=diffusion, scaled=scaled)
+@pytest.mark.parametrize(
+    ("variant", "network", "scale"),
+    [(Variant(scaled=False), HyperNetwork, ConstantScale), (Variant(build=regressor), Regressor, ScaleNetwork)],
+)
+def test_every_ablation_memorises_too(variant, network, scale):
+    fitted = fit(problem(count=24), replace(QUICK, steps=160), variant)
     cosine, before, oracle, after = compare(fitted)
     assert cosine.mean() >= 0.95
     assert after - oracle < 0.15 * (before - oracle)
-    assert (fitted.network.scale is None) is not scaled
-    assert (fitted.network.schedule is None) is not diffusion
+    assert (type(fitted.network), type(fitted.network.scale)) == (network, scale)
 
 
-def test_the_published_method_learns_64_samples_by_heart():
+def test_the_published_method_memorises_64_samples():
     """A smaller U-Net and a faster pace; everything else as published: the full matrix, Adam's ΔW, T = 1000, prediction of the
     noise, decibel loss of the scale network, ten steps from pure noise."""
     settings = PaperSettings(
         overfit_lr=0.1, steps=350, batch_size=64, lr=1e-2, lr_schedule="cosine", ema=0.95,
         channels=8, multipliers=(1, 2), blocks=1, attention=(),
     )  # fmt: skip
-    fitted = fit(problem("last"), settings)
+    fitted = fit(problem("last"), settings, Variant(build=unet_hypernetwork))
     cosine, before, oracle, after = compare(fitted)
     assert fitted.form.describe() == "full (24)"
     assert cosine.mean() >= 0.95
@@ -93,41 +89,42 @@ def test_the_auxiliary_head_teaches_the_condition_alone():
     assert set(fitted.history[0].parts) == {"diffusion", "scale", "task", "auxiliary"}
     assert set(without.history[0].parts) == {"diffusion", "scale", "task"}
     assert "auxiliary" not in fit(problem(), replace(QUICK, steps=5)).history[0].parts  # imitation alone: no answers are seen
-    assert fitted.network.head is None  # it has served
     assert fitted.parameters == without.parameters
     x = data(10, seed=9)[0]
     assert not torch.equal(without.predict(x), fitted.predict(x))
 
 
-def test_guidance_goes_beyond_what_nothing_known_would_give():
-    guided = fit(problem(count=24), replace(QUICK, steps=60, sampling_steps=1, guidance=3.0, unconditional=0.3))
+def test_guidance_goes_beyond_the_unconditional_prediction():
+    settings = replace(QUICK, steps=60, sampling_steps=1, guidance=3.0, unconditional=0.3)
+    guided = fit(problem(count=24), settings, Variant(build=Guided(fast_hypernetwork)))
     network, trace = guided.network, guided.problem.layer.trace(guided.problem.train[0])
-    features = guided.overfitter.describe(trace)
+    e = network.condition(guided.describe(trace), trace.inputs)
     noise = torch.randn(1, 1, guided.form.size, generator=torch.Generator().manual_seed(0)).expand(1, len(trace), -1)
 
     def directions(guidance: float) -> torch.Tensor:
         network.guidance = guidance
-        code = network.generate(features, trace.inputs, noise)[0]
-        return code / network.scale(network.condition(features, trace.inputs)).unsqueeze(1)
+        with torch.no_grad():
+            return network.draw(e, noise)[0]
 
-    untold, told, beyond = directions(0.0), directions(1.0), directions(3.0)
-    assert torch.allclose(untold, untold[:1].expand_as(untold), atol=1e-5)  # the same noise, and nothing else
-    assert not torch.allclose(told, told[:1].expand_as(told), atol=1e-2)
-    assert torch.allclose(beyond, untold + 3 * (told - untold), atol=1e-4)  # one step is linear in the prediction
+    unconditional, conditional, beyond = directions(0.0), directions(1.0), directions(3.0)
+    assert torch.allclose(unconditional, unconditional[:1].expand_as(unconditional), atol=1e-5)  # the same noise, no condition
+    assert not torch.allclose(conditional, conditional[:1].expand_as(conditional), atol=1e-2)
+    assert torch.allclose(beyond, unconditional + 3 * (conditional - unconditional), atol=1e-3)  # one step is linear
     assert network.nothing.any()  # it has been trained
-    assert fit(problem(count=24), replace(QUICK, steps=1)).network.nothing is None
+    assert not hasattr(fit(problem(count=24), replace(QUICK, steps=1)).network, "nothing")
 
 
-def test_the_tasks_loss_is_told_the_condition_whatever_is_withheld():
+def test_the_tasks_loss_sees_the_condition_whatever_is_withheld():
     how = replace(QUICK, steps=5, noise_draws=2, task_weight=1.0, guidance=2.0)
-    fitted = fit(problem(), how)
-    network, (x, y) = fitted.network, fitted.problem.train
-    targets = fitted.overfitter.make(fitted.form, x, y, torch.Generator())
-    through = Through(fitted.problem.layer, loss, targets.pieces)
+    fitted = fit(problem(), how, Variant(build=Guided(fast_hypernetwork)))
+    network = fitted.network
+    targets, pieces = stream(fitted.problem, how).make(fitted.form, torch.arange(64), torch.Generator())
     parts = []
     for share in (0.0, 0.5):
         network.unconditional = share
-        parts.append(network.loss(targets, torch.Generator().manual_seed(1), through))
+        generator = torch.Generator().manual_seed(1)
+        trainee = Trainee(network, None)
+        parts.append(training_losses(trainee, targets, TaskLoss(loss, pieces), LossSettings.of(how), generator))
     assert torch.equal(parts[0]["task"], parts[1]["task"])
     assert not torch.equal(parts[0]["diffusion"], parts[1]["diffusion"])
 
@@ -137,8 +134,9 @@ def test_a_learned_basis_is_trained_where_the_task_is_and_every_fit_begins_anew(
     task = problem("conv", count=32, picture=True, remember=memory(shared))
     settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=20, form="learned", basis=6)
     fitted, still = (fit(task, replace(settings, task_weight=weight)) for weight in (1.0, 0.0))
-    assert torch.equal(shared["form"].form.directions, shared["form"].form.basis)
-    assert torch.equal(fitted.form.basis, shared["form"].form.basis)
+    (picked,) = (value for key, value in shared.items() if key[0] == "form")
+    assert torch.equal(picked.form.directions, picked.form.basis)
+    assert torch.equal(fitted.form.basis, picked.form.basis)
     assert not torch.allclose(fitted.form.directions, fitted.form.basis, atol=1e-3)
     assert float((still.form.directions - still.form.basis).abs().max()) < 1e-2  # weight decay alone
 
@@ -224,7 +222,7 @@ def test_an_encoder_without_parameters_is_a_feature_among_others():
 
 
 def test_gain_zero_where_there_is_nothing_to_learn():
-    """Training labels are coin tosses, so the hypernetwork learns them by heart and helps no validation sample."""
+    """Training labels are coin tosses, so the hypernetwork memorises them and helps no validation sample."""
     x, _ = data(64)
     coins = torch.randint(3, (64,), generator=torch.Generator().manual_seed(2))
     val_x, _ = data(300, seed=8)
@@ -244,7 +242,7 @@ def test_gain_above_zero_where_there_is_something_to_learn():
     assert curve[gain.value] < 0.97 * curve[0.0]
     x, y = data(300, seed=20)
     gained = losses_of(fitted.predict(x, 5, 0.0), y) - losses_of(fitted.predict(x, 5, gain.value), y)
-    directed, random = gained, losses_of(fitted.predict(x, 1, 0.0), y) - losses_of(fitted.predict(x, random=True), y)
+    directed, random = gained, losses_of(fitted.predict(x, 1, 0.0), y) - losses_of(with_random_directions(fitted).predict(x), y)
     assert directed > 0.02
     assert directed > 3 * random  # the direction is what helps, not the length
 
@@ -257,7 +255,7 @@ def test_draws_are_combined_by_the_problem():
     fitted = fit(problem(combine=lambda outputs: outputs.amax(0)), replace(QUICK, steps=4))
     x = data(5, seed=9)[0]
     trace = fitted.problem.layer.trace(x)
-    outputs = torch.stack([fitted.problem.layer.forward(trace, delta) for delta in fitted.draw(trace, 3)])
+    outputs = torch.stack([apply(trace, delta) for delta in fitted.draw(trace, 3)])
     torch.testing.assert_close(fitted.predict(x, 3), outputs.amax(0))
     assert fitted.predict(x).grad_fn is None
 
@@ -277,9 +275,9 @@ def test_the_layer_may_be_any_that_can_be_changed():
         TargetLayer(base(), "hiden")
 
 
-def test_a_hypernetwork_told_nothing_is_refused():
+def test_a_hypernetwork_without_input_is_refused():
     for how in (fit, fit_plain):
-        with pytest.raises(UsageError, match=r"would be told nothing: .* name some of input, activation, output in ocd.cond"):
+        with pytest.raises(UsageError, match=r"would have no input: .* name some of input, activation, output in ocd.cond"):
             how(problem(), replace(QUICK, conditions=()))
 
 
@@ -324,20 +322,20 @@ def test_a_unet_that_cannot_be_built_is_refused(change, message):
 
 def test_a_basis_named_is_found_in_the_changes_made_beforehand(monkeypatch):
     """And every sample is overfitted once, whoever is fitted first."""
-    import ocd_bench.engine.targets as targets_module
+    import ocd_bench.engine.overfit as overfit_module
 
     counts = []
-    original = targets_module.overfit
+    original = overfit_module.overfit
     monkeypatch.setattr(
-        targets_module, "overfit", lambda layer, trace, *rest: counts.append(len(trace)) or original(layer, trace, *rest)
+        overfit_module, "overfit", lambda layer, trace, *rest: counts.append(len(trace)) or original(layer, trace, *rest)
     )
     shared = {}
     task = problem("conv", count=32, picture=True, remember=memory(shared))
     settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=2, form="basis", basis=6, passes=1)
     fit(task, settings)
-    fitted = fit(task, settings, diffusion=False)
+    fitted = fit(task, settings, Variant(build=regressor))
     assert sum(counts) == 64  # 32 training samples, and as many for validation: none a second time
-    whole = shared["whole-False"].code
+    (whole,) = (value.code for key, value in shared.items() if key[0] == "whole")
     expected = torch.linalg.svd(whole.double(), full_matrices=False).Vh[:6]
     torch.testing.assert_close(
         (fitted.form.basis.flatten(1).double() @ expected.T).abs(), torch.eye(6).double(), atol=1e-3, rtol=0

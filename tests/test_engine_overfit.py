@@ -13,9 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ocd_bench.engine.deltas import Full, RankOne
-from ocd_bench.engine.layer import TargetLayer
-from ocd_bench.engine.overfit import Overfit, losses, overfit, overfit_all
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.controls.all_layers import overfit_all
+from ocd_bench.engine.forms import Full, RankOne
+from ocd_bench.engine.overfit import Overfit, losses, overfit
 
 N = 5
 
@@ -102,13 +104,13 @@ def test_overfit_equals_the_loop(make, shape, name, how):
     delta = overfit(layer, trace, targets, loss, how)
     changes, outputs = one_by_one(model, inputs, targets, how, [f"{name}.weight"])
     torch.testing.assert_close(delta.matrix(), torch.stack([change[0].flatten(1) for change in changes]), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(layer.forward(trace, delta), outputs, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(apply(trace, delta), outputs, rtol=1e-9, atol=1e-12)
     assert isinstance(delta, RankOne if how.optimizer == "sgd" and trace.single else Full)
     assert not delta.matrix().requires_grad
-    fitted = losses(layer, trace, targets, loss, delta)
+    fitted = losses(trace, targets, loss, delta)
     torch.testing.assert_close(fitted, loss(outputs, targets))
-    assert bool((fitted < losses(layer, trace, targets, loss)).all())
-    torch.testing.assert_close(losses(layer, trace, targets, loss), loss(trace.output, targets))
+    assert bool((fitted < losses(trace, targets, loss)).all())
+    torch.testing.assert_close(losses(trace, targets, loss), loss(trace.output, targets))
 
 
 def test_single_position_sgd_is_rank_one_with_the_layer_input():
@@ -250,7 +252,7 @@ def test_reference_lenet5_on_the_mnist_test_set(mnist, how, count, cross_entropy
     for x, y in zip(images[:count].split(500), labels[:count].split(500), strict=True):
         trace = layer.trace(x)
         with torch.no_grad():
-            output = layer.forward(trace, overfit(layer, trace, y, loss, how))
+            output = apply(trace, overfit(layer, trace, y, loss, how))
         scores.append(loss(output, y))
         right += int((output.argmax(1) == y).sum())
     assert torch.cat(scores).mean().item() == pytest.approx(cross_entropy, abs=6e-5)

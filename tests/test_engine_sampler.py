@@ -6,8 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from ocd_bench.engine.sampler import ddim
-from ocd_bench.engine.schedule import NoiseSchedule
+from ocd_bench.engine.diffusion import NoiseSchedule, ddim
 
 LINEAR = {"paper": (10, 1e-4, 1e-2), "code": (1000, 1e-6, 1e-2)}
 NAMES = {"v": "v_prediction", "epsilon": "epsilon", "x0": "sample"}

@@ -7,25 +7,44 @@ import math
 import pytest
 import torch
 
-from ocd_bench.engine.scale import ScaleNetwork, scale_loss_db, scale_loss_log
+from ocd_bench.engine.hypernetwork import ConstantScale, ScaleNetwork, scale_loss_db, scale_loss_log
+
+
+def of_length(lengths: torch.Tensor) -> torch.Tensor:
+    """Codes of two numbers with these lengths."""
+    return lengths[:, None] * torch.tensor([0.6, -0.8])
+
+
+@pytest.mark.parametrize("kind", [lambda: ScaleNetwork(3), ConstantScale])
+def test_length_and_direction_make_the_code_again(kind):
+    torch.manual_seed(0)
+    code, e = of_length(torch.tensor([2.0, 2.0, 2.0])), torch.randn(3, 3)
+    scale = kind()
+    scale.calibrate(code)
+    directions = scale.split(code)
+    torch.testing.assert_close(directions.square().mean(1), torch.ones(3))  # unit variance, as the noise has
+    torch.testing.assert_close(scale.join(e, directions[None])[0], code)
+    assert torch.equal(scale.split(0 * code), 0 * code)
+    with pytest.raises(ValueError, match="changes no weight"):
+        scale.calibrate(0 * code)
 
 
 def test_begins_at_the_geometric_mean_and_stays_within_four_deviations():
     torch.manual_seed(0)
-    lengths = torch.tensor([1e-3, 1e-1, 10.0])
+    lengths = torch.tensor([1e-1, 1.0, 10.0])
     net = ScaleNetwork(6)
-    net.calibrate(lengths)
-    torch.testing.assert_close(net(torch.randn(4, 6)), torch.full((4,), 0.1))
-    most = 0.1 * math.exp(4 * float(lengths.log().std(correction=0)))
+    net.calibrate(of_length(lengths))
+    torch.testing.assert_close(net(torch.randn(4, 6)), torch.full((4,), 1.0))
+    most = 1.0 * math.exp(4 * float(lengths.log().std(correction=0)))
     for sign in (-1, 1):
         torch.nn.init.constant_(net.net[-1].bias, sign * 1e6)
         far = net(torch.randn(2, 6)).tolist()
-        assert far == pytest.approx([0.1 * (most / 0.1) ** sign] * 2, rel=1e-3)
+        assert far == pytest.approx([most**sign] * 2, rel=1e-3)
 
 
 def test_equal_lengths_are_no_obstacle():
     net = ScaleNetwork(3)
-    net.calibrate(torch.full((5,), 2.0))
+    net.calibrate(of_length(torch.full((5,), 2.0)))
     torch.testing.assert_close(net(torch.randn(2, 3)), torch.full((2,), 2.0))
 
 
@@ -61,7 +80,7 @@ def trained(loss, orders: float, steps: int = 120, last: float = 1.0) -> tuple[t
     condition = torch.randn(128, 4)
     lengths = torch.exp(orders * (1.5 * condition[:, 0] - condition[:, 1]))
     net = ScaleNetwork(4, width=32)
-    net.calibrate(lengths)
+    net.calibrate(of_length(lengths))
     before = net(condition).detach()
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, last, steps)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from ocd_bench.engine.schedule import PREDICTIONS, SCHEDULES, NoiseSchedule
+from ocd_bench.engine.diffusion import PREDICTIONS, SCHEDULES, NoiseSchedule
 
 LINEAR = [(10, 1e-4, 1e-2), (1000, 1e-6, 1e-2)]
 

@@ -11,7 +11,7 @@ from scipy.stats import gaussian_kde
 from torch import nn
 
 from ocd_bench.engine import selection
-from ocd_bench.engine.layer import LayerRefused, TargetLayer, candidates
+from ocd_bench.engine.capture import LayerRefused, TargetLayer, candidates
 from ocd_bench.engine.selection import FLOOR, kde_entropy, layer_entropy, losses_under_noise
 
 

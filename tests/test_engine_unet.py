@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_bench.engine import unet
-from ocd_bench.engine.denoiser import parameter_count
-from ocd_bench.engine.unet import Attention, UNet, group_norm
+from ocd_bench.engine.learn import parameter_count
+from ocd_bench.published import unet
+from ocd_bench.published.unet import Attention, UNet, group_norm
 
 TINY = {"channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "attention": (1,)}
 

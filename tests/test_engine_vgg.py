@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ocd_bench.engine.denoiser import parameter_count
-from ocd_bench.engine.vgg import MEAN, STD, VGG11, PictureFeatures, cached_vgg11, load_vgg11
+from ocd_bench.engine.learn import parameter_count
 from ocd_bench.errors import UsageError
+from ocd_bench.published.vgg11 import MEAN, STD, VGG11, PictureFeatures, cached_vgg11, load_vgg11
 
 CONVOLUTIONS = {
     0: (3, 64), 3: (64, 128), 6: (128, 256), 8: (256, 256), 11: (256, 512), 13: (512, 512), 16: (512, 512), 18: (512, 512),

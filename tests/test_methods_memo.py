@@ -90,7 +90,7 @@ def test_changes_taken_from_other_samples_are_refused():
         def augment(self, inputs, targets, generator):
             return inputs[torch.randperm(len(inputs), generator=generator)], targets
 
-    with pytest.raises(NotApplicable, match="from other samples of a batch"):
+    with pytest.raises(NotApplicable, match="only with other samples of its batch"):
         Memo().fit(make_context(Swapped(), settings={"memo": SETTINGS}))
 
 

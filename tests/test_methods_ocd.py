@@ -9,22 +9,26 @@ import torch
 from torch import nn
 
 import ocd_bench.methods.ocd as ocd_module
+import ocd_bench.methods.ocd_paper as paper_module
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.hypernetwork import ConstantScale
+from ocd_bench.engine.ocd import Variant, regressor
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import NotApplicable, UsageError
-from ocd_bench.methods import controls, ocd
+from ocd_bench.methods import controls, ocd, ocd_paper
 from ocd_bench.published.settings import PaperSettings
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
 FEW = OCDSettings(steps=5, batch_size=16, width=16, depth=1, sampling_steps=2, val_samples=20, evaluations=1, overfit_lr=0.1)
 PAPER = PaperSettings(steps=2, batch_size=4, channels=8, multipliers=(1, 2), attention=(), blocks=1, sampling_steps=2)
 SETTINGS = {"ocd": FEW, "ocd_paper": PAPER}
-METHODS = {method.name: method for method in (*ocd.METHODS, *controls.METHODS)}
+METHODS = {method.name: method for method in (*ocd.METHODS, *controls.METHODS, *ocd_paper.METHODS)}
 
 
 def test_the_methods_and_their_sections():
     assert list(METHODS) == [
-        "ocd", "ocd-x5", "ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-nn", "ocd-layer2", "ocd-regress", "ocd-paper",
-        "ocd-paper-x5", "ocd-random", "capacity",
+        "ocd", "ocd-x5", "ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-layer2", "ocd-regress", "ocd-nn", "ocd-random",
+        "capacity", "ocd-paper", "ocd-paper-x5",
     ]  # fmt: skip
     paper, named = {"ocd-paper", "ocd-paper-x5"}, {"ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-layer2"}
     assert {name for name, method in METHODS.items() if method.section != "ocd"} == paper
@@ -60,7 +64,7 @@ def test_predicts_in_the_task_s_form_whatever_the_batches(task, name):
 
 
 @pytest.mark.parametrize("name", ["ocd-gated", "capacity"])
-def test_a_stranger_keeps_the_base_s_weights_where_there_is_a_gate(name):
+def test_an_out_of_distribution_sample_keeps_the_base_s_weights_where_there_is_a_gate(name):
     few = replace(FEW, gains=(1.0,), gate=0.99 if name == "capacity" else 0.0)
     context = make_context(ToyClasses(), settings={"ocd": few})
     predictor = METHODS[name].fit(context)
@@ -79,15 +83,14 @@ def test_gain_zero_is_the_base_itself():
 
 
 def test_what_can_be_shared_is_fitted_once(monkeypatch):
-    fits: list[dict] = []
+    fits: list[Variant] = []
     original = ocd_module.fit
-    monkeypatch.setattr(ocd_module, "fit", lambda *args, **kw: fits.append(kw) or original(*args, **kw))
+    monkeypatch.setattr(ocd_module, "fit", lambda *args: fits.append(args[2]) or original(*args))
     context = make_context(ToyClasses(), settings=SETTINGS)
     predictors = {name: METHODS[name].fit(context) for name in ("ocd", "ocd-x5", "ocd-random", "ocd-noscale", "ocd-regress")}
-    assert fits == [
-        {"diffusion": True, "scaled": True}, {"diffusion": True, "scaled": False}, {"diffusion": False, "scaled": True},
-    ]  # fmt: skip
-    assert predictors["ocd"].fitted is predictors["ocd-x5"].fitted is predictors["ocd-random"].fitted
+    assert fits == [Variant(), Variant(scaled=False), Variant(build=regressor)]
+    assert predictors["ocd"].fitted is predictors["ocd-x5"].fitted
+    assert predictors["ocd"].fitted.network.scale is predictors["ocd-random"].fitted.network.scale
     assert predictors["ocd"].gain is predictors["ocd-random"].gain
     METHODS["ocd-layer2"].fit(context)
     METHODS["ocd-paper"].fit(context)
@@ -112,7 +115,7 @@ def test_the_ensemble_is_combined_by_the_task():
     predictor = METHODS["ocd-x5"].fit(context)
     x = held_out(context.task).inputs[:6]
     trace = predictor.fitted.problem.layer.trace(x)
-    outputs = [predictor.fitted.problem.layer.forward(trace, delta) for delta in predictor.fitted.draw(trace, 5)]
+    outputs = [apply(trace, delta) for delta in predictor.fitted.draw(trace, 5)]
     torch.testing.assert_close(predictor(x), torch.stack(outputs).amax(0))
 
 
@@ -166,9 +169,9 @@ def test_random_directions_keep_the_predicted_lengths():
     context = make_context(ToyClasses(), settings={"ocd": replace(FEW, gains=(1.0,))})
     fitted = METHODS["ocd-random"].fit(context).fitted
     trace = fitted.problem.layer.trace(held_out(context.task).inputs)
-    (delta,) = fitted.draw(trace, random=True)
+    (delta,) = fitted.draw(trace)
     with torch.no_grad():
-        e = fitted.network.condition(fitted.overfitter.describe(trace))
+        e = fitted.network.condition(fitted.describe(trace))
         ratio = delta.shift(trace.positions)[:, 0].norm(dim=1) / fitted.network.scale(e)
     # The norm of eight standard normal numbers, over the root of eight.
     assert float(ratio.mean()) == pytest.approx(0.97, abs=0.15)
@@ -191,7 +194,7 @@ class Pictures(ToyClasses):
 
 
 def test_pictures_go_through_vgg11_or_the_paper_s_method_does_not_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(ocd_module, "cached_vgg11", lambda: None)
+    monkeypatch.setattr(paper_module, "cached_vgg11", lambda: None)
     context = make_context(Pictures(), settings=SETTINGS)
     with pytest.raises(NotApplicable, match=r"weights are not at hand: .* --set ocd_paper.vgg11=FILE"):
         METHODS["ocd-paper"].fit(context)
@@ -201,7 +204,7 @@ def test_pictures_go_through_vgg11_or_the_paper_s_method_does_not_run(monkeypatc
     assert off.fitted.network.condition.linear["output"].in_features == 3
 
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(3, 7)).requires_grad_(False)
-    monkeypatch.setattr(ocd_module, "load_vgg11", {tmp_path / "vgg.pth": encoder}.get)
+    monkeypatch.setattr(paper_module, "load_vgg11", {tmp_path / "vgg.pth": encoder}.get)
     (tmp_path / "vgg.pth").touch()
     chosen = replace(PAPER, vgg11=str(tmp_path / "vgg.pth"))
     found = METHODS["ocd-paper"].fit(make_context(Pictures(), settings={"ocd_paper": chosen}))
@@ -212,7 +215,7 @@ def test_pictures_go_through_vgg11_or_the_paper_s_method_does_not_run(monkeypatc
 
 def test_the_paper_s_method_without_a_scale_network_is_a_setting():
     fitted = METHODS["ocd-paper"].fit(make_context(ToyClasses(), settings={"ocd_paper": replace(PAPER, scaled=False)})).fitted
-    assert fitted.network.scale is None
+    assert type(fitted.network.scale) is ConstantScale
 
 
 def test_the_paper_s_ensemble_is_five_draws_of_the_same_fit():

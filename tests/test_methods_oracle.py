@@ -10,7 +10,7 @@ import torch
 from ocd_bench.engine.overfit import Overfit
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import UsageError
-from ocd_bench.methods.oracle import Oracle, OracleAll, OracleSettings
+from ocd_bench.methods.oracle import Oracle, OracleAll, OracleSettings, resolved
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
@@ -74,9 +74,9 @@ def test_a_convolution_can_be_the_layer():
 
 def test_open_settings_are_those_of_ocd():
     ocd = OCDSettings(overfit_optimizer="adam", overfit_lr=0.3, overfit_steps=9)
-    assert OracleSettings().resolve(ocd) == Overfit("adam", 0.3, 9)
-    assert OracleSettings(steps=4).resolve(ocd) == Overfit("adam", 0.3, 4)
-    assert OracleSettings("sgd", 0.1, 2).resolve(ocd) == Overfit("sgd", 0.1, 2)
+    assert resolved(OracleSettings(), ocd) == Overfit("adam", 0.3, 9)
+    assert resolved(OracleSettings(steps=4), ocd) == Overfit("adam", 0.3, 4)
+    assert resolved(OracleSettings("sgd", 0.1, 2), ocd) == Overfit("sgd", 0.1, 2)
 
 
 @pytest.mark.parametrize("values", [{"optimizer": "lbfgs"}, {"lr": -1.0}, {"steps": -1}])

@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 
 from ocd_bench import Request, Task, UsageError
-from ocd_bench.plugin import sources
+from ocd_bench.plugin import sources, spec
 from ocd_bench.plugin.manager import Manager, load_plugins
 
 TASK = """
@@ -392,3 +392,34 @@ def test_without_tasks_it_says_how_to_get_some(install: Install) -> None:
     for name in ("images", "all"):
         with pytest.raises(UsageError, match=r"pip install -r requirements.txt"):
             loaded()[0].task(name)
+
+
+# -- hooks that go out of use -----------------------------------------------------------------------------------------------
+OLD = """
+import ocd_bench
+
+@ocd_bench.hookimpl
+def ocd_bench_cell_finished(cell): ...
+
+@ocd_bench.hookimpl
+def ocd_bench_report_sections(task, cells): ...
+"""
+
+
+def test_a_deprecated_hook_works_and_is_named_with_its_plugin_and_what_to_use(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = vars(spec.ocd_bench_cell_finished)["ocd_bench_spec"]
+    monkeypatch.setitem(hook, "warn_on_impl", DeprecationWarning("ocd_bench_cell_finished is deprecated: use X"))
+    sections = vars(spec.ocd_bench_report_sections)["ocd_bench_spec"]
+    old = {"dataset": DeprecationWarning("not asked for"), "task": DeprecationWarning("argument task is deprecated: use Y")}
+    monkeypatch.setitem(sections, "warn_on_impl_args", old)
+    install("old", OLD)
+    install("new", OLD.replace("cell_finished(cell)", "report_columns(cells)").replace("task, ", ""))
+    manager, lines = loaded()
+    assert lines == [
+        "plugin 'old' (ocd-bench-old 1.2): ocd_bench_cell_finished is deprecated: use X",
+        "plugin 'old' (ocd-bench-old 1.2): argument task is deprecated: use Y",
+    ]
+    hooks = {row["name"]: row["hooks"] for row in manager.describe()}
+    assert hooks["old"] == ["ocd_bench_cell_finished", "ocd_bench_report_sections"]

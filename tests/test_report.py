@@ -125,7 +125,7 @@ def test_plugin_columns(tmp_path: Path):
         return [None, {"energy": f"{len(cells)} J"}] if cells[0]["method"] == "ocd" else []
 
     table = table_of(make_run(tmp_path / "run"), columns=columns)
-    assert table.extras == ("energy",)
+    assert table.fields[-1] == "energy"
     assert table.groups[0].rows[1].extra == {"energy": "3 J"}
     assert seen == [[0, 1, 2]] * 3
     assert "| energy |" in render(table, "markdown")

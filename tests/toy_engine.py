@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import torch
 from torch import nn
 
-from ocd_bench.engine.layer import TargetLayer
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.ocd import condition_inputs
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.targets import TargetSettings, TargetStream
 
 QUICK = OCDSettings(
     overfit_lr=0.5, steps=160, batch_size=64, lr=6e-3, ema=0.95, evaluations=1, width=48, depth=2, sampling_steps=8,
@@ -48,3 +52,20 @@ def problem(layer: str = "hidden", count: int = 64, **more) -> Problem:
     train = data(count, picture=picture)
     model = more.pop("model", None) or base(picture)
     return Problem(**{"layer": TargetLayer(model, layer), "train": train, "val": train, "loss": loss, "seed": 5, **more})
+
+
+def stream(task: Problem, settings: OCDSettings = QUICK) -> TargetStream:
+    """The training targets of a problem, as a fit makes them."""
+    encoder, describe = condition_inputs(task, settings)
+    return TargetStream(task, TargetSettings.of(settings), describe, encoder is not None)
+
+
+def memory(shared: dict) -> Callable:
+    """What ``Problem.remember`` is in a run."""
+
+    def remember(key: Hashable, build: Callable):
+        if key not in shared:
+            shared[key] = build()
+        return shared[key]
+
+    return remember

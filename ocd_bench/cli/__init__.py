@@ -22,7 +22,7 @@ from ocd_bench.errors import OCDBenchError, UsageError
 
 COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin")
 
-DEPENDENCIES = ("numpy", "platformdirs", "pluggy", "rich", "scipy", "torch")
+DEPENDENCIES = ("jinja2", "numpy", "platformdirs", "pluggy", "rich", "scipy", "torch")
 """What the core needs: its absence is a broken installation, not a defect."""
 
 EPILOG = """\

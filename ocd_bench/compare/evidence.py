@@ -1,19 +1,22 @@
-"""How sure is it that a row's number changed? Two designs, by what the two runs have in common.
+"""The evidence that a row's number changed between two runs. There are two designs.
 
-**Same seeds on the same machine.** Seeds, data, configuration, base models and what computes (CPU, threads, torch) are the
-same: nothing but code differs, and samples are paired within each seed. Permutation test over test samples
-(:func:`ocd_bench.stats.swap_test`), each sample swapped in all seeds at once. A harmless change of code may still redraw the
-randomness of a fit, so with two seeds or more the change must also exceed what refitting does, as the spread over seeds shows
-it: a second p-value, with Holm's adjustment over the rows whose scores differ at all. A row that came out the same to the last
-bit was not refitted differently and costs the others nothing; so a single row that got worse keeps the whole level, while a
-change that redraws every fit is judged by the level of the table.
+**Same seeds on the same machine.** Seeds, data, configuration, base models, CPU, threads and torch are the same, so only the
+code differs. Samples are paired within each seed. A permutation test over test samples (:func:`ocd_bench.stats.swap_test`)
+swaps each sample in all seeds at once.
 
-**Anything else** (other seeds, a base model trained elsewhere, a GPU, whose sums come in no fixed order): seeds are random on
-both sides. A test that only paired samples would take every difference between two draws of a seed for a change of code. The
-variance of the change is a part over seeds, pooled over both runs and steadied by the other rows (``spread.py``), plus a part
-over test samples; the margin is Banerjee's (:func:`ocd_bench.stats.two_part_p`). What seeds do to a method they largely do to
-the base beside it, so the base's own change, times a slope fitted over test samples, is subtracted first: a control variate,
-which under "nothing changed" has mean zero and leaves the level of the test as it is.
+A harmless change of code may still change the random numbers of a fit. So with two seeds or more the change must also exceed
+what refitting does, estimated from the spread over seeds. This is a second p-value, with Holm's adjustment over the rows
+whose scores differ at all. A row whose scores are equal to the last bit was not refitted differently and does not count in
+this adjustment: a single row that got worse is tested at the full level, a change that affects every fit at the level of the
+table.
+
+**Anything else** (other seeds, a base model trained elsewhere, a GPU, whose sums have no fixed order). Seeds are random on
+both sides. A test that only paired samples would report every difference between two seeds as a change of code. The variance
+of the change has two parts. The part over seeds is pooled over both runs and moderated by the other rows (``spread.py``); the
+other part is over test samples. The margin is Banerjee's (:func:`ocd_bench.stats.two_part_p`).
+
+A seed affects a method and its base in much the same way. So the base's own change, times a slope fitted over test samples,
+is subtracted first. This is a control variate: its mean is zero if nothing changed, so the level of the test is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ SAME_SEEDS = "same seeds"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the samples and seeds say about one row and metric.
+    """The change of one row and metric, its interval and its p-values.
 
     Attributes:
         change: candidate minus baseline, means over seeds.
@@ -43,11 +46,11 @@ class Evidence:
         low, high: 95 % interval of ``adjusted``; None where no variance can be estimated.
         p: two-sided; None where the row cannot be tested.
         design: ``same seeds``, ``seeds and samples``, ``seeds`` (no per-sample scores), or ``none``.
-        p_refit: of "the fits were redrawn by the same law", two-sided; None where nothing was redrawn (the scores are the
-            same), where it cannot be told (one seed), and in designs whose ``p`` knows of seeds anyway.
+        p_refit: two-sided p of "the fits differ only in their random numbers". None if the scores are the same, with one seed,
+            and in designs whose ``p`` includes the variance over seeds.
         reason: why there is no test.
         parts: variance and degrees of freedom of ``adjusted``, over seeds and over samples.
-        spread: of the row, where other rows may steady it.
+        spread: the row's variance over seeds, where other rows may moderate it.
     """
 
     change: float
@@ -64,7 +67,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class _Side:
-    """One run's numbers of one row: a value per seed, and per seed each test sample's pull on it (None without scores)."""
+    """One run's numbers of one row.
+
+    Attributes:
+        values: one per seed.
+        pulls: for each seed the influence of each test sample on the value, ``(N,)``; None without per-sample scores.
+    """
 
     seeds: tuple[int, ...]
     values: Array
@@ -86,7 +94,7 @@ class _Side:
 
 
 def weigh(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: str) -> Evidence:
-    """The evidence on one row that both runs have numbers for, before other rows have steadied it.
+    """The evidence on one row that both runs have numbers for, before :func:`steady`.
 
     Args:
         base: the pair of the base row of the same task and dataset.
@@ -114,7 +122,7 @@ def weigh(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: 
 
 
 def _spread(pair: Pair, old: _Side, new: _Side, parts: tuple[tuple[float, float], tuple[float, float]]) -> Spread:
-    """What the row tells other rows about seeds. Corrupted variants of a dataset share its base models and fits."""
+    """The row's variance over seeds, for :func:`moderate`. Corrupted variants of a dataset share its base models and fits."""
     (variance, freedom), (scale, _) = parts
     residuals = {
         (number, seed): float(value - side.values.mean()) / float(np.sqrt(scale))
@@ -132,7 +140,7 @@ def settle(evidence: Evidence) -> Evidence:
 
 
 def steady(found: Sequence[Evidence]) -> list[Evidence]:
-    """All rows' evidence, those with seed and sample parts after their seed variances have been moderated."""
+    """The evidence of all rows, with the variances over seeds moderated where a row has both parts."""
     spreads = [evidence.spread for evidence in found if evidence.spread is not None]
     moderated = iter(moderate(spreads))
     result = []
@@ -143,7 +151,7 @@ def steady(found: Sequence[Evidence]) -> list[Evidence]:
         ratio, freedom = next(moderated)
         samples = evidence.parts[1]
         if evidence.design == SAME_SEEDS:
-            # What the seeds' differing on single samples amounts to is the least there is.
+            # The variance is at least what the seeds' differences on single samples amount to.
             seeds = max(ratio, 1.0) * samples[0], freedom
             if evidence.p_refit is not None:
                 evidence = replace(evidence, p_refit=min(evidence.p_refit, two_part_p(evidence.change, [seeds])))
@@ -206,10 +214,11 @@ def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple
     found = Evidence(change, change, change - margin, change + margin, p, SAME_SEEDS)
     if len(keys) < 2 or not (change or any(pull.any() for pull in pulls)):
         return found
-    # Two views of what refitting does, and it is enough to be clear of one. The change itself, over seeds: clear if it is much
-    # the same in every seed. And the row's gain over the base, which both runs share, over seeds, where steady() lets the other
-    # rows have their say. Neither is less than what the seeds' differing on single samples amounts to: a number of right
-    # answers may well come out the same, or change by the same, in two seeds.
+    # There are two estimates of the variance that refitting causes; it is enough that the change is significant under one
+    # of them. The first is of the change itself over seeds: it is small if the change is similar in every seed. The second
+    # is of the row's gain over the base, which both runs share, over seeds; steady() moderates it by the other rows.
+    # Neither may be less than what the seeds' differences on single samples amount to, since two seeds may have equal
+    # accuracies, or equal changes, by coincidence.
     p_refit = two_part_p(change, [_over_seeds(new.values - old.values, pulls)])
     if bases is not None and bases[0].seeds == bases[1].seeds == old.seeds and _sizes(old, new, *bases) is not None:
         old, new = old.less(bases[0], 1.0), new.less(bases[0], 1.0)
@@ -229,7 +238,7 @@ def _over_seeds(changes: Array, pulls: Sequence[Array]) -> tuple[float, float]:
 
 
 def _refitting(old: _Side, new: _Side) -> float:
-    """What the seeds' differing on single samples amounts to in the variance of a change; 0 if the sizes differ."""
+    """The part of a change's variance that comes from the seeds' differences on single samples; 0 if the sizes differ."""
     if _sizes(old, new) is None:
         return 0.0
     residuals = [np.stack(side.pulls or []) - side.mean_pull() for side in (old, new)]

@@ -18,9 +18,9 @@ TESTED = ("regression", "improvement", "no change")
 VERDICTS = ("regression", "broken", "vanished", "improvement", "repaired", "new", "untested", "no change", "no number")
 """Worst first. ``broken``: had a number in the baseline, has none now. ``no number``: has one in neither run."""
 ADVISORY = {"fit_s": 0.5, "adapt_s": 0.5, "peak_memory_mb": 0.0}
-"""Costs whose ratio is told, and what they must amount to: the clock of shorter work says nothing."""
+"""Costs whose ratio is reported, and the least cost for it: shorter times cannot be compared."""
 REFIT_LEVEL = 0.02
-"""Chance, two-sided and by each of two views, that any row counts as changed when the randomness of all fits was redrawn."""
+"""Probability, in each of two two-sided tests, that any row counts as changed although only random numbers of fits changed."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def compare_runs(baseline: Run, candidate: Run, thresholds: Thresholds | None = 
     adjusted = holm([rows[place].evidence.p for place in tested])  # type: ignore[union-attr, misc]
     redrawn = [place for place in tested if rows[place].evidence.p_refit is not None]  # type: ignore[union-attr]
     refits = holm([rows[place].evidence.p_refit for place in redrawn])  # type: ignore[union-attr, misc]
-    drowned = {place for place, p in zip(redrawn, refits, strict=True) if p >= REFIT_LEVEL}
+    refitted = {place for place, p in zip(redrawn, refits, strict=True) if p >= REFIT_LEVEL}
     for place, p in zip(tested, adjusted, strict=True):
-        verdict = "no change" if place in drowned else _verdict(rows[place], p, thresholds.alpha)
+        verdict = "no change" if place in refitted else _verdict(rows[place], p, thresholds.alpha)
         keep = rows[place].verdict == "broken" and verdict != "regression"
         rows[place] = replace(rows[place], p_holm=p, verdict="broken" if keep else verdict)
     unused = thresholds.unused(row.path for row in rows)

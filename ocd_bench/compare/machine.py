@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from typing import Any
 from xml.etree import ElementTree
 
 from ocd_bench.compare.judge import Comparison, RowResult
-from ocd_bench.compare.output import cells_of, cost_remark
+from ocd_bench.compare.output import columns_of, cost_remark, texts_of
 
 SCHEMA = 1
 
@@ -23,33 +22,27 @@ def as_dict(comparison: Comparison, exit_code: int) -> dict[str, Any]:
         "alpha": comparison.alpha,
         "exit_code": exit_code,
         "counts": comparison.counts,
-        "rows": [_row(row) for row in comparison.rows],
+        "rows": _rows(comparison),
         "notes": list(comparison.notes),
     }
 
 
-def _row(row: RowResult) -> dict[str, Any]:
-    evidence = row.evidence
-    return {
-        "task": row.name.task,
-        "dataset": row.name.dataset,
-        "method": row.name.method,
-        "metric": row.metric or None,
-        "unit": row.unit,
-        "higher_is_better": row.higher_is_better,
-        "verdict": row.verdict,
-        "baseline": dataclasses.asdict(row.baseline) if row.baseline else None,
-        "candidate": dataclasses.asdict(row.candidate) if row.candidate else None,
-        "change": evidence.change if evidence else None,
-        "change_at_equal_base": evidence.adjusted if evidence else None,
-        "interval": [evidence.low, evidence.high] if evidence and evidence.low is not None else None,
-        "p": evidence.p if evidence else None,
-        "p_holm": row.p_holm,
-        "design": evidence.design if evidence else None,
-        "minimal_effect": row.minimal_effect,
-        "cost_ratio": dict(row.cost_ratio),
-        "note": row.note or None,
-    }
+def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Which row it is and its verdict, then every column of the comparison that is not among these."""
+    columns = columns_of(comparison.rows, compact=False)
+    rows = []
+    for place, row in enumerate(comparison.rows):
+        head = {
+            "task": row.name.task,
+            "dataset": row.name.dataset,
+            "method": row.name.method,
+            "metric": row.metric or None,
+            "unit": row.unit,
+            "higher_is_better": row.higher_is_better,
+            "verdict": row.verdict,
+        }
+        rows.append(head | {column.name: column.values[place] for column in columns if column.name not in ("row", *head)})
+    return rows
 
 
 def render_json(comparison: Comparison, exit_code: int) -> str:
@@ -104,8 +97,9 @@ def _outcome(row: RowResult, allow_missing: bool) -> tuple[str, str] | None:
 def _message(row: RowResult) -> str:
     if row.evidence is None:
         return f"{row.verdict}: {row.note}"
-    cells = cells_of(row)
-    return f"{row.verdict}: {cells[1]} {cells[2]} to {cells[3]}, change {cells[4]} {cells[5]}, p {cells[6]}"
+    text = texts_of(row)
+    change = f"{text['metric']} {text['baseline']} to {text['candidate']}, change {text['change']} {text['interval']}"
+    return f"{row.verdict}: {change}, p {text['p_holm']}"
 
 
 def _clean(text: str) -> str:

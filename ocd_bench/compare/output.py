@@ -1,25 +1,121 @@
-"""A comparison as text for a terminal, and as markdown for a pull request."""
+"""A comparison as text for a terminal, and as Markdown for a pull request.
+
+Its columns are declared once, in :data:`FIELDS`, and rendered by the modules of :mod:`ocd_bench.report`. A further column is
+one more :class:`~ocd_bench.report.table.Field` there: it appears on the terminal, in Markdown and in JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import accumulate
+from typing import Any
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from ocd_bench.compare.judge import Comparison, RowResult
 from ocd_bench.report import markdown
-from ocd_bench.report.numbers import style_for
-from ocd_bench.report.text import GAP, printable, terminal_width, to_string, wrap
+from ocd_bench.report.numbers import Style, style_for
+from ocd_bench.report.table import DASH, Column, Field, Kind
+from ocd_bench.report.text import Layout, printable, terminal_width, to_string, wrap
 
-HEADINGS = ("row", "metric", "baseline", "candidate", "change", "95 % interval", "p", "verdict")
-_STYLE = {"regression": "red", "broken": "red", "vanished": "red", "improvement": "green", "repaired": "green"}
+COLOURS = {"regression": "red", "broken": "red", "vanished": "red", "improvement": "green", "repaired": "green"}
+"""The colour of a row on a terminal, by verdict."""
 COST_NAMES = {"fit_s": "fit time", "adapt_s": "test time", "peak_memory_mb": "memory"}
 COMMENT = 30_000
 """Characters of a comparison in Markdown: two of them fit into a comment on GitHub, which takes 65,536."""
 SLOWER = 1.25
-"""Costs that changed by more than this factor are mentioned; they never decide."""
+"""A cost that changed by more than this factor is mentioned below the table; it never changes a verdict."""
+
+
+def p_text(p: float | None) -> str:
+    """``0.032``, ``<0.001``, or a dash."""
+    if p is None:
+        return DASH
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _style(row: RowResult) -> Style | None:
+    """How the row's numbers are printed; None for a row without numbers in both runs."""
+    if row.baseline is None or row.candidate is None or row.evidence is None:
+        return None
+    return style_for(row.unit, [row.baseline.mean, row.candidate.mean])
+
+
+def _metric_text(row: RowResult) -> str:
+    style = _style(row)
+    if style is None:
+        return row.metric
+    metric = f"{row.metric} [{style.unit}]" if style.unit else row.metric
+    return f"{metric} {'↑' if row.higher_is_better else '↓'}"
+
+
+def _side(name: str) -> Field[RowResult]:
+    """``baseline`` or ``candidate``: mean and SD over seeds."""
+
+    def text(row: RowResult) -> str:
+        style, side = _style(row), getattr(row, name)
+        return style.spread(side.mean, side.sd) if style else DASH
+
+    return Field(name, name, lambda row: asdict(getattr(row, name)) if getattr(row, name) else None, text, Kind.METRIC)
+
+
+def _change_text(row: RowResult) -> str:
+    style = _style(row)
+    return style.signed(row.evidence.change) if style and row.evidence else DASH
+
+
+def _interval(row: RowResult) -> list[float] | None:
+    if row.evidence is None or row.evidence.low is None or row.evidence.high is None:
+        return None
+    return [row.evidence.low, row.evidence.high]
+
+
+def _interval_text(row: RowResult) -> str:
+    style, interval = _style(row), _interval(row)
+    return f"[{style.signed(interval[0])}, {style.signed(interval[1])}]" if style and interval else DASH
+
+
+def _verdict_mark(row: RowResult) -> str:
+    return "worse" if row.verdict in ("regression", "broken", "vanished") else ""
+
+
+def _data(name: str, value: Callable[[RowResult], Any]) -> Field[RowResult]:
+    """A field that only JSON has."""
+    return Field(name, name, value, lambda row: DASH, compact=False)
+
+
+FIELDS: tuple[Field[RowResult], ...] = (
+    Field("row", "row", lambda row: " ".join(row.name), lambda row: " ".join(row.name), Kind.LABEL),
+    Field("metric", "metric", lambda row: row.metric or None, _metric_text, Kind.LABEL),
+    _side("baseline"),
+    _side("candidate"),
+    Field("change", "change", lambda row: row.evidence.change if row.evidence else None, _change_text, Kind.DIFFERENCE),
+    _data("change_at_equal_base", lambda row: row.evidence.adjusted if row.evidence else None),
+    Field("interval", "95 % interval", _interval, _interval_text, Kind.DIFFERENCE),
+    _data("p", lambda row: row.evidence.p if row.evidence else None),
+    Field("p_holm", "p", lambda row: row.p_holm, lambda row: p_text(row.p_holm) if _style(row) else DASH, Kind.TEST),
+    _data("design", lambda row: row.evidence.design if row.evidence else None),
+    _data("minimal_effect", lambda row: row.minimal_effect),
+    _data("cost_ratio", lambda row: dict(row.cost_ratio)),
+    _data("note", lambda row: row.note or None),
+    Field("verdict", "verdict", lambda row: row.verdict, lambda row: row.verdict, Kind.LABEL, mark=_verdict_mark),
+)
+"""The columns, in their order."""
+
+
+def columns_of(rows: Sequence[RowResult], compact: bool = True) -> list[Column]:
+    """The columns of a comparison.
+
+    Args:
+        compact: only those of the tables; else also those that only JSON has.
+    """
+    return [field.column(rows) for field in FIELDS if field.compact or not compact]
+
+
+def texts_of(row: RowResult) -> dict[str, str]:
+    """The row's text in each column of the tables, by the column's name."""
+    return {column.name: column.texts[0] for column in columns_of([row])}
 
 
 def legend(comparison: Comparison) -> str:
@@ -36,38 +132,8 @@ def summary(comparison: Comparison) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts.items()) or "no rows"
 
 
-def cells_of(row: RowResult) -> list[str]:
-    """One text per heading."""
-    name = " ".join(row.name)
-    if row.baseline is None or row.candidate is None or row.evidence is None:
-        return [name, row.metric, "–", "–", "–", "–", "–", row.verdict]
-    style = style_for(row.unit, [row.baseline.mean, row.candidate.mean])
-    evidence = row.evidence
-    interval = "–"
-    if evidence.low is not None and evidence.high is not None:
-        interval = f"[{style.signed(evidence.low)}, {style.signed(evidence.high)}]"
-    metric = f"{row.metric} [{style.unit}]" if style.unit else row.metric
-    return [
-        name,
-        f"{metric} {'↑' if row.higher_is_better else '↓'}",
-        style.spread(row.baseline.mean, row.baseline.sd),
-        style.spread(row.candidate.mean, row.candidate.sd),
-        style.signed(evidence.change),
-        interval,
-        p_text(row.p_holm),
-        row.verdict,
-    ]
-
-
-def p_text(p: float | None) -> str:
-    """``0.032``, ``<0.001``, or a dash."""
-    if p is None:
-        return "–"
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def remarks(comparison: Comparison) -> list[str]:
-    """Below the table: why rows have no test, what else changed."""
+    """The lines below the table: why a row has no test, and costs that changed."""
     lines = [f"{' '.join(row.name)}: {row.verdict}: {row.note}" for row in comparison.rows if row.note]
     lines += [f"{' '.join(row.name)}: {costs}" for row in comparison.rows if (costs := cost_remark(row))]
     return [*dict.fromkeys(lines), *comparison.notes]
@@ -84,21 +150,15 @@ def cost_remark(row: RowResult) -> str:
 def render_text(comparison: Comparison, width: int | None = None) -> str:
     """A table as wide as it needs to be; where the terminal is narrower, one block per row."""
     width = max(40, width or terminal_width())
-    body = [cells_of(row) for row in comparison.rows]
-    sizes = [max(cell_len(line[i]) for line in (HEADINGS, *body)) for i in range(len(HEADINGS))]
+    layout = Layout(columns_of(comparison.rows))
     lines = [Text(f"{comparison.baseline} → {comparison.candidate}", style="bold"), Text()]
-    if sum(sizes) + len(GAP) * (len(sizes) - 1) <= width:
-        lines += [Text(_line(HEADINGS, sizes)), Text("─" * (sum(sizes) + len(GAP) * (len(sizes) - 1)), style="dim")]
+    if layout.width <= width:
+        lines += [layout.head(), Text("─" * layout.width, style="dim")]
         lines += [
-            Text(_line(cells, sizes), style=_STYLE.get(row.verdict, ""))
-            for row, cells in zip(comparison.rows, body, strict=True)
+            Text(layout.line(place).plain, style=COLOURS.get(row.verdict, "")) for place, row in enumerate(comparison.rows)
         ]
     else:
-        for row, cells in zip(comparison.rows, body, strict=True):
-            lines.append(Text(printable(f"{cells[0]}: {cells[-1]}"), style=_STYLE.get(row.verdict, "")))
-            if row.evidence is not None:
-                detail = f"{cells[1]}  {cells[2]} → {cells[3]}  {cells[4]} {cells[5]}  p {cells[6]}"
-                lines += [Text("  ") + part for part in wrap(detail, width - 2, "")]
+        lines += [line for row in comparison.rows for line in _block(row, width)]
     lines.append(Text())
     lines += [part for remark in remarks(comparison) for part in wrap(remark, width, "dim")]
     lines += wrap(legend(comparison), width, "dim")
@@ -106,45 +166,42 @@ def render_text(comparison: Comparison, width: int | None = None) -> str:
     return to_string(lines, width)
 
 
-def _line(cells: Sequence[str], sizes: Sequence[int]) -> str:
-    left = (0, 1, len(sizes) - 1)
-    parts = []
-    for place, (text, size) in enumerate(zip(cells, sizes, strict=True)):
-        blank = " " * (size - cell_len(text))
-        parts.append(printable(text) + blank if place in left else blank + text)
-    return GAP.join(parts)
+def _block(row: RowResult, width: int) -> list[Text]:
+    """A row as a few lines, for a narrow terminal."""
+    text = texts_of(row)
+    head = Text(printable(f"{text.pop('row')}: {text.pop('verdict')}"), style=COLOURS.get(row.verdict, ""))
+    if row.evidence is None:
+        return [head]
+    detail = (
+        f"{text.pop('metric')}  {text.pop('baseline')} → {text.pop('candidate')}  {text.pop('change')} {text.pop('interval')}"
+    )
+    headings = {field.name: field.heading for field in FIELDS}
+    detail = "  ".join([detail, *(f"{headings[name]} {words}" for name, words in text.items())])
+    return [head, *(Text("  ") + part for part in wrap(detail, width - 2, ""))]
 
 
 def render_markdown(comparison: Comparison) -> str:
-    """A comment for a pull request: the summary first, rows without news folded away, and left out where there are too many for
-    a comment; then remarks are left out too, from the end."""
-    news = [row for row in comparison.rows if row.verdict != "no change"]
+    """A comment for a pull request: the summary first, rows without change folded away.
+
+    If it is too long for a comment, the rows without change are left out, then remarks from the end.
+    """
+    changed = [row for row in comparison.rows if row.verdict != "no change"]
     rest = [row for row in comparison.rows if row.verdict == "no change"]
     parts = [f"### OCD-Bench: {summary(comparison)}"]
     parts.append(f"{markdown.escape(comparison.baseline)} → {markdown.escape(comparison.candidate)}")
-    if news:
-        parts.append(_pipe(news))
-    told = [f"- {markdown.escape(note)}" for note in (legend(comparison), *remarks(comparison))]
+    if changed:
+        parts.append(markdown.pipe_table(columns_of(changed)))
+    lines = [f"- {markdown.escape(note)}" for note in (legend(comparison), *remarks(comparison))]
     room = COMMENT - sum(map(len, parts))
     if rest:
-        folded = f"<details><summary>{len(rest)} rows without change</summary>\n\n{_pipe(rest)}\n\n</details>"
-        if len(folded) + sum(map(len, told)) > room:
+        table = markdown.pipe_table(columns_of(rest))
+        folded = f"<details><summary>{len(rest)} rows without change</summary>\n\n{table}\n\n</details>"
+        if len(folded) + sum(map(len, lines)) > room:
             folded = f"{len(rest)} rows without change are too many for a comment: see the job's log."
         parts.append(folded)
         room -= len(folded)
-    kept = [line for line, end in zip(told, accumulate(len(line) + 1 for line in told), strict=True) if end <= room]
-    if len(kept) < len(told):
-        kept.append(f"- {len(told) - len(kept)} more remarks: see the job's log")
+    kept = [line for line, end in zip(lines, accumulate(len(line) + 1 for line in lines), strict=True) if end <= room]
+    if len(kept) < len(lines):
+        kept.append(f"- {len(lines) - len(kept)} more remarks: see the job's log")
     parts.append("\n".join(kept))
     return "\n\n".join(parts) + "\n"
-
-
-def _pipe(rows: Sequence[RowResult]) -> str:
-    body = []
-    for row in rows:
-        cells = [markdown.escape(text) for text in cells_of(row)]
-        if row.verdict in ("regression", "broken", "vanished"):
-            cells[-1] = f"**{cells[-1]}**"
-        body.append(cells)
-    aligned = [name not in ("row", "metric", "verdict") for name in HEADINGS]
-    return markdown.rows([markdown.escape(name) for name in HEADINGS], aligned, body)

@@ -1,4 +1,4 @@
-"""Which rows of two runs can be compared at all, and what stands in the way of the others."""
+"""Which rows of two runs can be compared, and why others cannot."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _prints(cells: Sequence[Any], what: str) -> set[Any]:
 
 
 def _which(task: str, baseline: Run, candidate: Run) -> str:
-    """The settings that differ, as far as run.json tells."""
+    """The settings that differ, from run.json."""
     if baseline.info.get("preset") != candidate.info.get("preset"):
         return f" (preset {baseline.info.get('preset')} and {candidate.info.get('preset')})"
     configs = [run.info.get("tasks", {}).get(task, {}).get("config", {}) for run in (baseline, candidate)]

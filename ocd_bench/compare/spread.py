@@ -1,13 +1,13 @@
-"""Seed variances from few seeds, steadied by the other rows of the same comparison.
+"""Variances over few seeds, moderated by the other rows of the same comparison.
 
-Three seeds on a side leave four degrees of freedom, and with them Student's quantile at a level shared by many rows is about
-nine: a comparison would find next to nothing. The rows of a table are alike, though, once a row's seed variance is measured in
-units of its variance over test samples. So each row's ratio is drawn towards what all rows have in common, as far as they
-agree: the moderated variance of Smyth (2004), *Linear models and empirical Bayes methods*, section 6, known from ``limma``.
+Three seeds in each run leave four degrees of freedom. Student's quantile, at a level that many rows share, is then about
+nine, and a comparison would find almost nothing. But the rows of a table are similar once a row's variance over seeds is
+divided by its variance over test samples. So each row's ratio is shrunk towards the common one, the more the rows agree: the
+moderated variance of Smyth (2004), *Linear models and empirical Bayes methods*, section 6, known from ``limma``.
 
-Two limits are ours. Rows of one data set share seeds, and rows that err together are no second opinion: the prior counts for
-no more than the number of independent directions found among them. And it never counts for more than the row's own seeds, so
-that an unruly row among quiet ones keeps at least half of its own variance.
+We add two limits. Rows of one dataset share seeds, and rows whose errors are correlated give little new evidence: the prior
+has no more weight than the number of independent directions among the rows. And it never has more weight than the row's own
+seeds, so a row that varies more than the others keeps at least half of its own variance.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from scipy.special import digamma, polygamma
 from ocd_bench.stats import Array
 
 FLOOR = 0.02
-"""Ratios below this are no more informative: with few samples several seeds may have the very same number."""
+"""Smaller ratios are raised to this: with few test samples several seeds may have exactly the same value."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What one row knows of its seed variance.
+    """One row's variance over seeds.
 
     Attributes:
         group: rows of one group share base models and seeds.
-        ratio: seed variance of the change over its sample variance.
-        freedom: degrees of freedom of the former.
-        residuals: by (run, seed), what the seed's value differs from its run's mean, over the root of the sample variance.
+        ratio: variance of the change over seeds, divided by its variance over test samples.
+        freedom: degrees of freedom of the variance over seeds.
+        residuals: by (run, seed), the seed's value minus its run's mean, in units of the standard deviation over test samples.
     """
 
     group: tuple[str, str]
@@ -79,7 +79,7 @@ def _trigamma_inverse(value: float) -> float:
 
 
 def independent_directions(rows: Sequence[Spread]) -> float:
-    """How many rows' worth of independent residuals there are, summed over groups: 1 for rows that move together.
+    """The effective number of rows with independent residuals, summed over groups; 1 for rows that are fully correlated.
 
     The participation ratio tr(G)^2 / tr(G^2) of the Gram matrix of the residuals; it never exceeds the number of seeds, so it
     errs on the low side.

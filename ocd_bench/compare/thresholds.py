@@ -11,9 +11,9 @@ from pathlib import Path
 from ocd_bench.errors import UsageError
 
 ALPHA = 0.01
-"""Chance, if nothing changed, that any row of a comparison is called changed (family-wise, two-sided)."""
+"""Probability that any row of a comparison is called changed although nothing changed (family-wise, two-sided)."""
 ABSOLUTE: Mapping[str, float] = {"fraction": 0.002, "dB": 0.05}
-"""0.2 points, 0.05 dB."""
+"""By unit: 0.2 percentage points, 0.05 dB."""
 RELATIVE = 0.01
 """1 % of the baseline's number, for every other unit."""
 

@@ -1,4 +1,4 @@
-"""docs/datasets.md, written from the registry: ``python -m ocd_bench.data.page docs/datasets.md``."""
+"""Writes docs/datasets.md from what the plugins declare: ``python -m ocd_bench.data.page docs/datasets.md``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ocd_bench.data.catalogue import Entry, catalogue
 from ocd_bench.task import Task
 
 PLUGINS = ("images", "recon3d", "tabular", "speech", "nlp")
-"""The plugins of this checkout: a stranger's that happens to be installed is not described here."""
+"""The plugins of this repository. Others that may be installed are not on the page."""
 
 HEAD = """\
 # Datasets
 
-This page is written by `python -m ocd_bench.data.page docs/datasets.md` from what the plugins declare; a test fails where it is
-behind them.
+`python -m ocd_bench.data.page docs/datasets.md` writes this page from what the plugins declare, and a test fails if it is not
+up to date.
 
-A dataset is looked for in `--data-dir`, then in `$OCD_BENCH_DATA`, then in the user's cache folder, in the sub-folder that the
-tables name. Without `--dataset` a task takes its first one, which comes with the package and needs nothing.
+A dataset is looked for in `--data-dir`, then in `$OCD_BENCH_DATA`, then in the user's cache folder, each time in the
+sub-folder named in the tables. Without `--dataset`, a task takes the first one, which comes with the package.
 
 ```console
 $ ocd-bench data list
@@ -27,13 +27,15 @@ $ ocd-bench data fetch mnist california_housing --data-dir DATA
 $ ocd-bench data verify mnist california_housing --data-dir DATA
 ```
 
-`fetch` downloads from the addresses below, resumes what broke off, and keeps a file only if its SHA-256 is the one recorded
-here; without names it fetches everything that can be fetched. `verify` checks files that are there (exit code 2: one is not the
-recorded file, 4: none is there); a run refuses a file of a recorded name with another content. `--offline` never uses the
-network and says what is missing. Where the table says *by hand*, a licence has to be accepted first, the official file has no
-recorded checksum, or it is of another format than the task reads: put the files into the named folder yourself.
+`fetch` downloads from the addresses below, and continues an interrupted download. It keeps a file only if its SHA-256 is the
+one recorded here. Without names, it fetches everything that can be fetched. `verify` checks the files that exist (exit code
+2: a file is not the recorded one, 4: there is none). A run refuses a file with a recorded name and another content.
+`--offline` never uses the network, and says what is missing.
 
-Data have licences of their own. They bind you, not this package, which contains none of the downloaded sets.
+*By hand* in a table means that a licence must be accepted first, that the official file has no recorded checksum, or that the
+task reads another format: put the files into the named folder yourself.
+
+Data have licences of their own, which you must observe. This package contains none of the downloaded datasets.
 """
 
 

@@ -1,18 +1,23 @@
-"""The gain: one factor of all weight changes, chosen on validation samples, 0 among its candidates.
+"""The gain: one factor of all weight changes, chosen on validation samples among candidates that include 0.
 
-It is what keeps a hypernetwork from costing a base it cannot help: one that has learned nothing is switched off.
+The gain 0 gives the base itself, so a hypernetwork that does not help is switched off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ocd_bench.engine.problem import Problem, Quality
-from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.targets import validation_samples
+from ocd_bench.seeds import seeded
+
+if TYPE_CHECKING:
+    from ocd_bench.engine.settings import OCDSettings
 
 RESAMPLES = 400
 """Bootstrap draws behind the standard error of a quality."""
@@ -20,11 +25,27 @@ RESAMPLES = 400
 
 @dataclass(frozen=True)
 class Gain:
-    """The factor taken, and the mean validation loss under each candidate."""
+    """The chosen factor, and the mean validation loss under each candidate."""
 
     value: float
     candidates: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class GainSettings:
+    """How the gain is chosen; see :class:`ocd_bench.engine.settings.OCDSettings` for the fields."""
+
+    gains: tuple[float, ...]
+    gain_share: float
+    gain_margin: float
+    val_samples: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, settings: OCDSettings) -> GainSettings:
+        """The part of the settings that the gain depends on."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 def choose_gain(
@@ -36,18 +57,18 @@ def choose_gain(
 ) -> Gain:
     """The candidate of least mean loss, if it beats gain 0 by more than the standard error of their paired difference.
 
-    In its stead the least one that keeps ``share`` of what it gains: the loss is flat about its minimum for samples like these,
-    and a smaller change does less harm to others.
+    Of the candidates that keep at least ``share`` of its improvement the smallest is taken. The loss is flat near its minimum
+    for in-distribution samples, and a smaller change harms others less.
 
     Args:
-        candidates: G factors; without a 0 among them the least mean loss decides alone.
-        losses: per-sample validation losses ``(G, M)``; a candidate with a loss that is not finite is out.
-        quality: ``(G,)``, higher is better; a candidate of lower quality than gain 0 is out: a better loss must not be paid
-            for with worse answers.
-        margins: ``(G,)``, by how much a candidate's quality must be higher than gain 0's; None: by nothing.
+        candidates: G factors. Without a 0 among them, the least mean loss alone decides.
+        losses: per-sample validation losses ``(G, M)``. A candidate with a loss that is not finite is out.
+        quality: ``(G,)``, higher is better. A candidate of lower quality than gain 0 is out: a better loss must not cost worse
+            answers.
+        margins: ``(G,)``, by how much a candidate's quality must exceed that of gain 0; None: by nothing.
     """
     losses = losses.double().cpu()
-    means = torch.where(losses.isfinite().all(1), losses.mean(1), torch.inf)
+    means = torch.where(losses.isfinite().all(1), losses.mean(1), torch.inf)  # (G,)
     allowed = means
     if quality is not None and 0.0 in candidates:
         least = quality[list(candidates).index(0.0)] + (0.0 if margins is None else margins)
@@ -55,7 +76,7 @@ def choose_gain(
     best = int(allowed.argmin())
     if 0.0 in candidates:
         base = list(candidates).index(0.0)
-        difference = losses[base] - losses[best]
+        difference = losses[base] - losses[best]  # (M,)
         error = difference.std() / len(difference) ** 0.5 if len(difference) > 1 else torch.tensor(torch.inf)
         if not difference.mean() > error:
             best = base
@@ -65,39 +86,38 @@ def choose_gain(
 
 
 def gain_on_validation(
-    problem: Problem, settings: OCDSettings, outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]]
+    problem: Problem, how: GainSettings, outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]]
 ) -> Gain:
-    """:func:`choose_gain` among ``settings.gains`` by the losses of validation samples; a single one is taken unseen.
+    """:func:`choose_gain` among ``how.gains`` by the losses of validation samples. A single candidate is taken as it is.
 
     Args:
-        settings: see there for ``gains``, ``gain_share``, ``gain_margin``, ``val_samples``; in batches of ``batch_size``.
-        outputs: of inputs ``(N, ...)``, the candidates and the index of the first sample; one ``(N, ...)`` per candidate.
+        outputs: of inputs ``(N, ...)``, the candidates and the index of the first sample: one ``(N, ...)`` per candidate.
     """
-    candidates, batch_size, share = settings.gains, settings.batch_size, settings.gain_share
+    candidates = how.gains
     if len(candidates) == 1:
         return Gain(float(candidates[0]))
-    inputs, targets = problem.validation(settings.val_samples)
+    inputs, targets = validation_samples(problem, how.val_samples)
     losses, scores = [], []
-    for start in range(0, len(inputs), batch_size):
-        piece = slice(start, start + batch_size)
+    for start in range(0, len(inputs), how.batch_size):
+        piece = slice(start, start + how.batch_size)
         y = targets[piece].to(problem.device)
         found = outputs(inputs[piece], candidates, start)
         losses.append(torch.stack([problem.loss(output, y).detach().cpu() for output in found]))
         if problem.quality:
             scores.append(torch.stack([problem.quality.scores(output, y).detach().double().cpu() for output in found]))
-        problem.progress("gain", min(len(inputs), start + batch_size), len(inputs))
+        problem.progress("gain", min(len(inputs), start + how.batch_size), len(inputs))
     if not problem.quality:
-        return choose_gain(candidates, torch.cat(losses, 1), share=share)
-    values = torch.cat(scores, 1)
+        return choose_gain(candidates, torch.cat(losses, 1), share=how.gain_share)
+    values = torch.cat(scores, 1)  # (G, M)
     margins = None
-    if settings.gain_margin and 0.0 in candidates:
+    if how.gain_margin and 0.0 in candidates:
         base = candidates.index(0.0)
-        margins = settings.gain_margin * standard_errors(problem.quality, values, base, problem.generator("gain margin"))
-    return choose_gain(candidates, torch.cat(losses, 1), problem.quality.reduce(values), share, margins)
+        margins = how.gain_margin * standard_errors(problem.quality, values, base, seeded(problem.seed, "gain margin"))
+    return choose_gain(candidates, torch.cat(losses, 1), problem.quality.reduce(values), how.gain_share, margins)
 
 
 def standard_errors(quality: Quality, values: Tensor, base: int, generator: torch.Generator) -> Tensor:
-    """Bootstrap standard errors ``(G,)`` of what each row of the scores ``(G, M)`` is ahead of row ``base``, samples paired."""
+    """Bootstrap standard errors ``(G,)`` of each row's lead over row ``base``, from scores ``(G, M)``; samples are paired."""
     draws = torch.randint(values.shape[1], (RESAMPLES, values.shape[1]), generator=generator)
-    qualities = torch.stack([quality.reduce(values[:, chosen]) for chosen in draws])
+    qualities = torch.stack([quality.reduce(values[:, chosen]) for chosen in draws])  # (RESAMPLES, G)
     return (qualities - qualities[:, base : base + 1]).std(0)

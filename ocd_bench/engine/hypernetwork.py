@@ -1,185 +1,285 @@
-"""g(I(x)) = rho(I(x)) g_u(I(x)): the scale network, and the network that gives a direction (paper section 3.2).
+"""The hypernetwork: from I(x) to the code of ΔW, a length times a direction, rho(I(x)) g_u(I(x)) (paper section 3.2).
 
-A code c of an overfitted ΔW is split into its length ‖c‖, which the scale network learns, and its direction c √K / ‖c‖, which
-the diffusion model learns: the paper's division by the norm, times a constant that gives each of the K numbers unit variance,
-as the noise has. For orthonormal forms (full, basis) the length is the norm of ΔW; for rank one it is that of ΔW a, the change
-of the layer's response.
+The code c of an overfitted ΔW is split into its length ‖c‖, which the scale network learns, and its direction c √K / ‖c‖, which
+the diffusion model learns. This is the paper's division by the norm, times a constant that gives each of the K numbers unit
+variance, as the noise has. For orthonormal forms (full, basis) the length is the norm of ΔW. For rank one it is the norm of
+ΔW a, the change of the layer's response.
 """
 
 from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocd_bench.engine.condition import AuxiliaryHead, Condition, Features
+from ocd_bench.engine.condition import Condition
+from ocd_bench.engine.diffusion import Diffusion
 from ocd_bench.engine.forms import Form
-from ocd_bench.engine.sampler import ddim
-from ocd_bench.engine.scale import ScaleNetwork, scale_loss_db, scale_loss_log
-from ocd_bench.engine.schedule import NoiseSchedule
-from ocd_bench.engine.targets import Targets
-from ocd_bench.engine.through import Through
+
+if TYPE_CHECKING:
+    from ocd_bench.engine.targets import Targets
+
+DECIBEL = 10 / math.log(10)
 
 
-class HyperNetwork(nn.Module):
-    """From features of samples to codes ``(N, K)``.
+def time_embedding(t: Tensor, width: int, period: float = 10_000.0) -> Tensor:
+    """Sinusoidal PE(t), ``(N,) -> (N, width)``, for times in [0, 1000); ``width`` is even."""
+    rates = torch.exp(-math.log(period) * torch.arange(width // 2, device=t.device, dtype=torch.float32) / (width // 2))
+    angles = t.float().unsqueeze(1) * rates  # (N, width / 2)
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
-    Args:
-        condition: features to condition vectors ``(N, width)``.
-        network: with ``schedule``, a denoiser ``(code, t, condition) -> (N, K)``; without, a regressor ``condition -> (N, K)``.
-        form: what codes of K numbers mean; a learned one is trained with the rest.
-        schedule: of the diffusion; None for plain regression of the direction.
-        scale: None leaves out the scale network: directions then keep their lengths, divided by one constant for all samples.
-        prediction, sampling_steps: of the diffusion.
-        guidance, unconditional: of the diffusion, see ``OCDSettings``; a condition of its own stands for none.
-        scale_loss: ``"log"`` or ``"db"``.
-        noise_draws: noise levels per sample in :meth:`loss`.
-        task_draws: how many of these are run through the base.
-        outputs: length D of the auxiliary head's output; 0: there is no such head.
-        auxiliary: its weight beside the task's loss.
+
+class Block(nn.Module):
+    """``h + gate * MLP(shift + (1 + scale) * LayerNorm(h))``; shift, scale and gate come from the condition ``(N, width)``.
+
+    An adaLN-Zero block (Peebles and Xie 2023): the gate starts at zero.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.steer = nn.Linear(width, 3 * width)
+        self.net = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        shift, scale, gate = self.steer(condition).chunk(3, 1)  # each (N, width)
+        return h + gate * self.net(shift + (1 + scale) * self.norm(h))
+
+
+class Trunk(nn.Module):
+    """``depth`` blocks from a condition ``(N, width)``, and optionally a start ``(N, width)``, to ``(N, size)``.
+
+    Without a start it is the regressor of `ocd-regress` and of the `capacity` control: the same network without diffusion.
+    """
+
+    def __init__(self, size: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.begin = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, size)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, condition: Tensor, start: Tensor | None = None) -> Tensor:
+        condition = F.silu(condition)
+        h = self.begin(condition) if start is None else self.begin(condition) + start  # (N, width)
+        for block in self.blocks:
+            h = block(h, condition)
+        return self.last(F.silu(self.norm(h)))
+
+
+class FastDenoiser(nn.Module):
+    """Denoiser of codes ``(N, size)`` at times ``(N,)`` in [0, 1000), given condition vectors ``(N, width)``."""
+
+    def __init__(self, size: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.width = width + width % 2
+        self.code = nn.Linear(size, width)
+        self.time = nn.Sequential(nn.Linear(self.width, width), nn.SiLU(), nn.Linear(width, width))
+        self.trunk = Trunk(size, width, depth)
+
+    def forward(self, code: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        time = self.time(time_embedding(t, self.width).to(code.dtype))
+        return self.trunk(condition + time, self.code(code))
+
+
+class ConstantScale(nn.Module):
+    """One length for all samples, the root mean square length of training codes: no scale network (paper's ablation).
+
+    Directions then keep the lengths of their codes, divided by that constant.
     """
 
     length: Tensor
 
-    def __init__(
-        self,
-        condition: Condition,
-        network: nn.Module,
-        form: Form,
-        *,
-        schedule: NoiseSchedule | None,
-        scale: ScaleNetwork | None,
-        prediction: str = "v",
-        sampling_steps: int = 10,
-        guidance: float = 1.0,
-        unconditional: float = 0.0,
-        scale_loss: str = "log",
-        noise_draws: int = 1,
-        task_draws: int = 1,
-        outputs: int = 0,
-        auxiliary: float = 1.0,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.condition, self.network, self.schedule, self.scale = condition, network, schedule, scale
-        self.form = form
-        self.size, self.prediction, self.scale_loss, self.noise_draws = form.size, prediction, scale_loss, noise_draws
-        self.task_draws = task_draws
-        self.head = AuxiliaryHead(condition.width, outputs) if outputs else None
-        self.auxiliary = auxiliary
-        self.guidance, self.unconditional = guidance, unconditional
-        self.nothing = nn.Parameter(torch.zeros(condition.width)) if schedule is not None and guidance != 1 else None
-        self.sampling_steps = sampling_steps if schedule is None else min(sampling_steps, len(schedule))
-        self.register_buffer("length", torch.ones(()))  # root mean square length of training codes
+        self.register_buffer("length", torch.ones(()))
 
-    def calibrate(self, targets: Targets) -> None:
-        """Take the statistics of training targets: of the features, and of the lengths of codes.
+    @torch.no_grad()
+    def calibrate(self, code: Tensor) -> None:
+        """Take the statistics of training codes ``(M, K)``.
 
         Raises:
             ValueError: if all codes are zero: there is nothing to learn.
         """
-        lengths = targets.code.norm(dim=1)
+        lengths = code.norm(dim=1)
         if not lengths.any():
             raise ValueError("overfitting changes no weight of any training sample")
         self.length.copy_(lengths.square().mean().sqrt())
-        self.condition.calibrate(targets.features, targets.inputs)
-        if self.scale is not None:
-            self.scale.calibrate(self._lengths(targets.code))
 
-    def _lengths(self, code: Tensor) -> Tensor:
-        """Lengths ``(N,)``, from a thousandth of the typical one up: below that a change is none, however much smaller."""
+    def split(self, code: Tensor) -> Tensor:
+        """Directions ``(N, K)`` of codes ``(N, K)``."""
+        return code * code.shape[1] ** 0.5 / self.length
+
+    def join(self, e: Tensor, directions: Tensor) -> Tensor:
+        """Codes ``(D, N, K)`` of directions ``(D, N, K)`` under condition vectors ``(N, width)``."""
+        return directions * self.length / directions.shape[-1] ** 0.5
+
+    def losses(self, e: Tensor, code: Tensor) -> dict[str, Tensor]:
+        """Training losses by name, scalars: none."""
+        return {}
+
+    @torch.no_grad()
+    def pairs(self, e: Tensor, code: Tensor) -> Tensor:
+        """Lengths of codes beside the predicted ones, ``(N, 2)``: none to compare."""
+        return torch.empty(0, 2)
+
+
+class ScaleNetwork(ConstantScale):
+    """The scale network rho(I(x)) (paper section 3.2): positive lengths ``(N,)`` from condition vectors ``(N, width)``.
+
+    It predicts log rho in units of the training lengths' own standard deviation, as lengths range over orders of magnitude. It
+    starts at their geometric mean and stays within four standard deviations of it, so that an out-of-distribution sample cannot
+    get an extreme length.
+
+    Args:
+        condition: width of the condition vector.
+        loss: ``"log"``, squared error of log rho in the units above, or ``"db"``, the published loss in decibels.
+    """
+
+    LIMIT = 4.0
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, condition: int, width: int = 128, loss: Literal["log", "db"] = "log") -> None:
+        super().__init__()
+        last = nn.Linear(width, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.net = nn.Sequential(nn.Linear(condition, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
+        self.loss = loss
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    @torch.no_grad()
+    def calibrate(self, code: Tensor) -> None:
+        super().calibrate(code)
+        log = self.lengths(code).log()
+        self.mean.copy_(log.mean())
+        self.std.copy_(log.std(correction=0).clamp(min=0.1))
+
+    def lengths(self, code: Tensor) -> Tensor:
+        """Lengths ``(N,)`` of codes ``(N, K)``, at least a thousandth of the typical one; a shorter code is no change."""
         return code.norm(dim=1).clamp(min=1e-3 * float(self.length))
 
-    @torch.no_grad()
-    def scales(self, targets: Targets) -> Tensor:
-        """rho_s of the targets beside the predicted rho, ``(N, 2)``; without a scale network there is none to compare."""
-        if self.scale is None:
-            return torch.empty(0, 2)
-        return torch.stack([self._lengths(targets.code), self.scale(self.condition(targets.features, targets.inputs))], 1)
+    def split(self, code: Tensor) -> Tensor:
+        lengths = code.norm(dim=1, keepdim=True)  # (N, 1); the zero code stays zero
+        return code * code.shape[1] ** 0.5 / lengths.clamp(min=1e-8 * float(self.length))
 
-    def directions(self, code: Tensor) -> Tensor:
-        """Codes with their lengths taken out, see above; the zero code stays zero."""
-        if self.scale is None:
-            return code * self.size**0.5 / self.length
-        lengths = code.norm(dim=1, keepdim=True)
-        return code * self.size**0.5 / lengths.clamp(min=1e-8 * float(self.length))
+    def join(self, e: Tensor, directions: Tensor) -> Tensor:
+        return directions * self(e).unsqueeze(1) / directions.shape[-1] ** 0.5
 
-    def loss(self, targets: Targets, generator: torch.Generator, through: Through | None = None) -> dict[str, Tensor]:
-        """Training losses of a batch, scalars to be summed: ``diffusion`` (or ``regression``: squared error of the direction),
-        ``scale``, and, beyond the paper, ``task`` and ``auxiliary``.
-
-        Args:
-            generator: CPU generator of the noise and the noise levels.
-            through: the task's loss. It is given what the network makes of ``task_draws`` codes per sample at the last time,
-                where sampling begins and nothing but the condition tells where to go: the directions without noise that it
-                implies, times the predicted length.
-        """
-        e = self.condition(targets.features, targets.inputs)
-        direction = self.directions(targets.code)
-        if self.schedule is None:
-            implied = self.network(e)
-            found = {"regression": F.mse_loss(implied, direction)}
-        else:
-            many, x0 = e.repeat(self.noise_draws, 1), direction.repeat(self.noise_draws, 1)
-            noise = torch.randn(x0.shape, generator=generator).to(x0)
-            t = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(x0.device)
-            if through is not None:
-                t[: self.task_draws * len(e)] = len(self.schedule) - 1
-            if self.nothing is not None:
-                withheld = torch.rand(len(many), generator=generator).to(many) < self.unconditional
-                if through is not None:  # what the task's loss is taken of is told everything
-                    withheld[: self.task_draws * len(e)] = False
-                many = torch.where(withheld[:, None], self.nothing, many)
-            x_t = self.schedule.add_noise(x0, t, noise)
-            output = self._denoise(x_t, t, many)
-            found = {"diffusion": F.mse_loss(output, self.schedule.target(x0, t, noise, self.prediction))}
-            implied = self.schedule.split(output, x_t, t, self.prediction)[0]
-        if self.scale is not None:
-            lengths = self._lengths(targets.code)
-            if self.scale_loss == "db":
-                # Its gradient grows without bound near the answer and would drown the direction's in what they share.
-                found["scale"] = scale_loss_db(self.scale(e.detach()), lengths).mean()
-            else:
-                # In units of the lengths' own spread, so that it weighs the same whatever the task.
-                found["scale"] = scale_loss_log(self.scale(e), lengths).mean() / self.scale.std**2
-        if through is not None:
-            draws = implied.reshape(-1, *direction.shape)[: self.task_draws]
-            found["task"] = through.of_codes(self.codes(e, draws), self.form)
-            if self.head is not None:
-                found["auxiliary"] = self.auxiliary * through.of_outputs(self.head(e))
-        return found
-
-    def codes(self, e: Tensor, directions: Tensor) -> Tensor:
-        """Codes ``(D, N, K)`` of directions ``(D, N, K)`` under condition vectors ``(N, width)``: lengths put back in."""
-        length = self.length if self.scale is None else self.scale(e).unsqueeze(1)
-        return directions * length / self.size**0.5
-
-    def _denoise(self, x: Tensor, t: Tensor, e: Tensor) -> Tensor:
-        assert self.schedule is not None
-        return self.network(x, t * (1000 / len(self.schedule)), e)
+    def losses(self, e: Tensor, code: Tensor) -> dict[str, Tensor]:
+        lengths = self.lengths(code)
+        if self.loss == "db":
+            # Its gradient grows without bound near the answer, so it must not reach the condition, which the direction shares.
+            return {"scale": scale_loss_db(self(e.detach()), lengths).mean()}
+        # In units of the lengths' own variance, so that it weighs the same for every task.
+        return {"scale": scale_loss_log(self(e), lengths).mean() / self.std**2}
 
     @torch.no_grad()
-    def generate(self, features: Features, inputs: Tensor | None, noise: Tensor, random: bool = False) -> Tensor:
-        """Codes ``(D, N, K)`` for D draws of the same N samples; the condition is computed once.
+    def pairs(self, e: Tensor, code: Tensor) -> Tensor:
+        """Lengths of codes beside the predicted ones, ``(N, 2)``."""
+        return torch.stack([self.lengths(code), self(e)], 1)
+
+    def forward(self, e: Tensor) -> Tensor:
+        log = self.mean + self.std * self.LIMIT * torch.tanh(self.net(e).squeeze(-1) / self.LIMIT)  # (N,)
+        return log.exp()
+
+
+def scale_loss_db(rho: Tensor, rho_s: Tensor) -> Tensor:
+    """The published loss in decibels, per sample ``(N,)``: ``10 log10(|rho - rho_s|**2 / rho_s)``.
+
+    It falls without bound as rho nears rho_s. The difference is kept above 1e-4 rho_s, which bounds the gradient and changes no
+    value further away than that.
+    """
+    difference = (rho - rho_s).abs().maximum(1e-4 * rho_s)
+    return DECIBEL * (2 * difference.log() - rho_s.log())
+
+
+def scale_loss_log(rho: Tensor, rho_s: Tensor) -> Tensor:
+    """Squared error of the logarithm, per sample ``(N,)``: relative errors count the same at every length."""
+    return (rho.log() - rho_s.log()) ** 2
+
+
+class CodeNetwork(nn.Module):
+    """From features of samples to codes: a condition, a network for directions, and a scale for lengths.
+
+    Args:
+        condition: features to condition vectors ``(N, width)``.
+        network: gives directions; see the subclasses.
+        scale: gives lengths.
+        form: the meaning of codes of K numbers; a learned form is trained with the rest.
+    """
+
+    def __init__(self, condition: Condition, network: nn.Module, scale: ConstantScale, form: Form) -> None:
+        super().__init__()
+        self.condition, self.network, self.scale, self.form = condition, network, scale, form
+
+    def calibrate(self, targets: Targets) -> None:
+        """Take the statistics of training targets, of features and of codes.
+
+        Raises:
+            ValueError: if all codes are zero: there is nothing to learn.
+        """
+        self.scale.calibrate(targets.code)
+        self.condition.calibrate(targets.features, targets.inputs)
+
+    @abstractmethod
+    def imitate(
+        self, e: Tensor, directions: Tensor, repeats: int, last: int, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Training loss by name, a scalar, and the directions ``(D, N, K)`` that the network implies.
 
         Args:
-            noise: ``(D, N, K)`` standard normal; a regressor does not use it, so its draws are equal.
-            random: take the noise itself as the direction (the control of the direction's worth).
+            e: condition vectors ``(N, width)``.
+            directions: of the overfitted ΔW, ``(N, K)``.
+            repeats: noise levels per sample.
+            last: so many of them per sample are the last level, where sampling starts.
         """
-        e = self.condition(features, inputs)
-        return self.codes(e, torch.stack([self._direction(e, draw, random) for draw in noise]))
 
-    def _direction(self, e: Tensor, noise: Tensor, random: bool) -> Tensor:
-        if random:
-            return noise
-        if self.schedule is None:
-            return self.network(e)
-        steps, prediction = self.sampling_steps, self.prediction
-        return ddim(lambda x, t: self._guided(x, t, e), self.schedule, noise, steps, prediction=prediction)
+    @abstractmethod
+    def draw(self, e: Tensor, noise: Tensor) -> Tensor:
+        """Directions ``(D, N, K)`` for D draws of N samples, from standard normal noise of that shape."""
 
-    def _guided(self, x: Tensor, t: Tensor, e: Tensor) -> Tensor:
-        """What the denoiser says of ``e``, guided away from what it says of nothing known."""
-        told = self._denoise(x, t, e)
-        if self.nothing is None:
-            return told
-        untold = self._denoise(x, t, self.nothing.expand_as(e))
-        return untold + self.guidance * (told - untold)
+
+class HyperNetwork(CodeNetwork):
+    """Directions by conditional diffusion. The network is a denoiser ``(code (N, K), t (N,), e (N, width)) -> (N, K)``."""
+
+    def __init__(
+        self, condition: Condition, network: nn.Module, scale: ConstantScale, form: Form, diffusion: Diffusion
+    ) -> None:
+        super().__init__(condition, network, scale, form)
+        self.diffusion = diffusion
+
+    def imitate(
+        self, e: Tensor, directions: Tensor, repeats: int, last: int, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        many, x0 = e.repeat(repeats, 1), directions.repeat(repeats, 1)  # (D N, width) and (D N, K)
+        noise, t = self.diffusion.noise(x0, last * len(e), generator)
+        error, implied = self.diffusion.loss(lambda x, t: self.network(x, t, many), x0, noise, t)
+        return {"diffusion": error}, implied.reshape(repeats, *directions.shape)
+
+    def draw(self, e: Tensor, noise: Tensor) -> Tensor:
+        return torch.stack([self.diffusion.sample(lambda x, t: self.network(x, t, e), one) for one in noise])
+
+
+class Regressor(CodeNetwork):
+    """Directions by regression, without diffusion: all draws are equal. The network is ``e (N, width) -> (N, K)``."""
+
+    def imitate(
+        self, e: Tensor, directions: Tensor, repeats: int, last: int, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        implied = self.network(e)
+        return {"regression": F.mse_loss(implied, directions)}, implied.unsqueeze(0)
+
+    def draw(self, e: Tensor, noise: Tensor) -> Tensor:
+        return torch.stack([self.network(e) for _ in noise])

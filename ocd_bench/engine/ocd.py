@@ -1,41 +1,86 @@
-"""OCD as a whole: fit a hypernetwork to overfitted weight changes, then draw a sample's own weights and predict with them."""
+"""OCD as a whole: fit a hypernetwork to overfitted weight changes, then draw each sample's own weights and predict with them.
+
+The fit is a line of stages: capture → overfit → encode → learn. A prediction is capture → draw → apply.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
 
-from ocd_bench.engine.condition import Condition, flat
-from ocd_bench.engine.deltas import Delta
-from ocd_bench.engine.denoiser import FastDenoiser, Trunk, parameter_count
-from ocd_bench.engine.folds import Folds
-from ocd_bench.engine.forms import Form, FormScore, FullForm
-from ocd_bench.engine.gain import Gain, gain_on_validation
-from ocd_bench.engine.gate import Gate, factors
-from ocd_bench.engine.hypernetwork import HyperNetwork
-from ocd_bench.engine.layer import Trace
-from ocd_bench.engine.overfit import Overfit
-from ocd_bench.engine.problem import NoiseStream, Problem
-from ocd_bench.engine.scale import ScaleNetwork
-from ocd_bench.engine.schedule import NoiseSchedule
+from ocd_bench.engine.apply import TaskLoss, combined
+from ocd_bench.engine.capture import Describe, Trace
+from ocd_bench.engine.choose_form import FormScore, pick_form
+from ocd_bench.engine.condition import AuxiliaryHead, Condition
+from ocd_bench.engine.diffusion import Diffusion, NoiseStream
+from ocd_bench.engine.forms import Delta, Form
+from ocd_bench.engine.gain import Gain, GainSettings, gain_on_validation
+from ocd_bench.engine.hypernetwork import CodeNetwork, ConstantScale, FastDenoiser, HyperNetwork, Regressor, ScaleNetwork, Trunk
+from ocd_bench.engine.learn import Record, Trainee, Training, learn, parameter_count
+from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import BASES, Overfitter, Targets, basis_codes, basis_of, join, pick_form
-from ocd_bench.engine.through import Through, overfitting_gains
-from ocd_bench.engine.training import Record, Training, shuffled, train
-from ocd_bench.engine.unet import UNet
-from ocd_bench.errors import NotApplicable, UsageError
-from ocd_bench.published.settings import PaperSettings
-from ocd_bench.seeds import derive
+from ocd_bench.engine.targets import Pieces, Targets, TargetSettings, TargetStream
+from ocd_bench.errors import NotApplicable
+from ocd_bench.seeds import derive, seeded
 
 LARGEST_OUTPUT = 1024
 """Numbers per sample up to which an output is a small vector."""
 
-BANK_LIMIT = 2**28
-"""Numbers of targets that may be kept, when they are kept without having been asked for."""
+Build = Callable[[OCDSettings, Form, Callable[[int], Condition], Callable[[int], ConstantScale]], CodeNetwork]
+"""A new network for codes of a form, with the condition and the scale for a given width."""
+
+
+def fast_hypernetwork(
+    settings: OCDSettings, form: Form, condition: Callable[[int], Condition], scale: Callable[[int], ConstantScale]
+) -> CodeNetwork:
+    """Diffusion by a residual network over codes."""
+    e, denoiser = condition(settings.width), FastDenoiser(form.size, settings.width, settings.depth)
+    return HyperNetwork(e, denoiser, scale(settings.width), form, Diffusion.of(settings))
+
+
+def regressor(
+    settings: OCDSettings, form: Form, condition: Callable[[int], Condition], scale: Callable[[int], ConstantScale]
+) -> CodeNetwork:
+    """The same network without diffusion."""
+    e, trunk = condition(settings.width), Trunk(form.size, settings.width, settings.depth)
+    return Regressor(e, trunk, scale(settings.width), form)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Where an ablation, or the published method, differs from `ocd`. Fits of equal settings and variant are the same.
+
+    Args:
+        build: makes the network.
+        scaled: whether there is a scale network.
+        task_loss: whether ``ocd.task_weight`` counts; without, the network only imitates, as published.
+    """
+
+    build: Build = fast_hypernetwork
+    scaled: bool = True
+    task_loss: bool = True
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """The terms of the training loss; see :class:`ocd_bench.engine.settings.OCDSettings` for the fields."""
+
+    noise_draws: int
+    task_draws: int
+    task_weight: float
+    auxiliary: float
+    batch_size: int
+    task_batch: int
+
+    @classmethod
+    def of(cls, settings: OCDSettings) -> LossSettings:
+        """The part of the settings that the loss depends on."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass
@@ -43,25 +88,24 @@ class FittedOCD:
     """A trained hypernetwork with the layer it changes.
 
     Attributes:
+        describe: I(x) of a trace.
         network: averaged weights, in eval mode.
         history: of the training.
-        gate: leaves the base as it is for strangers; None: there are none.
-        forms: what each form would have cost, where it was chosen among several.
         rho: lengths of overfitted changes of validation samples beside the predicted ones, ``(M, 2)``.
+        forms: what each form costs, where it was chosen among several.
     """
 
     problem: Problem
     settings: OCDSettings
-    overfitter: Overfitter
-    network: HyperNetwork
-    gate: Gate | None = None
+    describe: Describe
+    network: CodeNetwork
     history: list[Record] = field(default_factory=list)
     rho: Tensor = field(default_factory=lambda: torch.empty(0, 2))
     forms: Sequence[FormScore] = ()
 
     @property
     def form(self) -> Form:
-        """What the network's codes mean."""
+        """The meaning of the network's codes."""
         return self.network.form
 
     @property
@@ -71,120 +115,96 @@ class FittedOCD:
         features = self.problem.output_features
         return parameter_count(self.network) + (parameter_count(features) if isinstance(features, nn.Module) else 0)
 
-    def draw(
-        self, trace: Trace, draws: int = 1, start: int = 0, *, random: bool = False, purpose: str = "test"
-    ) -> Iterator[Delta]:
+    def directions(self, e: Tensor, noise: Tensor) -> Tensor:
+        """Directions ``(D, N, K)`` under condition vectors ``(N, width)``, from noise ``(D, N, K)``."""
+        return self.network.draw(e, noise)
+
+    def factor(self, trace: Trace, gain: float) -> float | Tensor:
+        """What ΔW is multiplied by: a number, or ``(N,)``."""
+        return gain
+
+    @torch.no_grad()
+    def draw(self, trace: Trace, draws: int = 1, start: int = 0, *, purpose: str = "test") -> Iterator[Delta]:
         """``draws`` weight changes for each of the trace's N samples, one draw at a time.
 
         Args:
-            start: index of the trace's first sample in the stream of samples; with it the noise is fixed.
-            random: random directions of the predicted lengths.
+            start: index of the trace's first sample in the stream of samples; it fixes the noise.
             purpose: names the stream of noise.
         """
+        network = self.network
         stream = NoiseStream(derive(self.problem.seed, "noise", purpose), self.form.size)
-        noise = torch.stack([stream(start, len(trace), draw) for draw in range(draws)]).to(trace.output.device)
-        codes = self.network.generate(self.overfitter.describe(trace), trace.inputs, noise, random)
-        for code in codes:
+        noise = torch.stack([stream(start, len(trace.inputs), draw) for draw in range(draws)]).to(
+            trace.output.device
+        )  # (D, N, K)
+        e = network.condition(self.describe(trace), trace.inputs)  # (N, width)
+        for code in network.scale.join(e, self.directions(e, noise.to(e.device))):
             yield self.form.decode(code, trace)
 
     @torch.no_grad()
     def outputs(
-        self,
-        inputs: Tensor,
-        gains: Sequence[float] = (1.0,),
-        draws: int = 1,
-        start: int = 0,
-        *,
-        random: bool = False,
-        purpose: str = "test",
+        self, inputs: Tensor, gains: Sequence[float] = (1.0,), draws: int = 1, start: int = 0, *, purpose: str = "test"
     ) -> list[Tensor]:
-        """Combined outputs ``(N, ...)`` of ``draws`` draws, for each of ``gains`` (0: the base); see :meth:`draw`.
+        """Combined outputs ``(N, ...)`` of ``draws`` draws, for each of ``gains`` (0: the base); see :meth:`draw`."""
+        chunks: list[list[Tensor]] = []
+        for trace in self.problem.layer.traces(inputs):
+            deltas = list(self.draw(trace, draws, start, purpose=purpose)) if any(gains) else []
+            factors = [self.factor(trace, gain) if gain else 0.0 for gain in gains]
+            chunks.append([combined(trace, deltas, factor, self.problem.combine) for factor in factors])
+            start += len(trace.inputs)
+        return [torch.cat(parts) for parts in zip(*chunks, strict=True)]
 
-        Strangers get the base's, whatever the gain.
-        """
-        rows = self.overfitter.rows(inputs)
-        found: list[list[Tensor]] = [[] for _ in gains]
-        for begin in range(0, len(inputs), rows):
-            trace = self.problem.layer.trace(inputs[begin : begin + rows].to(self.problem.device))
-            deltas = list(self.draw(trace, draws, start + begin, random=random, purpose=purpose)) if any(gains) else []
-            for gain, parts in zip(gains, found, strict=True):
-                if gain == 0:
-                    parts.append(trace.output)
-                    continue
-                factor = gain * factors(self.gate, self.problem, trace.inputs, trace.output.device)
-                drawn = [self.problem.layer.forward(trace, delta.scaled(factor)) for delta in deltas]
-                parts.append(drawn[0] if draws == 1 else self.problem.combine(torch.stack(drawn)))
-        return [torch.cat(parts) for parts in found]
-
-    def predict(self, inputs: Tensor, draws: int = 1, gain: float = 1.0, start: int = 0, random: bool = False) -> Tensor:
-        """Outputs ``(N, ...)`` with the samples' own weights; those of several draws combined by ``problem.combine``."""
-        return self.outputs(inputs, (gain,), draws, start, random=random)[0]
+    def predict(self, inputs: Tensor, draws: int = 1, gain: float = 1.0, start: int = 0) -> Tensor:
+        """Outputs ``(N, ...)`` with the samples' own weights; those of several draws are combined by ``problem.combine``."""
+        return self.outputs(inputs, (gain,), draws, start)[0]
 
     def choose_gain(self, draws: int) -> Gain:
-        """The gain for ensembles of ``draws``, of ``settings.gains``, by the loss of validation samples."""
+        """The gain for ensembles of ``draws``, of ``settings.gains``, by the losses of validation samples."""
         return gain_on_validation(
             self.problem,
-            self.settings,
+            GainSettings.of(self.settings),
             lambda inputs, gains, start: self.outputs(inputs, gains, draws, start, purpose="validation"),
         )
 
 
-def fit(problem: Problem, settings: OCDSettings, *, diffusion: bool = True, scaled: bool = True) -> FittedOCD:
+def fit(problem: Problem, settings: OCDSettings, variant: Variant = Variant()) -> FittedOCD:  # noqa: B008
     """Train a hypernetwork on the overfitted weight changes of the training samples.
-
-    Args:
-        diffusion: False regresses the direction with the same network instead.
-        scaled: False leaves out the scale network.
 
     Raises:
         NotApplicable: if overfitting changes nothing.
         UsageError: if overfitting diverges, or the form asked for does not fit the layer.
     """
+    if not variant.task_loss:
+        settings = replace(settings, task_weight=0.0)
+    with initial_weights(problem):
+        encoder, describe = condition_inputs(problem, settings)
+        stream = TargetStream(problem, TargetSettings.of(settings), describe, encoder is not None)  # capture, overfit
+        picked = pick_form(stream)  # encode
+        batch, known = stream.batches(picked.form)
+        trainee = _trainee(problem, settings, variant, picked.form, encoder, known)
+        network, history, val = _learn(problem, settings, stream, batch, trainee)
+        few = val.take(slice(200)).to(problem.device)
+        rho = network.scale.pairs(network.condition(few.features, few.inputs), few.code).cpu()
+    return FittedOCD(problem, settings, describe, network, history, rho, picked.scores)
+
+
+@contextmanager
+def initial_weights(problem: Problem) -> Iterator[None]:
+    """A random stream of its own for the initial weights of networks."""
     cuda = [problem.device] if problem.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(derive(problem.seed, "weights"))
-        return _fit(problem, settings, diffusion, scaled)
+        yield
 
 
-def make_overfitter(problem: Problem, settings: OCDSettings, encoder: nn.Module | None) -> Overfitter:
-    """The source of training targets; ``encoder`` as ``problem.encoder`` gave it."""
-    trained = encoder is not None and parameter_count(encoder) > 0
-    how = Overfit(settings.overfit_optimizer, settings.overfit_lr, settings.overfit_steps)  # type: ignore[arg-type]
-    return Overfitter(
-        problem.layer,
-        problem.loss,
-        how,
-        problem.device,
-        problem.output_features,
-        augment=problem.augment if settings.augment else None,
-        subsample=problem.subsample,
-        excerpt=problem.excerpt,
-        conditions=settings.conditions,
-        fixed=None if trained else encoder,
-        keep_inputs=trained,
-        keep_answers=settings.task_weight > 0,
-    )
+def condition_inputs(problem: Problem, settings: OCDSettings) -> tuple[nn.Module | None, Describe]:
+    """The encoder of x that is trained with the hypernetwork (None for none), and I(x).
 
-
-def make_condition(
-    overfitter: Overfitter, encoder: nn.Module | None, width: int, example: Targets, dropout: float = 0.0
-) -> Condition:
-    """The condition for targets such as ``example``; an encoder is measured by trying it out.
-
-    Raises:
-        UsageError: if there is neither a feature nor an encoder.
+    An encoder without parameters needs no training: it is a feature of I(x).
     """
-    sizes = {name: value.shape[1] for name, value in example.features.items()}
-    if not sizes and encoder is None:
-        raise UsageError(
-            "the hypernetwork would be told nothing: the task has no encoder of its samples (Task.encode_input), or "
-            "ocd.input_encoder is off; name some of input, activation, output in ocd.conditions"
-        )
-    if encoder is None or example.inputs is None:
-        return Condition(sizes, width, dropout=dropout)
-    with torch.no_grad():
-        encoded = flat(encoder.eval()(example.inputs[:2])).shape[1]
-    return Condition(sizes, width, encoder, encoded, dropout)
+    encoder = problem.encoder() if settings.input_encoder else None
+    encoder = None if encoder is None else encoder.to(problem.device)
+    trained = encoder is not None and parameter_count(encoder) > 0
+    return (encoder if trained else None), Describe(problem.output_features, None if trained else encoder, settings.conditions)
 
 
 def small_output(problem: Problem) -> int:
@@ -194,150 +214,82 @@ def small_output(problem: Problem) -> int:
     return output[0].numel() if small else 0
 
 
-def whole_bank(problem: Problem, settings: OCDSettings, overfitter: Overfitter, folds: Folds) -> Targets | None:
-    """Targets made beforehand whose codes are ΔW itself, for a basis to be found in; None if no such form is asked for by name,
-    or they are too many."""
-    shape, count = overfitter.layer.shape, settings.passes * len(problem.train[0])
-    if settings.form not in BASES or not 0 < count * shape[0] * shape[1] <= BANK_LIMIT:
-        return None
-    return problem.remember(f"whole-{overfitter.keep_answers}", lambda: _bank(problem, settings, folds, FullForm(shape)))
-
-
-def _bank(problem: Problem, settings: OCDSettings, folds: Folds, form: Form) -> Targets:
-    def told(done: int, total: int) -> None:
-        problem.progress("overfit", done, total)
-
-    return folds.bank(form, problem.generator("targets"), max(1, settings.passes), told)
-
-
-def source(
-    problem: Problem, settings: OCDSettings, folds: Folds, form: Form, whole: Targets | None = None
-) -> tuple[Callable[[], Targets], Targets]:
-    """Training batches, and the targets to take statistics from: made beforehand or batch by batch, see ``passes``.
-
-    Args:
-        whole: see :func:`whole_bank`.
-    """
-    inputs, overfitter = problem.train[0], folds.overfitters[0]
-    indices = shuffled(len(inputs) * max(1, settings.passes), settings.batch_size, problem.generator("order"))
-    changes = problem.generator("augment")
-    if settings.passes or _better_beforehand(problem, settings, overfitter, form):
-        if whole is None:
-            bank = problem.remember(f"targets-{overfitter.keep_answers}", lambda: _bank(problem, settings, folds, form))
-        else:
-            bank = replace(whole, code=basis_codes(form, whole.code))
-
-        def known() -> Targets:
-            chosen = folds.grouped(next(indices))
-            found = bank.take(chosen).to(problem.device)
-            return folds.traced(found, chosen, changes, settings.task_batch) if overfitter.keep_answers else found
-
-        return known, bank
-
-    def batch() -> Targets:
-        return folds.make(form, folds.grouped(next(indices)), changes)
-
-    pilot, chance = torch.randperm(len(inputs), generator=problem.generator("pilot"))[:512], problem.generator("pilot")
-    parts = [folds.make(form, folds.grouped(some), chance).to(torch.device("cpu")) for some in pilot.split(256)]
-    return batch, join(parts)
-
-
-def _better_beforehand(problem: Problem, settings: OCDSettings, overfitter: Overfitter, form: Form) -> bool:
-    """Whether one pass is cheaper than new targets for every batch: nothing is random, or not even a batch fits into memory."""
-    inputs, targets = problem.train
-    if settings.steps * settings.batch_size < len(inputs):
-        return False
-    if overfitter.random and overfitter.rows(inputs) >= min(settings.batch_size, len(inputs)):
-        return False
-    example = overfitter.make(form, inputs[:1], targets[:1], problem.generator("pilot"))
-    return len(inputs) * example.numbers() <= BANK_LIMIT
-
-
-def _fit(problem: Problem, settings: OCDSettings, diffusion: bool, scaled: bool) -> FittedOCD:
-    encoder = problem.encoder() if settings.input_encoder else None
-    encoder = None if encoder is None else encoder.to(problem.device)
-    overfitter = make_overfitter(problem, settings, encoder)
-    kept: dict[int, tuple[Trace, Tensor]] = problem.remember("kept", dict)
-    folds = Folds.of(problem.train, overfitter, settings.folds, problem.folds, kept)
-    whole = whole_bank(problem, settings, overfitter, folds)
-    chance = problem.generator("form")
-    if whole is None:
-        choose = lambda: pick_form(settings.form, settings.basis, overfitter, *problem.train, chance)  # noqa: E731
-    else:
-        codes = whole.code
-        choose = lambda: basis_of(settings.form, settings.basis, codes, overfitter, chance)  # noqa: E731
-    picked = problem.remember("form", choose)
-    form = picked.form
-    batch, known = source(problem, settings, folds, form, whole)
-
-    unet = _unet(settings, form) if isinstance(settings, PaperSettings) and diffusion else None
-    width = settings.width if unet is None else unet.width
+def _trainee(
+    problem: Problem, settings: OCDSettings, variant: Variant, form: Form, encoder: nn.Module | None, known: Targets
+) -> Trainee[CodeNetwork]:
+    """The untrained network, with the statistics of known targets, and its auxiliary head."""
     example = known.take(slice(2)).to(problem.device)
-    condition = make_condition(overfitter, encoder, width, example, settings.dropout)
-    denoiser = FastDenoiser if diffusion else Trunk
-    network = HyperNetwork(
-        condition,
-        unet or denoiser(form.size, width, settings.depth),
-        copy.deepcopy(form),  # other fits begin at the same one
-        schedule=NoiseSchedule.named(settings.schedule) if diffusion else None,
-        scale=ScaleNetwork(width) if scaled else None,
-        prediction=settings.prediction,
-        sampling_steps=settings.sampling_steps,
-        guidance=settings.guidance,
-        unconditional=settings.unconditional,
-        scale_loss=settings.scale_loss,
-        noise_draws=settings.noise_draws,
-        task_draws=min(settings.task_draws, settings.noise_draws),
-        outputs=small_output(problem) if settings.task_weight and settings.auxiliary else 0,
-        auxiliary=settings.auxiliary,
-    )
+
+    def condition(width: int) -> Condition:
+        return Condition.like(example.features, example.inputs, width, encoder, settings.dropout)
+
+    def scale(width: int) -> ConstantScale:
+        return ScaleNetwork(width, loss=settings.scale_loss) if variant.scaled else ConstantScale()  # type: ignore[arg-type]
+
+    network = variant.build(settings, copy.deepcopy(form), condition, scale)  # other fits start from the same form
+    outputs = small_output(problem) if settings.task_weight and settings.auxiliary else 0
+    trainee = Trainee(network, AuxiliaryHead(network.condition.width, outputs) if outputs else None)
     try:
         network.calibrate(known)
     except ValueError as error:
         raise NotApplicable(str(error)) from error
-    network = network.to(problem.device)
+    return trainee.to(problem.device)
 
-    unit = _task_unit(problem, overfitter, folds) / settings.task_weight if settings.task_weight else 1.0
 
-    def losses(module: HyperNetwork, samples: Targets, noise: torch.Generator) -> dict[str, Tensor]:
-        through = Through(problem.layer, problem.loss, samples.pieces, unit) if samples.pieces else None
-        return module.loss(samples, noise, through)
+def _learn(
+    problem: Problem,
+    settings: OCDSettings,
+    stream: TargetStream,
+    batch: Callable[[], tuple[Targets, Pieces]],
+    trainee: Trainee[CodeNetwork],
+) -> tuple[CodeNetwork, list[Record], Targets]:
+    """The trained network, its history, and the targets of validation samples."""
+    how = LossSettings.of(settings)
+    unit = stream.gain() / how.task_weight if how.task_weight else 1.0
+    noise = seeded(problem.seed, "noise")
+    val = stream.validation(trainee.network.form, settings.val_samples)
 
-    held = problem.validation(settings.val_samples)
-    chance = problem.generator("validation")
-    val = problem.remember(f"validation-{overfitter.keep_answers}", lambda: overfitter.bank(form, *held, chance, augment=False))
+    def loss(module: Trainee[CodeNetwork]) -> dict[str, Tensor]:
+        targets, pieces = batch()
+        return losses(module, targets, task_loss(pieces), how, noise)
 
-    def validate(module: HyperNetwork) -> float:
-        noise, total = problem.generator("validation noise"), 0.0  # the same every time
-        for start in range(0, len(val), settings.batch_size):
-            piece = val.take(slice(start, start + settings.batch_size)).to(problem.device)
-            piece = overfitter.traced(piece, noise, settings.task_batch) if overfitter.keep_answers else piece
-            parts = losses(module, piece, noise)
-            total += float(parts.get("task", sum(parts.values()))) * len(piece)  # what counts, where it is known
+    def task_loss(pieces: Pieces) -> TaskLoss | None:
+        return TaskLoss(problem.loss, pieces, unit) if pieces else None
+
+    def validate(module: Trainee[CodeNetwork]) -> float:
+        noise, total = seeded(problem.seed, "validation noise"), 0.0  # the same every time
+        for start in range(0, len(val), how.batch_size):
+            targets = val.take(slice(start, start + how.batch_size)).to(problem.device)
+            pieces = stream.traced(targets, noise, how.task_batch) if stream.how.answers else ()
+            parts = losses(module, targets, task_loss(pieces), how, noise)
+            total += float(parts.get("task", sum(parts.values()))) * len(targets)  # the task's loss decides, where it is known
         return total / len(val)
 
-    noise = problem.generator("noise")
-    how = Training.of(settings)
-    best, history = train(
-        network,
-        lambda module: losses(module, batch(), noise),
-        validate,
-        how,
-        lambda done, total: problem.progress("hypernetwork", done, total),
-    )
-    best.head = None  # it has served
-    rho = best.scales(val.take(slice(200)).to(problem.device)).cpu()
-    return FittedOCD(problem, settings, overfitter, best, None, history, rho, picked.scores)
+    def progress(done: int, total: int) -> None:
+        problem.progress("hypernetwork", done, total)
+
+    return *learn(trainee, loss, validate, Training.of(settings), progress), val
 
 
-def _unet(settings: PaperSettings, form: Form) -> UNet:
-    sizes = settings.channels, settings.multipliers, settings.blocks, settings.attention
-    return UNet(form.shape, *sizes, settings.unet_dropout)
+def losses(
+    trainee: Trainee[CodeNetwork], targets: Targets, task: TaskLoss | None, how: LossSettings, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Training losses of a batch, scalars to be summed: of the direction, of the length, and beyond the paper of the task.
 
-
-def _task_unit(problem: Problem, overfitter: Overfitter, folds: Folds) -> float:
-    """What overfitting gains on training samples: the task's loss weighs the same then, whatever its unit."""
-    inputs, _ = problem.train
-    chance = problem.generator("unit")
-    few = torch.randperm(len(inputs), generator=chance)[: min(256, max(8, overfitter.rows(inputs)))]
-    return overfitting_gains(problem.layer, problem.loss, folds.deltas(folds.grouped(few), chance))
+    Args:
+        task: the task's loss; None without. It is taken of ``how.task_draws`` codes per sample at the last noise level, where
+            sampling starts and only the condition carries information: of the directions without noise that the network
+            implies, times the predicted length.
+        generator: CPU generator of the noise and the noise levels.
+    """
+    network, draws = trainee.network, min(how.task_draws, how.noise_draws)
+    e = network.condition(targets.features, targets.inputs)  # (N, width)
+    found, implied = network.imitate(
+        e, network.scale.split(targets.code), how.noise_draws, draws if task is not None else 0, generator
+    )  # implied: (D, N, K)
+    found |= network.scale.losses(e, targets.code)
+    if task is not None:
+        found["task"] = task.of_codes(network.scale.join(e, implied[:draws]), network.form)
+        if trainee.head is not None:
+            found["auxiliary"] = how.auxiliary * task.of_outputs(trainee.head(e))
+    return found

@@ -1,42 +1,51 @@
-"""What fitting a hypernetwork needs to know: tensors and callables, no task."""
+"""What the engine needs to know of a task: tensors and callables only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ocd_bench.engine.condition import flat
-from ocd_bench.engine.folds import FoldBases
-from ocd_bench.engine.layer import TargetLayer
-from ocd_bench.engine.overfit import Loss
-from ocd_bench.engine.targets import Change
+from ocd_bench.engine.capture import TargetLayer, flat
 from ocd_bench.errors import NotApplicable
-from ocd_bench.seeds import derive
 
 Data = tuple[Tensor, Tensor]
 """Inputs and targets of N samples, on the CPU."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Per-sample losses ``(N,)`` of outputs and targets ``(N, ...)``."""
+
+Change = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Other inputs and targets from inputs, targets and a CPU generator (augmentation, subsampling)."""
+
 Combine = Callable[[Tensor], Tensor]
 """Outputs of D draws ``(D, N, ...)`` to one ``(N, ...)``."""
+
+FoldBases = Callable[[int], Sequence[tuple[TargetLayer, Tensor]]]
+"""From K to the layers of K further bases, each with the indices of the training samples that its base has not seen."""
 
 CPU = torch.device("cpu")
 
 
 def no_folds(count: int) -> Sequence[tuple[TargetLayer, Tensor]]:
-    """Where no further base can be trained."""
+    """Where no further base can be trained.
+
+    Raises:
+        NotApplicable: always.
+    """
     raise NotApplicable("no further base can be trained here, as cross-fitting (ocd.folds) needs")
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What the table will show of outputs, beside the loss that is trained on.
+    """The task's primary metric, for choices on validation samples.
 
     Args:
         scores: per-sample scores ``(N,)`` of outputs and targets.
-        reduce: of scores ``(G, M)`` to G numbers, of which the higher is the better.
+        reduce: from scores ``(G, M)`` to G numbers; higher is better.
     """
 
     scores: Loss
@@ -45,24 +54,25 @@ class Quality:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the engine needs to know of a task: callables only.
+    """What the engine needs to know of a task.
 
     Args:
         layer: the layer to change.
-        train, val: inputs and targets on the CPU; ``val`` must hold no training sample.
+        train, val: inputs and targets on the CPU. ``val`` must hold no training sample.
         loss: per-sample losses ``(N,)``.
-        device: of the base and of what is trained.
-        augment, subsample, excerpt: changes of samples on the CPU; None for none. An excerpt is smaller still than a subsample.
-        output_features: the output as features ``(N, D)``.
-        signature: numbers ``(N, D)`` of inputs by which a stranger is told; None: no sample counts as one.
-        encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. One without parameters is a fixed feature.
-        quality: what else a choice on validation samples must not make worse; None for nothing.
-        combine: how the outputs of several draws become one.
-        seed: of every random number drawn here.
-        folds: gives layers of bases trained without a part of the training samples each, see :mod:`ocd_bench.engine.folds`.
-        progress: told what is done, how far and out of how much.
-        remember: ``remember(name, build)`` gives what ``build`` built the first time it was asked: several fits of one problem
-            under the same settings then overfit their training samples once.
+        device: of the base and of the networks trained here.
+        augment, subsample, excerpt: changes of samples on the CPU, or None. ``subsample`` takes a part of each sample;
+            ``excerpt`` takes a smaller part, for samples that are only run through the base.
+        output_features: the model's output as features ``(N, D)``.
+        signature: features ``(N, D)`` of inputs for out-of-distribution detection; None where the task has none.
+        encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. Without parameters it is a fixed feature.
+        quality: a choice on validation samples must not make it worse; None for nothing.
+        combine: from the outputs of several draws to one.
+        seed: every random number drawn here derives from it.
+        folds: gives bases trained without a part of the training samples, for cross-fitting.
+        progress: called with what is done, how much of it, and the total.
+        remember: ``remember(key, build)`` returns what ``build`` built on the first call with an equal key, so that several
+            fits of one problem share their targets.
     """
 
     layer: TargetLayer
@@ -81,35 +91,4 @@ class Problem:
     seed: int = 0
     folds: FoldBases = no_folds
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
-    remember: Callable[[str, Callable[[], Any]], Any] = lambda name, build: build()
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator of its own for each purpose."""
-        return torch.Generator().manual_seed(derive(self.seed, purpose))
-
-    def validation(self, limit: int) -> Data:
-        """At most ``limit`` validation samples, subsampled: always the same."""
-        generator = self.generator("validation")
-        chosen = torch.randperm(len(self.val[0]), generator=generator)[:limit].sort().values
-        inputs, targets = self.val[0][chosen], self.val[1][chosen]
-        return (inputs, targets) if self.subsample is None else self.subsample(inputs, targets, generator)
-
-
-class NoiseStream:
-    """Standard normal numbers for draw d of sample i, the same however the samples are batched and whatever ran before."""
-
-    BLOCK = 64
-
-    def __init__(self, seed: int, size: int) -> None:
-        self.seed, self.size = seed, size
-
-    def __call__(self, start: int, count: int, draw: int) -> Tensor:
-        """``(count, size)`` for the samples from ``start`` on."""
-        blocks = range(start // self.BLOCK, -(-(start + count) // self.BLOCK))
-        rows = torch.cat([self._block(block, draw) for block in blocks])
-        offset = start - blocks[0] * self.BLOCK
-        return rows[offset : offset + count]
-
-    def _block(self, block: int, draw: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive(self.seed, block, draw))
-        return torch.randn(self.BLOCK, self.size, generator=generator)
+    remember: Callable[[Hashable, Callable[[], Any]], Any] = lambda key, build: build()

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ocd_bench.engine.layer import TargetLayer, Trace
+from ocd_bench.engine.capture import TargetLayer, Trace
 
 FLOOR = 1e-6
 """Least bandwidth, in units of the loss: about what float32 resolves. A loss that no perturbation moves would have entropy -∞
@@ -48,7 +48,7 @@ def layer_entropy(
     Args:
         inputs, targets: M training samples ``(M, ...)``, on the model's device.
         loss: of outputs and targets, giving per-sample losses ``(M,)``.
-        names: layers to compare, as :func:`ocd_bench.engine.layer.candidates` lists them.
+        names: layers to compare, as :func:`ocd_bench.engine.capture.candidates` lists them.
         sigma: standard deviation of the noise, in units of the layer's root mean square weight or of √(2 / I), see ``unit``.
         draws: perturbations of each layer, at least 2.
         generator: the noise. Every layer starts from the same state of it, so a score depends neither on the other layers
@@ -101,7 +101,7 @@ def losses_under_noise(
     with torch.no_grad():
         for _ in range(draws):
             noise = torch.randn(weight.shape, generator=generator, device=generator.device, dtype=weight.dtype)
-            values.append(loss(layer.replay(trace, positions @ (std * noise.to(weight.device)).T), targets))
+            values.append(loss(trace.replay(positions @ (std * noise.to(weight.device)).T), targets))
     return torch.stack(values)
 
 

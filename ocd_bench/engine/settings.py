@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 from ocd_bench.errors import UsageError
 from ocd_bench.settings import Checked, setting
 
+SHIPPED_FORMS = ("auto", "full", "rank-one", "basis", "learned", "input-basis")
+"""Forms of ΔW that come with the engine, and the choice among them. A plugin may add its own (ocd_bench.engine.forms)."""
+
 CONDITIONS = ("input", "activation", "output")
 """The parts of the condition I(x) (paper, section 3.1)."""
 
@@ -25,11 +28,11 @@ class OCDSettings(Checked):
     overfit_steps: int = setting(3, least=1, unit="steps", help="Gradient steps of overfitting (paper: 3).")
     form: str = setting(
         "auto",
-        choices=("auto", "full", "rank-one", "basis", "learned", "input-basis"),
         help="What of the weight change ΔW the hypernetwork predicts. full: the matrix. rank-one: one outer product. "
         "basis: coefficients of the principal components of the training samples' ΔW. learned: coefficients of a "
         "basis that is trained with the hypernetwork. input-basis: ΔW restricted to the main directions of the "
-        "layer's input. auto: rank-one where the layer runs at one position per sample, else the shortest code that "
+        "layer's input. A plugin's form has the name that the plugin gives it. "
+        "auto: rank-one where the layer runs at one position per sample, else the shortest code that "
         "keeps the oracle's gain.",
     )
     basis: int = setting(
@@ -177,6 +180,12 @@ class OCDSettings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.form not in SHIPPED_FORMS:
+            from ocd_bench.engine.forms import FORMS  # torch, needed only for a name that is not shipped
+
+            if self.form not in FORMS:
+                names = ", ".join(dict.fromkeys((*SHIPPED_FORMS, *FORMS)))
+                raise UsageError(f"setting {self.section}.form={self.form!r}: expected one of {names}")
         if self.folds and self.task_batch:
             raise UsageError(
                 f"setting {self.section}.folds={self.folds}: with folds the whole batch is run through the base; "

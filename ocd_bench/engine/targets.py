@@ -1,40 +1,67 @@
-"""Training targets: what overfitting makes of samples, ready for a hypernetwork."""
+"""Training targets of a problem: samples with their I(x) and the codes of their overfitted ΔW (stages 1 to 3, batch by batch).
+
+Cross-fitting (``ocd.folds``): a base errs less on the samples it was trained on than on others, so overfitting to them teaches
+a hypernetwork too short a change. With K folds, a sample's I(x) and ΔW come from a base trained on the other K - 1 folds, as in
+stacked generalisation (Wolpert 1992). Those bases start at the same weights, so that a change of one fits the others nearly as
+well. Validation and test samples meet the base itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from ocd_bench.engine.condition import features
-from ocd_bench.engine.deltas import Delta, Full, concatenate
-from ocd_bench.engine.forms import (
-    BasisForm,
-    Form,
-    FormScore,
-    FullForm,
-    InputBasisForm,
-    LearnedBasisForm,
-    RankOneForm,
-    choose_form,
-)
-from ocd_bench.engine.layer import TargetLayer, Trace
-from ocd_bench.engine.overfit import Loss, Overfit, overfit
-from ocd_bench.errors import UsageError
+from ocd_bench.engine.capture import Describe, TargetLayer, Trace
+from ocd_bench.engine.forms import FORMS, Delta, Form, FullForm
+from ocd_bench.engine.overfit import Overfit, losses, overfitted
+from ocd_bench.engine.problem import CPU, Data, Problem
+from ocd_bench.seeds import seeded
 
-Change = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Function of inputs, targets and a CPU generator giving other inputs and targets (augmentation, subsampling)."""
+if TYPE_CHECKING:
+    from ocd_bench.engine.settings import OCDSettings
 
-BASES = ("basis", "learned")
-"""Forms by name that are fitted to overfitted ΔW's."""
+BANK_LIMIT = 2**28
+"""Numbers that targets made beforehand may take, where the settings do not ask for them."""
 
-FITTED = 256
-"""Overfitted ΔW's that a form is fitted to, at most."""
+KEPT = 2**30
+"""Numbers (not bytes) that traces kept from step to step may take."""
 
-BUDGET = 2**26
-"""Numbers (not bytes) that one chunk's positions and weight changes may take."""
+Pieces = Sequence[tuple[Trace, Tensor]]
+"""Traces of the first samples of a batch in turn, or of all of them, each with the task's targets."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What the targets depend on; see :class:`ocd_bench.engine.settings.OCDSettings` for the fields.
+
+    Attributes:
+        answers: whether the task's own targets and the traces are kept, for training on the task's loss.
+        steps, batch_size: of the training that the targets are for.
+    """
+
+    overfit: Overfit
+    form: str
+    basis: int
+    passes: int
+    folds: int
+    augment: bool
+    conditions: tuple[str, ...]
+    input_encoder: bool
+    answers: bool
+    task_batch: int
+    steps: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, settings: OCDSettings) -> TargetSettings:
+        """The part of the settings that the targets depend on."""
+        same = {name: getattr(settings, name) for name in cls.__annotations__ if name not in ("overfit", "answers")}
+        return cls(overfit=Overfit.of(settings), answers=settings.task_weight > 0, **same)
 
 
 @dataclass(frozen=True)
@@ -44,17 +71,14 @@ class Targets:
     Attributes:
         features: I(x), each ``(N, D)``.
         code: of the overfitted ΔW, ``(N, K)``.
-        inputs: the samples themselves ``(N, ...)``, augmented but whole, where somebody will ask for them, else None.
-        answers: the task's targets ``(N, ...)`` beside ``inputs``, where the task's loss is to be trained on, else None.
-        pieces: traces of the samples in turn, each with its targets, where the base is to be run on from the layer; of all N
-            or of the first few. They get lost where samples are taken out or moved.
+        inputs: the samples themselves ``(N, ...)``, augmented but not subsampled; None where nothing needs them.
+        answers: the task's targets ``(N, ...)`` of ``inputs``; None where the task's loss is not trained on.
     """
 
     features: dict[str, Tensor]
     code: Tensor
     inputs: Tensor | None = None
     answers: Tensor | None = None
-    pieces: tuple[tuple[Trace, Tensor], ...] = ()
 
     def __len__(self) -> int:
         return len(self.code)
@@ -90,232 +114,270 @@ def join(parts: Sequence[Targets]) -> Targets:
         torch.cat([part.code for part in parts]),
         whole([part.inputs for part in parts]),
         whole([part.answers for part in parts]),
-        tuple(piece for part in parts for piece in part.pieces),
     )
 
 
-@dataclass
-class Overfitter:
-    """Overfits batches of samples, in chunks that memory allows.
+def validation_samples(problem: Problem, limit: int) -> Data:
+    """At most ``limit`` validation samples, subsampled: the same in every call."""
+    generator = seeded(problem.seed, "validation")
+    chosen = torch.randperm(len(problem.val[0]), generator=generator)[:limit].sort().values
+    inputs, targets = problem.val[0][chosen], problem.val[1][chosen]
+    return (inputs, targets) if problem.subsample is None else problem.subsample(inputs, targets, generator)
+
+
+class TargetStream:
+    """The training samples of a problem as targets: made anew for every batch, or beforehand.
 
     Args:
-        layer: the layer to change, of a base on ``device``.
-        loss: per-sample losses of outputs and targets.
-        how: the optimizer and its steps.
-        augment, subsample: applied in this order to samples on the CPU; None for neither.
-        excerpt: in place of ``subsample`` where samples are only run through the base, in :meth:`traced`.
-        output_features: the model's output as features of the condition.
-        conditions: which features of I(x) are given.
-        fixed: features of the inputs that need no training.
-        keep_inputs: whether targets carry the samples, for an encoder in training.
-        keep_answers: whether they carry the task's targets too, and the traces, for training on the task's own loss.
+        problem: the task, as the engine sees it.
+        how: what the targets depend on.
+        describe: I(x) of a trace.
+        keep_inputs: whether targets carry the samples themselves, for an encoder in training.
+
+    Attributes:
+        layers: one layer, or with cross-fitting the layer of every fold's base.
+        fold: the fold of each training sample, ``(N,)``; zeros without cross-fitting.
+        known: traces that are kept from step to step, each with its targets, by index of the sample.
     """
 
-    layer: TargetLayer
-    loss: Loss
-    how: Overfit
-    device: torch.device
-    output_features: Callable[[Tensor], Tensor]
-    augment: Change | None = None
-    subsample: Change | None = None
-    excerpt: Change | None = None
-    conditions: Sequence[str] = ("input", "activation", "output")
-    fixed: Callable[[Tensor], Tensor] | None = None
-    keep_inputs: bool = False
-    keep_answers: bool = False
-
-    def __post_init__(self) -> None:
-        self._rows: dict[tuple[int, ...], int] = {}
+    def __init__(self, problem: Problem, how: TargetSettings, describe: Describe, keep_inputs: bool = False) -> None:
+        self.problem, self.how, self.describe, self.keep_inputs = problem, how, describe, keep_inputs
+        self.augment = problem.augment if how.augment else None
+        self.layers: list[TargetLayer] = [problem.layer]
+        self.fold = torch.zeros(len(problem.train[0]), dtype=torch.long)
+        if how.folds:
+            self.layers = []
+            for number, (layer, held) in enumerate(problem.folds(how.folds)):
+                self.fold[held] = number
+                self.layers.append(layer)
+        self.known: dict[int, tuple[Trace, Tensor]] = problem.remember("traces", dict)
 
     @property
     def random(self) -> bool:
-        """Whether the same sample gives other targets the next time."""
-        return self.augment is not None or self.subsample is not None
+        """Whether the same sample has other targets the next time."""
+        return self.augment is not None or self.problem.subsample is not None
 
-    def rows(self, inputs: Tensor) -> int:
-        """Samples of this shape that can be handled at once: at most 1,024, and what :data:`BUDGET` allows."""
-        shape = tuple(inputs.shape[1:])
-        if shape not in self._rows:
-            trace = self.layer.trace(inputs[:1].to(self.device))
-            outputs, columns = self.layer.shape
-            numbers = 2 * trace.positions.numel() + 4 * trace.response.numel()
-            if not trace.single:
-                numbers += 4 * outputs * columns
-            self._rows[shape] = max(1, min(1024, BUDGET // numbers))
-        return self._rows[shape]
+    # --- samples
 
-    def describe(self, trace: Trace) -> dict[str, Tensor]:
-        """I(x) of a trace."""
-        with torch.no_grad():
-            found = features(trace, self.output_features, self.fixed)
-            return {name: value for name, value in found.items() if name in self.conditions or name == "sample"}
+    def grouped(self, indices: Tensor) -> Tensor:
+        """Indices with those of a fold together. Indices from N on stand for further passes over the N samples."""
+        if len(self.layers) == 1:
+            return indices
+        return indices[self.fold[indices % len(self.fold)].argsort(stable=True)]
 
-    def change(
-        self, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """Samples augmented (if ``augment``) and subsampled."""
-        return self.part(*self.copy(inputs, targets, generator, augment), generator)
+    def parts(self, indices: Tensor) -> Iterator[tuple[TargetLayer, Tensor, Tensor]]:
+        """The layer of each fold with the inputs and targets of its samples, from :meth:`grouped` indices."""
+        inputs, targets = self.problem.train
+        samples = indices % len(self.fold)
+        for number, layer in enumerate(self.layers):
+            some = samples if len(self.layers) == 1 else samples[self.fold[samples] == number]
+            if len(some):
+                yield layer, inputs[some], targets[some]
 
-    def copy(self, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True) -> tuple[Tensor, Tensor]:
-        """Samples augmented, if ``augment``."""
-        return self.augment(inputs, targets, generator) if augment and self.augment is not None else (inputs, targets)
+    def copy(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Data:
+        """Samples augmented, where the settings say so."""
+        return (inputs, targets) if self.augment is None else self.augment(inputs, targets, generator)
 
-    def part(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def part(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> Data:
         """Samples subsampled."""
-        return (inputs, targets) if self.subsample is None else self.subsample(inputs, targets, generator)
+        subsample = self.problem.subsample
+        return (inputs, targets) if subsample is None else subsample(inputs, targets, generator)
 
-    def deltas(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Trace, Tensor, Delta]]:
-        """Trace, targets and overfitted ΔW, chunk by chunk, on the device.
+    def changed(self, indices: Tensor, generator: torch.Generator) -> Iterator[tuple[TargetLayer, Tensor, Tensor]]:
+        """As :meth:`parts`, augmented and subsampled."""
+        for layer, x, y in self.parts(indices):
+            yield layer, *self.part(*self.copy(x, y, generator), generator)
 
-        Raises:
-            UsageError: if overfitting diverges.
-        """
-        rows = self.rows(inputs)
-        for x, y in zip(inputs.split(rows), targets.split(rows), strict=True):
-            x, y = x.to(self.device), y.to(self.device)
-            trace = self.layer.trace(x)
-            delta = overfit(self.layer, trace, y, self.loss, self.how)
-            bad = int((~delta.norm().isfinite()).sum())
-            if bad:
-                raise UsageError(
-                    f"overfitting ({self.how.optimizer}, learning rate {self.how.lr:g}, {self.how.steps} steps) diverges for "
-                    f"{bad} of {len(x)} samples; lower the learning rate (overfit_lr)"
-                )
-            yield trace, y, delta
+    # --- targets
 
-    def make(self, form: Form, inputs: Tensor, targets: Tensor, generator: torch.Generator, augment: bool = True) -> Targets:
-        """Targets of the samples, on the device."""
-        inputs, targets = self.copy(inputs, targets, generator, augment)
+    def deltas(self, indices: Tensor, generator: torch.Generator) -> Iterator[tuple[Trace, Tensor, Delta]]:
+        """Trace, targets and overfitted ΔW of changed samples, from :meth:`grouped` indices, chunk by chunk."""
+        for layer, x, y in self.changed(indices, generator):
+            yield from overfitted(layer, x, y, self.problem.loss, self.how.overfit)
+
+    def make(self, form: Form, indices: Tensor, generator: torch.Generator) -> tuple[Targets, Pieces]:
+        """Targets of changed samples at :meth:`grouped` indices, on the device, and their traces where answers are kept."""
+        parts, pieces = [], list[tuple[Trace, Tensor]]()
+        for layer, x, y in self.parts(indices):
+            found, traces = self._encoded(layer, form, *self.copy(x, y, generator), generator)
+            parts.append(found)
+            pieces += traces
+        return join(parts), pieces
+
+    def _encoded(
+        self, layer: TargetLayer, form: Form, inputs: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Targets, Pieces]:
+        """Targets of samples as they are, but subsampled."""
         x, y = self.part(inputs, targets, generator)
-        parts, start = [], 0
-        for trace, answers, delta in self.deltas(x, y):
-            rows = slice(start, start + len(trace))
+        parts, pieces, start = [], list[tuple[Trace, Tensor]](), 0
+        for trace, answers, delta in overfitted(layer, x, y, self.problem.loss, self.how.overfit):
+            rows = slice(start, start + len(answers))
             found = Targets(self.describe(trace), form.encode(delta, trace))
-            if self.keep_inputs or self.keep_answers:
-                found = replace(found, inputs=inputs[rows].to(self.device))
-            if self.keep_answers:
-                found = replace(found, answers=targets[rows].to(self.device), pieces=((trace, answers),))
+            if self.keep_inputs or self.how.answers:
+                found = replace(found, inputs=inputs[rows].to(answers.device))
+            if self.how.answers:
+                found = replace(found, answers=targets[rows].to(answers.device))
+                pieces.append((trace, answers))
             parts.append(found)
             start = rows.stop
-        return join(parts)
+        return join(parts), pieces
 
-    def traced(self, targets: Targets, generator: torch.Generator, most: int = 0) -> Targets:
-        """The same targets with ``pieces``: the base is run again on the samples, on other parts of them where there are parts.
+    def traced(self, targets: Targets, generator: torch.Generator, most: int = 0, layer: TargetLayer | None = None) -> Pieces:
+        """Traces of the samples of targets: the base runs on them again, on new parts of them where a part is taken.
 
         Args:
             targets: with inputs and answers.
             most: only the first so many are traced; 0 for all.
+            layer: of the base that runs; None: of the problem's.
         """
         assert targets.inputs is not None
         assert targets.answers is not None
+        layer = layer or self.problem.layer
         few = slice(most or None)
-        x, y = (self.excerpt or self.part)(targets.inputs[few].cpu(), targets.answers[few].cpu(), generator)
-        rows = self.rows(x)
-        pairs = zip(x.split(rows), y.split(rows), strict=True)
-        pieces = tuple((self.layer.trace(a.to(self.device)), b.to(self.device)) for a, b in pairs)
-        return replace(targets, pieces=pieces)
+        x, y = (self.problem.excerpt or self.part)(targets.inputs[few].cpu(), targets.answers[few].cpu(), generator)
+        return list(layer.pairs(x, y))
 
-    def bank(
-        self,
-        form: Form,
-        inputs: Tensor,
-        targets: Tensor,
-        generator: torch.Generator,
-        passes: int = 1,
-        augment: bool = True,
-        batch: int = 256,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Targets:
-        """Targets of all samples, ``passes`` times over, on the CPU; augmented anew each time."""
-        cpu = torch.device("cpu")
-        parts, total = [], passes * len(inputs)
-        for part in range(passes):
-            for start in range(0, len(inputs), batch):
-                piece = slice(start, start + batch)
-                parts.append(self.make(form, inputs[piece], targets[piece], generator, augment).to(cpu))
-                progress(min(total, part * len(inputs) + start + batch), total)
-        return join(parts)
+    def traced_from_bank(self, targets: Targets, indices: Tensor, generator: torch.Generator) -> Pieces:
+        """Traces of a batch taken from a bank at :meth:`grouped` indices, each from its own fold's base.
+
+        Where only a few samples of a batch are traced, the base is slow. A sample that never changes then runs through it once,
+        as far as :data:`KEPT` allows.
+        """
+        most = self.how.task_batch
+        if len(self.layers) > 1:
+            start, pieces = 0, list[tuple[Trace, Tensor]]()
+            for layer, x, _ in self.parts(indices):
+                rows = slice(start, start + len(x))
+                pieces += self.traced(targets.take(rows), generator, 0, layer)
+                start = rows.stop
+            return pieces
+        if not most or self.problem.subsample is not None or self.problem.excerpt is not None:
+            return self.traced(targets, generator, most)
+        return [self._kept(targets, row, index) for row, index in enumerate(indices[:most].tolist())]
+
+    def _kept(self, targets: Targets, row: int, index: int) -> tuple[Trace, Tensor]:
+        if index in self.known:
+            return self.known[index]
+        (piece,) = self.traced(targets.take(slice(row, row + 1)), torch.Generator())
+        if (len(self.known) + 1) * numbers(piece[0]) <= KEPT:
+            self.known[index] = piece
+        return piece
+
+    # --- targets made beforehand
+
+    def _filled(
+        self, layer: TargetLayer, form: Form, inputs: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> Iterator[Targets]:
+        """Targets of samples in batches of 256, on the CPU, augmented."""
+        for x, y in zip(inputs.split(256), targets.split(256), strict=True):
+            yield self._encoded(layer, form, *self.copy(x, y, generator), generator)[0].to(CPU)
+
+    def bank(self, form: Form) -> Targets:
+        """Targets of all training samples, ``passes`` times over (at least once), in their order, on the CPU."""
+        generator, passes = seeded(self.problem.seed, "targets"), max(1, self.how.passes)
+        order = self.grouped(torch.arange(len(self.fold)))
+        found, done = list[Targets](), 0
+        for _ in range(passes):
+            for layer, x, y in self.parts(order):
+                for targets in self._filled(layer, form, x, y, generator):
+                    found.append(targets)
+                    done += len(targets)
+                    self.problem.progress("overfit", done, passes * len(order))
+        if len(self.layers) == 1:
+            return join(found)
+        places = order.argsort() + len(order) * torch.arange(passes)[:, None]
+        return join(found).take(places.flatten())
+
+    def whole_bank(self) -> Targets | None:
+        """Targets made beforehand with ΔW itself as the code, which a basis is fitted to.
+
+        None where ``how.form`` is no such form, or they are too many.
+        """
+        outputs, columns = self.problem.layer.shape
+        count = self.how.passes * len(self.fold)
+        fitted = self.how.form in FORMS and FORMS[self.how.form].fitted
+        if not fitted or not 0 < count * outputs * columns <= BANK_LIMIT:
+            return None
+        return self.problem.remember(("whole", self.how), lambda: self.bank(FullForm((outputs, columns))))
+
+    def beforehand(self, form: Form) -> bool:
+        """Whether targets are made beforehand: asked for, or one pass is cheaper than new targets for every batch.
+
+        It is cheaper where nothing is random, or not even a batch fits into memory.
+        """
+        how, (inputs, _) = self.how, self.problem.train
+        if how.passes:
+            return True
+        if how.steps * how.batch_size < len(inputs):
+            return False
+        if self.random and self.problem.layer.rows(inputs) >= min(how.batch_size, len(inputs)):
+            return False
+        x, y = self.problem.train[0][:1], self.problem.train[1][:1]
+        pilot = seeded(self.problem.seed, "pilot")
+        example, _ = self._encoded(self.problem.layer, form, *self.copy(x, y, pilot), pilot)
+        return len(inputs) * example.numbers() <= BANK_LIMIT
+
+    def batches(self, form: Form) -> tuple[Callable[[], tuple[Targets, Pieces]], Targets]:
+        """A function that gives the next training batch on the device, and targets to take statistics from, on the CPU."""
+        seed, how = self.problem.seed, self.how
+        indices = shuffled(len(self.fold) * max(1, how.passes), how.batch_size, seeded(seed, "order"))
+        changes = seeded(seed, "augment")
+        if self.beforehand(form):
+            bank = self._bank(form)
+
+            def known() -> tuple[Targets, Pieces]:
+                chosen = self.grouped(next(indices))
+                found = bank.take(chosen).to(self.problem.device)
+                return found, self.traced_from_bank(found, chosen, changes) if how.answers else ()
+
+            return known, bank
+
+        def fresh() -> tuple[Targets, Pieces]:
+            return self.make(form, self.grouped(next(indices)), changes)
+
+        pilot = seeded(seed, "pilot")
+        some = torch.randperm(len(self.fold), generator=pilot)[:512]
+        pilot = seeded(seed, "pilot")
+        return fresh, join([self.make(form, self.grouped(few), pilot)[0].to(CPU) for few in some.split(256)])
+
+    def _bank(self, form: Form) -> Targets:
+        whole = self.whole_bank()
+        if whole is None:
+            return self.problem.remember(("targets", self.how), lambda: self.bank(form))
+        return replace(whole, code=form.project(whole.code))
+
+    def validation(self, form: Form, limit: int) -> Targets:
+        """Targets of at most ``limit`` validation samples, not augmented, on the CPU."""
+
+        def build() -> Targets:
+            inputs, targets = validation_samples(self.problem, limit)
+            generator, layer = seeded(self.problem.seed, "validation"), self.problem.layer
+            pairs = zip(inputs.split(256), targets.split(256), strict=True)
+            return join([self._encoded(layer, form, x, y, generator)[0].to(CPU) for x, y in pairs])
+
+        return self.problem.remember(("validation", self.how, limit), build)
+
+    def gain(self) -> float:
+        """How much overfitting lowers the task's loss, mean over some training samples; 1 where it does not."""
+        problem, gained, count = self.problem, 0.0, 0
+        generator, inputs = seeded(problem.seed, "unit"), problem.train[0]
+        few = torch.randperm(len(inputs), generator=generator)[: min(256, max(8, problem.layer.rows(inputs)))]
+        for trace, answers, delta in self.deltas(self.grouped(few), generator):
+            before = losses(trace, answers, problem.loss)  # (N,)
+            after = losses(trace, answers, problem.loss, delta)
+            gained += float((before - after).sum())
+            count += len(answers)
+        return gained / count if gained > 0 else 1.0
 
 
-@dataclass(frozen=True)
-class Picked:
-    """A form, and where it was chosen among several what each of them would have cost."""
-
-    form: Form
-    scores: Sequence[FormScore] = ()
-
-
-def pick_form(
-    name: str, basis: int, overfitter: Overfitter, inputs: Tensor, targets: Tensor, generator: torch.Generator
-) -> Picked:
-    """The form of that name, fitted to training samples where it needs fitting; see ``OCDSettings.form`` for ``auto``.
-
-    Up to :data:`FITTED` samples are overfitted: principal directions come from three quarters of them, and the choice is made
-    by the rest.
-
-    Raises:
-        UsageError: if a form asked for by name cannot be used with the layer.
-    """
-    layer = overfitter.layer
-    shape = layer.shape
-    if name == "full":
-        return Picked(FullForm(shape).to(overfitter.device))
-    first = overfitter.change(inputs[:1], targets[:1], generator)[0]
-    trace = layer.trace(first.to(overfitter.device))
-    if name == "rank-one" or (name == "auto" and trace.single):
-        return Picked(_usable(RankOneForm(shape), trace).to(overfitter.device))
-    if name == "input-basis":
-        return Picked(_usable(InputBasisForm(shape, min(basis, shape[1])), trace).to(overfitter.device))
-    limit = max(2, min(FITTED, BUDGET // (shape[0] * shape[1]), max(64, 8 * overfitter.rows(first))))
-    chosen = torch.randperm(len(inputs), generator=generator)[:limit]
-    x, y = overfitter.change(inputs[chosen], targets[chosen], generator)
-    pieces = list(overfitter.deltas(x, y))
-    if name in BASES:
-        fitted = concatenate([delta for _, _, delta in pieces])
-        return Picked(_basis(name, basis, fitted).to(overfitter.device))
-    trace, y, delta = pieces[0]
-    held = max(1, len(trace) // 4)
-    fitted = concatenate([delta.take(slice(held, None)), *(other for _, _, other in pieces[1:])])
-    trace = layer.trace(trace.inputs[:held])
-    candidates = _candidates(trace, fitted, shape)
-    choice = choose_form(layer, trace, y[:held], overfitter.loss, delta.take(slice(held)), candidates, tolerance=0.1)
-    return Picked(choice.form, choice.scores)
+def shuffled(samples: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Index batches without end: permutations, cut into batches of equal size. A remainder is left out of its permutation."""
+    batch_size = min(batch_size, samples)
+    while True:
+        yield from torch.randperm(samples, generator=generator)[: samples // batch_size * batch_size].split(batch_size)
 
 
-def basis_of(name: str, basis: int, codes: Tensor, overfitter: Overfitter, generator: torch.Generator) -> Picked:
-    """The basis of that name, fitted to at most :data:`FITTED` of known ΔW's ``(M, O x I)``."""
-    chosen = torch.randperm(len(codes), generator=generator)[:FITTED]
-    fitted = Full(codes[chosen].reshape(-1, *overfitter.layer.shape))
-    return Picked(_basis(name, basis, fitted).to(overfitter.device))
-
-
-def basis_codes(form: Form, codes: Tensor) -> Tensor:
-    """Known ΔW's ``(M, O x I)`` as codes of a basis."""
-    assert isinstance(form, BasisForm)
-    return codes @ form.basis.flatten(1).T.to(codes)
-
-
-def _basis(name: str, basis: int, fitted: Delta) -> BasisForm:
-    outputs, columns = fitted.shape
-    kind = BasisForm if name == "basis" else LearnedBasisForm
-    return kind.fit(fitted, min(basis, len(fitted), outputs * columns))
-
-
-def _candidates(trace: Trace, fitted: Delta, shape: tuple[int, int]) -> list[Form]:
-    """Forms to choose from: their codes short enough to predict, their bases cheap enough to find."""
-    most = min(len(fitted), shape[0] * shape[1])
-    forms: list[Form] = (
-        [BasisForm.fit(fitted, size) for size in sorted({min(size, most) for size in (8, 32, 128)})] if most else []
-    )
-    side = min(trace.positions.shape[1:])
-    if side <= 256:
-        forms += [InputBasisForm(shape, rank) for rank in (1, 2, 4) if rank <= side and shape[0] * rank <= 2048]
-    if shape[0] * shape[1] <= 16_384 or not forms:
-        forms.append(FullForm(shape))
-    return [form.to(trace.output.device) for form in forms]
-
-
-def _usable(form: Form, trace: Trace) -> Form:
-    if reason := form.refusal(trace):
-        raise UsageError(f"form {form.describe()}: {reason}")
-    return form
+def numbers(trace: Trace) -> int:
+    """Numbers that a trace holds. Those that it holds in two forms count twice."""
+    held = tree_leaves((trace.inputs, trace.output, trace.recording.entries, trace.recording.calls, trace.positions))
+    return sum(leaf.numel() for leaf in held if isinstance(leaf, Tensor))

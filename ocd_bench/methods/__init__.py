@@ -11,43 +11,13 @@ from ocd_bench.plugin import hookimpl
 if TYPE_CHECKING:
     from ocd_bench.method import Method
 
-ORDER = (
-    "base",
-    "ocd",
-    "ocd-x5",
-    "ocd-imitate",
-    "ocd-gated",
-    "ocd-noscale",
-    "ocd-nn",
-    "ocd-layer2",
-    "ocd-regress",
-    "ocd-random",
-    "capacity",
-    "bn-adapt",
-    "tent",
-    "tent-episodic",
-    "tent-norm",
-    "tent-layer",
-    "memo",
-    "t3a",
-    "eata",
-    "sar",
-    "lame",
-    "oracle",
-    "oracle-all",
-    "ocd-paper",
-    "ocd-paper-x5",
-)
-"""Rows of the table, from top to bottom."""
-
-MODULES = ("base", "ocd", "controls", "bn", "tent", "memo", "t3a", "eata", "sar", "lame", "oracle")
-"""Modules of this package; each has a list ``METHODS``."""
-
 
 def builtin() -> list[Method]:
-    """The built-in methods in table order."""
-    methods = {method.name: method for module in MODULES for method in import_module(f"{__name__}.{module}").METHODS}
-    return [methods[name] for name in ORDER]
+    """The built-in methods in the order of the table, which is that of the cards."""
+    cards = import_module(f"{__name__}.catalogue").CARDS
+    modules = dict.fromkeys(card.module for card in cards)
+    methods = {method.name: method for module in modules for method in import_module(f"{__name__}.{module}").METHODS}
+    return [methods[card.name] for card in cards]
 
 
 @hookimpl

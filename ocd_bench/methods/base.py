@@ -1,4 +1,4 @@
-"""``base``: the trained base model as it is. Every other row is compared with this one."""
+"""``base``: the trained base model, unchanged. Every other row is compared with it."""
 
 from __future__ import annotations
 

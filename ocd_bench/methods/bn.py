@@ -1,12 +1,12 @@
 """``bn-adapt``: batch norm statistics of the test batch in place of the training set's (Nado et al. 2020, arXiv 2006.10963;
-Schneider et al. 2020, arXiv 2006.16971). Nothing is learnt."""
+Schneider et al. 2020, arXiv 2006.16971). No parameter is trained."""
 
 from __future__ import annotations
 
 import torch
 
 from ocd_bench.method import Context, Method, Predictor
-from ocd_bench.methods.common import BATCH_NORMS, BatchModel, find_layers, use_batch_statistics
+from ocd_bench.online import BATCH_NORMS, BatchModel, find_layers, use_batch_statistics
 
 
 class _Predictor(Predictor):
@@ -22,14 +22,14 @@ class _Predictor(Predictor):
 
 
 class BnAdapt(Method):
-    """Every batch norm layer uses the mean and variance of the test batch alone; all else as in ``base``."""
+    """Every batch norm layer uses the mean and variance of the test batch alone. The rest is as in ``base``."""
 
     name = "bn-adapt"
     description = "batch norm statistics of the test batch, no learning"
 
     def fit(self, context: Context) -> Predictor:
         model = context.fresh_base()
-        find_layers(model, BATCH_NORMS, affine=False)  # refuses a model without any
+        find_layers(model, BATCH_NORMS, affine=False)  # raises NotApplicable if there is none
         use_batch_statistics(model)
         return _Predictor(model)
 

@@ -1,6 +1,7 @@
-"""What ``ocd-bench list`` and ``ocd-bench config`` say of the built-in methods, without importing them: they import torch.
+"""The built-in methods in the order of the table: one card each, with its module. Importing this module imports no torch.
 
-A test holds every card to the method it stands for.
+``ocd-bench list`` and ``ocd-bench config`` read the cards instead of the methods. A new built-in method is a module with a list
+``METHODS``, and a card here. A test checks that card and method agree.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ if TYPE_CHECKING:
 
 
 class Card(Method):
-    """The declaration of a method, which cannot be fitted."""
+    """The declaration of a method, which cannot be fitted.
+
+    Args:
+        module: of this package, where the method itself is, in the list ``METHODS``.
+    """
 
     def __init__(
         self,
+        module: str,
         name: str,
         description: str,
         settings: Any = None,
@@ -38,6 +44,7 @@ class Card(Method):
         default: bool = True,
         uses_test_labels: bool = False,
     ) -> None:
+        self.module = module
         self.name, self.description = name, description  # type: ignore[misc]
         self.Settings, self.section = settings, settings and settings.section  # type: ignore[misc]
         self.default, self.uses_test_labels = default, uses_test_labels  # type: ignore[misc]
@@ -52,36 +59,55 @@ class Card(Method):
 
 
 CARDS = (
-    Card("base", "the trained base model, unchanged"),
-    Card("ocd", "conditional diffusion of each sample's own weights, one draw", OCDSettings),
-    Card("ocd-x5", "ocd, ensemble of 5 draws", OCDSettings),
+    Card("base", "base", "the trained base model, unchanged"),
+    Card("ocd", "ocd", "conditional diffusion of each sample's own weights, one draw", OCDSettings),
+    Card("ocd", "ocd-x5", "ocd, ensemble of 5 draws", OCDSettings),
     Card(
+        "ocd",
         "ocd-imitate",
         "ocd without the task's loss in its training: imitation of overfitted changes alone",
         OCDSettings,
         default=False,
     ),
-    Card("ocd-gated", "ocd, but samples unlike those of training keep the base's weights", OCDSettings, default=False),
-    Card("ocd-noscale", "ocd without the scale network: diffusion of the unnormalised change", OCDSettings, default=False),
-    Card("ocd-nn", "the weight change of the nearest training sample, no learning", OCDSettings),
-    Card("ocd-layer2", "ocd on the second-best layer", OCDSettings, default=False),
-    Card("ocd-regress", "ocd's network predicting the change by regression, no diffusion", OCDSettings),
-    Card("ocd-random", "random directions of the length that ocd predicts", OCDSettings),
-    Card("capacity", "a plain network of the hypernetwork's size on the same inputs", OCDSettings),
-    Card("bn-adapt", "batch norm statistics of the test batch, no learning"),
-    Card("tent", "BatchNorm2d scale and shift by entropy minimisation, online", TentSettings),
-    Card("tent-episodic", "tent restored before each test batch, output after at least one update", TentSettings),
-    Card("tent-norm", "tent on batch, layer and group norm, dropout off", TentSettings),
-    Card("tent-layer", "the layer OCD edits, by entropy or the task's test-time loss, online", TentSettings),
-    Card("memo", "all weights, per sample, by the entropy of the mean prediction over augmentations", MemoSettings),
-    Card("t3a", "class prototypes from confident test features in place of the last layer, online", T3aSettings),
-    Card("eata", "tent on reliable and non-redundant samples, with a Fisher penalty, online", EataSettings, default=False),
-    Card("sar", "sharpness-aware entropy minimisation on reliable samples, online", SarSettings, default=False),
-    Card("lame", "class probabilities smoothed over nearest neighbours within the test batch", LameSettings, default=False),
-    Card("oracle", "the layer overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True),
-    Card("oracle-all", "all layers overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True),
-    Card("ocd-paper", "the paper's U-Net on the full matrix with its hyper-parameters (slow)", PaperSettings, default=False),
-    Card("ocd-paper-x5", "ocd-paper, ensemble of 5 draws (slower still)", PaperSettings, default=False),
+    Card("ocd", "ocd-gated", "ocd, but out-of-distribution samples keep the base's weights", OCDSettings, default=False),
+    Card(
+        "ocd", "ocd-noscale", "ocd without the scale network: diffusion of the unnormalised change", OCDSettings, default=False
+    ),
+    Card("controls", "ocd-nn", "the weight change of the nearest training sample, no learning", OCDSettings),
+    Card("ocd", "ocd-layer2", "ocd on the second-best layer", OCDSettings, default=False),
+    Card("ocd", "ocd-regress", "ocd's network predicting the change by regression, no diffusion", OCDSettings),
+    Card("controls", "ocd-random", "random directions of the length that ocd predicts", OCDSettings),
+    Card("controls", "capacity", "a plain network of the hypernetwork's size on the same inputs", OCDSettings),
+    Card("bn", "bn-adapt", "batch norm statistics of the test batch, no learning"),
+    Card("tent", "tent", "BatchNorm2d scale and shift by entropy minimisation, online", TentSettings),
+    Card("tent", "tent-episodic", "tent restored before each test batch, output after at least one update", TentSettings),
+    Card("tent", "tent-norm", "tent on batch, layer and group norm, dropout off", TentSettings),
+    Card("tent", "tent-layer", "the layer OCD edits, by entropy or the task's test-time loss, online", TentSettings),
+    Card("memo", "memo", "all weights, per sample, by the entropy of the mean prediction over augmentations", MemoSettings),
+    Card("t3a", "t3a", "class prototypes from confident test features in place of the last layer, online", T3aSettings),
+    Card(
+        "eata", "eata", "tent on reliable and non-redundant samples, with a Fisher penalty, online", EataSettings, default=False
+    ),
+    Card("sar", "sar", "sharpness-aware entropy minimisation on reliable samples, online", SarSettings, default=False),
+    Card(
+        "lame",
+        "lame",
+        "class probabilities smoothed over nearest neighbours within the test batch",
+        LameSettings,
+        default=False,
+    ),
+    Card("oracle", "oracle", "the layer overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True),
+    Card(
+        "oracle", "oracle-all", "all layers overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True
+    ),
+    Card(
+        "ocd_paper",
+        "ocd-paper",
+        "the paper's U-Net on the full matrix with its hyper-parameters (slow)",
+        PaperSettings,
+        default=False,
+    ),
+    Card("ocd_paper", "ocd-paper-x5", "ocd-paper, ensemble of 5 draws (slower still)", PaperSettings, default=False),
 )
 """In the order of the table."""
 

@@ -1,13 +1,17 @@
-"""Controls: what would be gained without knowing where to go, and by the extra parameters alone."""
+"""Controls: the gain of the weight change without its direction, without learning, and of the extra parameters alone."""
 
 from __future__ import annotations
 
 import torch
 
-from ocd_bench.engine.gain import Gain, gain_on_validation
-from ocd_bench.engine.plain import FittedPlain, fit_plain
+from ocd_bench.engine.controls.capacity import FittedPlain, fit_plain
+from ocd_bench.engine.controls.gate import GatedPlain, gate_of
+from ocd_bench.engine.controls.nearest import Nearest
+from ocd_bench.engine.controls.random_directions import with_random_directions
+from ocd_bench.engine.gain import Gain, GainSettings, gain_on_validation
+from ocd_bench.engine.learn import details
+from ocd_bench.engine.ocd import FittedOCD
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.training import details
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.ocd import OCD, gain_detail, problem_of
 
@@ -17,11 +21,40 @@ class OCDRandom(OCD):
 
     name = "ocd-random"
     description = "random directions of the length that ocd predicts"
-    random = True
+
+    def changed(self, fitted: FittedOCD) -> FittedOCD:
+        return with_random_directions(fitted)
+
+
+class NearestPredictor(Predictor):
+    """The neighbour's weight change times the gain."""
+
+    def __init__(self, nearest: Nearest, gain: Gain) -> None:
+        self.nearest, self.gain = nearest, gain
+        self.detail = {"layer": nearest.problem.layer.name, "neighbours": len(nearest.table), **gain_detail(gain)}
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.nearest.outputs(inputs, (self.gain.value,))[0]
+
+
+class OCDNearest(Method):
+    """No learning: the weight change of the training sample whose I(x) is nearest (paper's ablation)."""
+
+    name = "ocd-nn"
+    description = "the weight change of the nearest training sample, no learning"
+    section = "ocd"
+    Settings = OCDSettings
+
+    def fit(self, context: Context) -> NearestPredictor:
+        settings = context.settings("ocd")
+        nearest = Nearest(problem_of(context, context.layer), settings)
+        how = GainSettings.of(settings)
+        gain = gain_on_validation(nearest.problem, how, lambda inputs, gains, start: nearest.outputs(inputs, gains))
+        return NearestPredictor(nearest, gain)
 
 
 class PlainPredictor(Predictor):
-    """Base output plus the gain times the plain network's."""
+    """The base's output plus the gain times the plain network's."""
 
     def __init__(self, fitted: FittedPlain, gain: Gain) -> None:
         self.fitted, self.gain, self.parameters = fitted, gain, fitted.parameters
@@ -40,10 +73,13 @@ class Capacity(Method):
     Settings = OCDSettings
 
     def fit(self, context: Context) -> PlainPredictor:
-        settings = context.settings("ocd")
-        fitted = fit_plain(problem_of(context, context.layer), settings)
-        gain = gain_on_validation(fitted.problem, settings, lambda inputs, gains, start: fitted.outputs(inputs, gains))
+        settings, problem = context.settings("ocd"), problem_of(context, context.layer)
+        fitted = fit_plain(problem, settings)
+        if (gate := gate_of(problem, settings.gate)) is not None:
+            fitted = GatedPlain(fitted, gate)
+        how = GainSettings.of(settings)
+        gain = gain_on_validation(problem, how, lambda inputs, gains, start: fitted.outputs(inputs, gains))
         return PlainPredictor(fitted, gain)
 
 
-METHODS = [OCDRandom(), Capacity()]
+METHODS = [OCDNearest(), OCDRandom(), Capacity()]

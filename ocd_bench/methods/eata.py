@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ocd_bench.method import Context, Method
-from ocd_bench.methods.common import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 from ocd_bench.methods.settings import EataSettings
+from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 
 MOMENTUM = 0.9
-"""Of the running mean of class probabilities (paper, equation 4)."""
+"""Momentum of the running mean of class probabilities (paper, equation 4)."""
 
 
 class EataPredictor(Online):
-    """Tent on reliable and new samples only, weighted by confidence, held near the base by a Fisher penalty."""
+    """Tent on reliable and non-redundant samples, weighted by confidence, with a Fisher penalty."""
 
     def __init__(
         self, context: Context, model: nn.Module, weights: list[nn.Parameter], optimizer: Optimizer, settings: EataSettings
@@ -47,7 +47,15 @@ class EataPredictor(Online):
         return output
 
     def _choose(self, p: torch.Tensor, entropies: torch.Tensor) -> torch.Tensor:
-        """Mask ``(N,)`` of reliable samples unlike the running mean, which then takes them in (equations 3 to 6)."""
+        """Mask ``(N,)`` of the samples to learn from (equations 3 to 6), and the update of the running mean by them.
+
+        A sample is reliable if its entropy is below E0, and non-redundant if its class probabilities differ from the running
+        mean of those learnt from before.
+
+        Args:
+            p: class probabilities ``(N, K)``.
+            entropies: ``(N,)``, in nats.
+        """
         chosen = entropies < self._e0
         if self._mean is not None:
             chosen = chosen & (cosine_similarity(self._mean.unsqueeze(0), p, dim=1).abs() < self.settings.distance)
@@ -57,16 +65,17 @@ class EataPredictor(Online):
         return chosen
 
     def _penalty(self) -> torch.Tensor | float:
-        """α Σ F (θ − θ_base)² (equation 8)."""
+        """The penalty α Σ F (θ − θ_base)² (equation 8), a scalar."""
         if self._fisher is None:
             return 0.0
         terms = zip(self._fisher, self.weights, self._source, strict=True)
         return self.settings.alpha * torch.stack([(f * (w - s).square()).sum() for f, w, s in terms]).sum()
 
     def _importance(self, context: Context) -> list[torch.Tensor]:
-        """Mean over batches of the squared gradient of the cross-entropy to the model's own labels (equation 9).
+        """The diagonal of the Fisher information, in the shapes of the weights (equation 9).
 
-        Gradients are of whole batches, as in the authors' code: the published α belongs to that scale.
+        It is the mean over batches of the squared gradient of the cross entropy to the labels that the model predicts. A
+        gradient is that of a whole batch, as in the authors' code, on which the scale of the published α depends.
         """
         inputs = context.val.inputs[: self.settings.fisher_samples]
         batches = [part for part in inputs.split(self.settings.fisher_batch) if len(part) > 1] or [inputs]
@@ -81,7 +90,7 @@ class EataPredictor(Online):
 
 
 class Eata(Method):
-    """Scale and shift of BatchNorm2d layers, in the mode of ``tent``, from selected samples only, by SGD, online."""
+    """SGD on scale and shift of BatchNorm2d layers, from selected samples only, online. Modes are those of ``tent``."""
 
     name = "eata"
     description = "tent on reliable and non-redundant samples, with a Fisher penalty, online"

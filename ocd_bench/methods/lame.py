@@ -1,5 +1,5 @@
 """``lame``: Laplacian adjusted maximum-likelihood estimation, written from the paper (Boudiaf et al., CVPR 2022,
-arXiv 2201.05718). It changes the batch's predictions, not the model."""
+arXiv 2201.05718). It changes the predictions for a batch, not the model."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch.nn.functional import normalize
 
 from ocd_bench.method import Context, Method
-from ocd_bench.methods.common import Classifier
 from ocd_bench.methods.settings import LameSettings
+from ocd_bench.online import Classifier
 
 TOLERANCE = 1e-6
-"""Largest change of any probability at which the iteration has converged."""
+"""The iteration has converged when no probability changes by more than this."""
 
 
 def affinity(features: torch.Tensor, neighbours: int) -> torch.Tensor:
     """Symmetric k-nearest-neighbour affinity ``(N, N)`` of features ``(N, D)`` by cosine, without self-loops.
 
-    1 where two samples are among each other's neighbours, 1/2 where only one is: the objective sees a matrix only through its
-    symmetric part. A batch of one sample has no neighbour and an affinity of zero.
+    An entry is 1 where two samples are neighbours of each other, and 1/2 where only one is a neighbour of the other: the
+    objective depends on the symmetric part of the matrix only. A batch of one sample has the affinity zero.
     """
     n = len(features)
     near = normalize(features, dim=1)
@@ -32,9 +32,14 @@ def affinity(features: torch.Tensor, neighbours: int) -> torch.Tensor:
 
 
 def laplacian_adjusted(logits: torch.Tensor, weights: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Log-probabilities ``(N, K)`` of the fixed point of z_i ∝ q_i exp(Σ_j w_ij z_j), started at q = softmax(logits).
+    """Class log-probabilities ``(N, K)`` that minimise Σ_i KL(z_i ‖ q_i) − ½ Σ_ij w_ij z_i·z_j, with q = softmax(logits).
 
-    This is the paper's concave-convex procedure (section 4) on Σ_i KL(z_i ‖ q_i) − ½ Σ_ij w_ij z_i·z_j.
+    The paper's concave-convex procedure (section 4): z_i ∝ q_i exp(Σ_j w_ij z_j) is repeated, beginning with z = q.
+
+    Args:
+        logits: ``(N, K)``.
+        weights: the affinity ``(N, N)``.
+        iterations: the most that are made.
     """
     log_q = log_z = logits.log_softmax(-1)
     for _ in range(iterations):
@@ -46,7 +51,7 @@ def laplacian_adjusted(logits: torch.Tensor, weights: torch.Tensor, iterations: 
 
 
 class Lame(Method):
-    """Neighbours in feature space, within a test batch, pull each other's class probabilities together."""
+    """Draws the class probabilities of samples that are neighbours in feature space, within a test batch, together."""
 
     name = "lame"
     description = "class probabilities smoothed over nearest neighbours within the test batch"

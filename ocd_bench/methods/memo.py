@@ -10,25 +10,25 @@ from torch.func import functional_call, grad, vmap
 
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
-from ocd_bench.methods.common import class_count, probe
 from ocd_bench.methods.settings import MemoSettings
+from ocd_bench.online import class_count, probe
 from ocd_bench.task import Task
 
 Weights = dict[str, torch.Tensor]
 
-
 PROBED = 64
-"""Copies that tell whether a sample alone is changed: enough for a change that is often none, such as a mirror image."""
+"""Copies by which it is found out whether ``Task.augment`` changes a single sample. Many are needed for an augmentation that
+often changes nothing, such as a mirror image."""
 
 
 class MemoPredictor(Predictor):
-    """Each sample from the base's own weights: SGD on the entropy of the mean prediction over its copies, then predict."""
+    """For each sample, from the base's weights: SGD on the entropy of the mean prediction over its copies, then predict."""
 
     def __init__(self, context: Context, settings: MemoSettings) -> None:
         self.task, self.settings, self.context = context.task, settings, context
         self._model = context.fresh_base()
         self._weights: Weights = {name: p.detach() for name, p in self._model.named_parameters()}
-        self._target = torch.zeros_like(context.train.targets[:1])  # labels stay unknown: augment is given zeros
+        self._target = torch.zeros_like(context.train.targets[:1])  # (1, ...): augment is given zeros as labels
         self._run = self._vectorised(probe(context, 2))
         self.reset()
 
@@ -40,7 +40,7 @@ class MemoPredictor(Predictor):
             return torch.cat([self._run(self._copies(part), part) for part in inputs.split(self.settings.chunk)])
 
     def _copies(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Augmented copies ``(N, copies, ...)``, drawn on the CPU so that every device sees the same."""
+        """Augmented copies ``(N, copies, ...)``, drawn on the CPU, so that they are the same for every device."""
         n, copies = len(inputs), self.settings.copies
         repeated = inputs.cpu().repeat_interleave(copies, 0)
         targets = self._target.repeat(n * copies, *[1] * (self._target.ndim - 1))
@@ -48,7 +48,7 @@ class MemoPredictor(Predictor):
         return augmented.to(inputs.device).unflatten(0, (n, copies))
 
     def _loss(self, weights: Weights, copies: torch.Tensor) -> torch.Tensor:
-        """Entropy of the mean class probabilities over ``copies`` (paper, equation 2)."""
+        """Entropy of the mean class probabilities over ``copies`` ``(copies, ...)``, a scalar in nats (paper, equation 2)."""
         logits = self.task.logits(functional_call(self._model, weights, (copies,)))
         log_mean = logits.log_softmax(-1).logsumexp(0) - math.log(len(copies))  # type: ignore[union-attr]
         return -(log_mean.exp() * log_mean).sum()
@@ -62,7 +62,7 @@ class MemoPredictor(Predictor):
         return functional_call(self._model, weights, (sample.unsqueeze(0),)).squeeze(0)
 
     def _vectorised(self, inputs: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """``_one`` over a batch; sample by sample where the model has an operation that vmap refuses (a recurrent layer)."""
+        """``_one`` for a batch: by vmap, or in a loop if vmap does not support the model (a recurrent layer)."""
 
         def one_by_one(copies: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
             return torch.stack([self._one(c, x) for c, x in zip(copies, samples, strict=True)])
@@ -76,7 +76,7 @@ class MemoPredictor(Predictor):
 
 
 def _changes_a_sample_alone(context: Context) -> bool:
-    """Whether ``Task.augment`` makes anything new of copies of one sample."""
+    """Whether ``Task.augment`` changes a sample without other samples in its batch."""
     copies = probe(context, 1).cpu().repeat_interleave(PROBED, 0)
     targets = torch.zeros_like(context.train.targets[:1]).repeat(PROBED, *[1] * (context.train.targets.ndim - 1))
     changed, _ = context.task.augment(copies, targets, context.generator("memo", "probe"))
@@ -97,7 +97,8 @@ class Memo(Method):
             raise NotApplicable(f"no augmentation: task {context.task.name!r} does not define augment")
         if not _changes_a_sample_alone(context):
             raise NotApplicable(
-                f"no augmentation of a sample alone: task {context.task.name!r} takes changes from other samples of a batch"
+                f"task {context.task.name!r} augments a sample only with other samples of its batch; "
+                "MEMO needs per-sample augmentation"
             )
         return MemoPredictor(context, context.settings("memo"))
 

@@ -6,13 +6,21 @@ from collections.abc import Callable
 
 import torch
 
-from ocd_bench.engine.layer import TargetLayer
-from ocd_bench.engine.overfit import overfit_all
-from ocd_bench.engine.targets import Overfitter
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.controls.all_layers import overfit_all
+from ocd_bench.engine.overfit import Overfit, overfitted
+from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.settings import OracleSettings
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def resolved(own: OracleSettings, settings: OCDSettings) -> Overfit:
+    """The oracle's numbers, with those of the ``ocd`` section where they are left open."""
+    ocd = Overfit.of(settings)
+    return Overfit(own.optimizer or ocd.optimizer, own.lr or ocd.lr, own.steps or ocd.steps)  # type: ignore[arg-type]
 
 
 class Oracle(Method):
@@ -27,12 +35,12 @@ class Oracle(Method):
 
     def fit(self, context: Context) -> Predict:
         layer = TargetLayer(context.fresh_base(), context.layer)
-        how = context.settings("oracle").resolve(context.settings("ocd"))
-        overfitter = Overfitter(layer, context.task.loss, how, context.device, context.task.encode_output)
+        how = resolved(context.settings("oracle"), context.settings("ocd"))
 
         def predict(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                return torch.cat([layer.forward(trace, delta) for trace, _, delta in overfitter.deltas(inputs, targets)])
+                pieces = overfitted(layer, inputs, targets, context.task.loss, how)
+                return torch.cat([apply(trace, delta) for trace, _, delta in pieces])
 
         return predict
 
@@ -49,7 +57,7 @@ class OracleAll(Method):
 
     def fit(self, context: Context) -> Predict:
         model = context.fresh_base()
-        how = context.settings("oracle").resolve(context.settings("ocd"))
+        how = resolved(context.settings("oracle"), context.settings("ocd"))
         return lambda inputs, targets: overfit_all(model, inputs, targets, context.task.loss, how)
 
 

@@ -8,16 +8,18 @@ import torch
 from torch import nn
 
 from ocd_bench.method import Context, Method
-from ocd_bench.methods.common import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 from ocd_bench.methods.settings import SarSettings
+from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 
 MOMENTUM = 0.9
-"""Of the moving average of the loss that decides on recovery."""
+"""Momentum of the moving average of the loss, by which the recovery is decided."""
 
 
 class SarPredictor(Online):
-    """Per batch: the gradient at the worst point within ``rho`` (first order), from reliable samples; the output is the first
-    forward's."""
+    """Per batch, one sharpness-aware step on the entropy of reliable samples. The output is that of the forward before it.
+
+    The gradient is taken at the worst point within a distance of ``rho``, to first order.
+    """
 
     def __init__(
         self, context: Context, model: nn.Module, weights: list[nn.Parameter], optimizer: Optimizer, settings: SarSettings
@@ -60,7 +62,7 @@ class SarPredictor(Online):
         self._recover(float(kept.detach().mean()))
 
     def _recover(self, loss: float) -> None:
-        """Restore the base where entropies have collapsed; the average then starts anew."""
+        """Restore the base if the moving average of the entropy has collapsed; the average then starts again."""
         self._average = loss if self._average is None else MOMENTUM * self._average + (1 - MOMENTUM) * loss
         if self._average < self.settings.recover:
             self.restore()
@@ -69,7 +71,7 @@ class SarPredictor(Online):
 
 
 class Sar(Method):
-    """Scale and shift of BatchNorm2d, layer and group norm, the top ones left out, by SGD, online; train mode as ``tent``."""
+    """SGD on scale and shift of BatchNorm2d, layer and group norm without the top ones, online. Modes are those of ``tent``."""
 
     name = "sar"
     description = "sharpness-aware entropy minimisation on reliable samples, online"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ocd_bench.settings import Checked, setting
 
 if TYPE_CHECKING:
-    from ocd_bench.engine.overfit import Overfit
+    pass
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,3 @@ class OracleSettings(Checked):
     lr: float = setting(0.0, least=0, help="Learning rate. 0: the one of ocd.overfit_lr.")
     steps: int = setting(0, least=0, unit="steps", help="Gradient steps. 0: as many as ocd.overfit_steps.")
     section: ClassVar[str] = "oracle"
-
-    def resolve(self, ocd: Any) -> Overfit:
-        """These numbers, with those of the ``ocd`` section where they are left open."""
-        from ocd_bench.engine.overfit import Overfit
-
-        return Overfit(
-            self.optimizer or ocd.overfit_optimizer,  # type: ignore[arg-type]
-            self.lr or ocd.overfit_lr,
-            self.steps or ocd.overfit_steps,
-        )

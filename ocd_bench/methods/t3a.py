@@ -6,12 +6,15 @@ import torch
 from torch.nn.functional import normalize, one_hot
 
 from ocd_bench.method import Context, Method, Predictor
-from ocd_bench.methods.common import Classifier, entropy
 from ocd_bench.methods.settings import T3aSettings
+from ocd_bench.online import Classifier, entropy
 
 
 class T3aPredictor(Predictor):
-    """Supports of each class, at first its own weight vector; the features of each batch join them before it is classified."""
+    """Holds the supports of each class, at first its weight vector.
+
+    The features of a batch join the supports of their predicted classes before the batch is classified.
+    """
 
     def __init__(self, classifier: Classifier, filter: int) -> None:
         self._classifier, self._filter = classifier, filter
@@ -42,7 +45,12 @@ class T3aPredictor(Predictor):
 
 
 def lowest_per_class(entropies: torch.Tensor, labels: torch.Tensor, classes: int, count: int) -> torch.Tensor:
-    """Indices of the ``count`` lowest entropies of each class, ties by age."""
+    """Indices of the ``count`` lowest entropies of each class, in ascending order; of equal entropies the earlier one counts.
+
+    Args:
+        entropies: ``(N,)``.
+        labels: predicted classes ``(N,)``, below ``classes``.
+    """
     order = entropies.argsort(stable=True)
     members = one_hot(labels[order], classes)
     rank = (members.cumsum(0) * members).sum(1)  # 1 for the lowest of its class
@@ -52,8 +60,8 @@ def lowest_per_class(entropies: torch.Tensor, labels: torch.Tensor, classes: int
 class T3a(Method):
     """The last linear layer is replaced by class prototypes, the mean direction of low-entropy test features, online.
 
-    Scores are feature times unit prototype, as in the authors' code (the classifier's bias and scale play no part, so
-    cross-entropy is not what it is good at).
+    A score is the product of a feature vector and a unit prototype, as in the authors' code. The classifier's bias and scale
+    have no part in it, so its cross entropy is not calibrated.
     """
 
     name = "t3a"

@@ -1,4 +1,4 @@
-"""Tent (Wang et al., ICLR 2021, arXiv 2006.10726) to the letter, and three named variants that reach further."""
+"""Tent (Wang et al., ICLR 2021, arXiv 2006.10726), exactly as in the authors' code, and three variants under other names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import nn
 
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method
-from ocd_bench.methods.common import (
-    BATCH_NORMS,
+from ocd_bench.methods.settings import TentSettings
+from ocd_bench.online import (
+    NORMS,
     Online,
     Optimizer,
     class_count,
@@ -20,20 +21,19 @@ from ocd_bench.methods.common import (
     scale_and_shift,
     use_batch_statistics,
 )
-from ocd_bench.methods.settings import TentSettings
 
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A scalar loss of outputs and inputs."""
-NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
 
 
 class TentPredictor(Online):
-    """Per batch, ``steps`` times: forward, then one update. Returned is the output of the last forward, made before the last
-    update.
+    """Per batch, ``steps`` times: a forward, then one update. The output is that of the last forward, before the last update.
 
     Args:
-        episodic: restore model and optimizer before each batch. The update after the last forward, which nobody would see,
-            is then left out.
+        objective: the loss that an update minimises.
+        steps: forwards per batch.
+        episodic: restore model and optimizer before each batch. The update after the last forward would have no effect and is
+            left out.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TentPredictor(Online):
 
 
 class Tent(Method):
-    """Scale and shift of BatchNorm2d layers, by Adam on the mean entropy of each test batch, online.
+    """Adam on scale and shift of BatchNorm2d layers, for the mean entropy of each test batch, online.
 
     The whole model is in train mode (dropout is active) and BatchNorm2d uses the batch's statistics.
     """
@@ -85,7 +85,7 @@ class Tent(Method):
         return lambda output, inputs: entropy(task.logits(output)).mean()  # type: ignore[arg-type]
 
     def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
-        """Put the model into its mode; what is adapted."""
+        """Put the model into its mode and return the parameters to adapt."""
         layers = find_layers(model, (nn.BatchNorm2d,))
         model.train()
         use_batch_statistics(model, (nn.BatchNorm2d,))
@@ -96,9 +96,9 @@ class Tent(Method):
 
 
 class TentEpisodic(Tent):
-    """Tent that forgets: model and optimizer are restored before each test batch.
+    """Tent with model and optimizer restored before each test batch.
 
-    It takes at least two forwards, so that the output has seen an update; with one it would be ``bn-adapt``.
+    It makes at least two forwards, so that the output comes after an update. With one it would equal ``bn-adapt``.
     """
 
     name = "tent-episodic"
@@ -107,7 +107,7 @@ class TentEpisodic(Tent):
 
 
 class TentNorm(Tent):
-    """Tent on scale and shift of every norm layer (batch, layer, group), with dropout off."""
+    """Tent on scale and shift of every norm layer (batch, layer, group), without dropout."""
 
     name = "tent-norm"
     description = "tent on batch, layer and group norm, dropout off"
@@ -119,9 +119,9 @@ class TentNorm(Tent):
 
 
 class TentLayer(Tent):
-    """Tent on the weight of the very layer OCD edits; the model is otherwise as in ``base`` (eval mode, its own statistics).
+    """Tent on the weight of the layer that OCD adapts. The model is otherwise as in ``base``: eval mode, running statistics.
 
-    Where there is no class posterior it takes the task's ``test_time_loss``.
+    Where the task has no class logits, the loss is its ``test_time_loss``.
     """
 
     name = "tent-layer"

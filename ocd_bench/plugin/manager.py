@@ -1,4 +1,4 @@
-"""The guarded loader: what is sound is registered, what is not is named in one line and left out, and the rest works."""
+"""The loader of plugins. A plugin with a fault is left out with a one-line warning; all others work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,18 +38,26 @@ NO_TASKS = "no tasks are installed: pip install -r requirements.txt in a checkou
 def load_plugins(
     extra: Sequence[str] = (), *, only: Iterable[str] | None = None, warn: Warn | None = None, declared: bool = False
 ) -> Manager:
-    """Load the core's methods, then installed plugins by name, then ``ocdfile.py``, then those of ``--plugin``.
+    """Load the core's methods, then installed plugins by name, then ``ocdfile.py``, then the plugins of ``extra``.
 
-    ``$OCD_BENCH_DISABLE_PLUGINS`` turns off what is found by itself, never what is named in ``extra``.
+    ``$OCD_BENCH_DISABLE_PLUGINS`` turns off installed plugins and ``ocdfile.py``, never the plugins of ``extra``.
 
     Args:
         extra: files (``wine.py``) or modules, as given to ``--plugin``.
-        only: names of the installed plugins to load, in place of all of them and of ``ocdfile.py``; their faults are errors.
-        warn: takes one line about each thing left out; default: stderr.
-        declared: of the core's methods only the declarations, which can be listed and not be fitted. Imports no torch.
+        only: names of installed plugins; these are loaded in place of all installed ones and ``ocdfile.py``. A fault in one of
+            them is an error.
+        warn: called with one line for each plugin, task or method that is left out; default: print to stderr.
+        declared: load only the declarations of the core's methods, which can be listed but not fitted. Imports no torch.
 
     Raises:
-        UsageError: if a plugin of ``extra`` or ``only`` is not there or has a fault.
+        UsageError: if a plugin of ``extra`` or ``only`` is not found or has a fault.
+
+    Example:
+        >>> manager = load_plugins(only=())
+        >>> manager.method("tent").description
+        'BatchNorm2d scale and shift by entropy minimisation, online'
+
+    .. versionadded:: 0.1
     """
     manager = Manager(warn or _to_stderr)
     manager.add(core(declared))
@@ -76,7 +85,10 @@ def _strict(name: str, found: Sequence[Source]) -> Source:
 
 
 class Manager:
-    """Loaded plugins, and the tasks, methods and hooks they bring. Tasks and methods are registered when first asked for."""
+    """Loaded plugins with their tasks, methods and hooks. Tasks and methods are registered when first used.
+
+    .. versionadded:: 0.1
+    """
 
     def __init__(self, warn: Warn) -> None:
         self.warn = warn
@@ -89,9 +101,9 @@ class Manager:
 
     # -- loading ----------------------------------------------------------------------------------------------------------
     def add(self, source: Source) -> None:
-        """Load and register one plugin, or leave it out."""
+        """Load and register one plugin; leave it out with a warning if it has a fault."""
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # a plugin that prints must not spoil --json
+            with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get into the output of --json
                 plugin = source.load()
         except (Exception, SystemExit) as error:
             self._fault(source, f"cannot be loaded: {_explain(error)}", "left out")
@@ -102,8 +114,10 @@ class Manager:
             problem = f"{plugin.__name__} is a class: name an instance of it" if isinstance(plugin, type) else None
             problem = problem or hook_problem(plugin)
             if problem is None:
-                self._pluggy.register(plugin, self._unique(source))
-        except Exception as error:  # pluggy's own refusals, and a plugin whose attributes cannot even be listed
+                with warnings.catch_warnings(record=True) as old:
+                    warnings.simplefilter("always", DeprecationWarning)
+                    self._pluggy.register(plugin, self._unique(source))
+        except Exception as error:  # raised by pluggy, or by a plugin whose attributes cannot be listed
             if self._pluggy.is_registered(plugin):
                 self._pluggy.unregister(plugin)
             problem = _explain(error)
@@ -112,10 +126,12 @@ class Manager:
             return
         for name in unmarked_hooks(plugin):
             self.warn(f"{source}: {name}() is never called: mark it with @ocd_bench.hookimpl")
+        for note in old:  # a hook or argument whose specification has warn_on_impl
+            self.warn(f"{source}: {note.message}")
         self._loaded.append((source, plugin))
 
     def finish(self) -> None:
-        """Add the tasks' own methods below every plugin's: of pluggy's last ones, the last registered comes last."""
+        """Add the tasks' own methods, which are called after every plugin's (``trylast``, and registered last)."""
         self._pluggy.register(_Defaults(), "the task itself")
 
     def _unique(self, source: Source) -> str:
@@ -128,7 +144,7 @@ class Manager:
             raise UsageError(f"{source}: {text}")
         self.warn(f"{source}: {text}; {consequence}")
 
-    # -- what plugins bring -----------------------------------------------------------------------------------------------
+    # -- what plugins contribute -----------------------------------------------------------------------------------------------
     @property
     def hook(self) -> Any:
         """The hooks, called by keyword: ``manager.hook.ocd_bench_load_data(task=task, request=request)``."""
@@ -148,7 +164,7 @@ class Manager:
         """The task of that name.
 
         Raises:
-            UsageError: with the nearest name and the list of all, or how to install some.
+            UsageError: if there is none; the message has the nearest name and the list of all, or how to install tasks.
         """
         if not self.tasks:
             raise UsageError(NO_TASKS if name == "all" else f"unknown task {name!r}: {NO_TASKS}")
@@ -158,21 +174,21 @@ class Manager:
         """The method of that name.
 
         Raises:
-            UsageError: with the nearest name and the list of all.
+            UsageError: if there is none; the message has the nearest name and the list of all.
         """
         return _pick("method", name, self.methods)
 
     def owner(self, item: Task | Method) -> str:
-        """Name of the plugin that registered a task or method; empty if none did."""
+        """Name of the plugin that registered a task or method; empty if no plugin did."""
         from ocd_bench.task import Task
 
         return self._owners.get(("task" if isinstance(item, Task) else "method", item.name), "")
 
     def availability(self, task: Task, try_import: bool = True) -> str | None:
-        """None if what the task requires can be imported, else ``unavailable: ...`` with the cure.
+        """None if the modules that the task requires can be imported, else ``unavailable: ...`` with the remedy.
 
         Args:
-            try_import: import it, which also finds what is installed but broken, and takes seconds; else only look for it.
+            try_import: import the modules, which takes seconds and also finds broken ones; otherwise only look for them.
         """
         return missing(task.requires, try_import)
 
@@ -189,7 +205,7 @@ class Manager:
         return sorted(hook.name for hook in self._pluggy.get_hookcallers(plugin) or ())
 
     def _collect(self, kind: str, hook: str, problem: Callable[[Any], str | None]) -> dict[str, Any]:
-        """One plugin after the other, in the order of loading (pluggy's own order is the reverse, and stops at an error)."""
+        """Call the hook of each plugin, in the order of loading: pluggy's own call goes backwards and stops at an error."""
         items: dict[str, Any] = {}
         for source, plugin in self._loaded:
             if hook not in self._hooks(plugin):
@@ -219,7 +235,7 @@ class Manager:
 
 
 class _Defaults:
-    """What a firstresult hook answers when no plugin does: the task's own method."""
+    """The result of a firstresult hook if no plugin returns one: that of the task's own method."""
 
     @hookimpl(trylast=True)
     def ocd_bench_load_data(self, task: Task, request: Request) -> Splits:
@@ -245,25 +261,25 @@ def _pick(kind: str, name: str, known: Mapping[str, T]) -> T:
     return known[name]
 
 
-# -- what is said ---------------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------------------
 def _to_stderr(line: str) -> None:
     print(f"ocd-bench: warning: {line}", file=sys.stderr)
 
 
 def _explain(error: BaseException) -> str:
-    """Type, message and place in the plugin, in one line; the whole traceback goes to stderr where plugins are traced."""
+    """Type, message and place in the plugin, in one line. If plugins are traced, the traceback goes to stderr."""
     if tracing():
         traceback.print_exception(error)
     loaders = (__file__, pluggy.__file__, importlib.__file__)
     ours = ("<frozen", *(str(Path(file).parent) for file in loaders))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     place = f" ({'/'.join(Path(frames[-1].filename).parts[-2:])} line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}{': ' + said if said else ''}{place}"
+    return f"{type(error).__name__}{': ' + message if message else ''}{place}"
 
 
 def tracing() -> bool:
-    """Whether ``$OCD_BENCH_TRACE_PLUGINS`` asks for every hook call on stderr."""
+    """Whether ``$OCD_BENCH_TRACE_PLUGINS`` is set: every hook call is then printed to stderr."""
     return os.environ.get("OCD_BENCH_TRACE_PLUGINS", "") not in ("", "0")
 
 

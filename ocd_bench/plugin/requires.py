@@ -1,4 +1,4 @@
-"""Whether the modules a task requires can be imported, and what to install where they cannot."""
+"""Whether the modules that a task requires can be imported, and if not, what to install."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-"""Distributions whose name is not that of the module."""
+"""Module name to distribution name, where they differ."""
 
 SAME_AS_TORCH = ("torchaudio",)
-"""Distributions with compiled parts that are released together with torch, under its number."""
+"""Distributions with compiled parts that are released together with torch, under the same version number."""
 
 
 def missing(modules: Iterable[str], try_import: bool = True) -> str | None:
-    """``unavailable: ...`` with the cure for the first module that cannot be imported, or None.
+    """``unavailable: ...`` with the remedy for the first module that cannot be imported, or None.
 
-    By default the import is tried: a torchaudio built for CUDA is found beside a CPU-only torch, but does not load. With
-    ``try_import=False`` the module is only looked for, without the seconds that an import may take.
+    Args:
+        modules: names of modules.
+        try_import: import each module. A torchaudio built for CUDA is found beside a CPU-only torch, but cannot be imported.
+            With False, modules are only looked for, without the seconds that an import may take.
+
+    Example:
+        >>> missing(["json"])
+        >>> missing(["json", "nowhere.below"])
+        'unavailable: pip install nowhere'
+
+    .. versionadded:: 0.1
     """
     for module in modules:
         try:
@@ -29,22 +38,22 @@ def missing(modules: Iterable[str], try_import: bool = True) -> str | None:
         except ModuleNotFoundError as error:
             absent = (error.name or module).partition(".")[0]
             return f"unavailable: pip install {DISTRIBUTIONS.get(absent, absent)}"
-        except (Exception, SystemExit) as error:  # whatever a broken package raises, the others must go on
+        except (Exception, SystemExit) as error:  # a broken package may raise anything; other tasks must still work
             return f"unavailable: {_broken(module.partition('.')[0], error)}"
     return None
 
 
 def _broken(module: str, error: BaseException) -> str:
     name = DISTRIBUTIONS.get(module, module)
-    said = (str(error).strip().splitlines() or ["no message"])[0]
+    message = (str(error).strip().splitlines() or ["no message"])[0]
     what = f"{name} {_version(name)}".strip()
     if name in SAME_AS_TORCH and (torch := _version("torch")):
         number = torch.partition("+")[0]
         return (
-            f"{what} does not load beside torch {torch} ({type(error).__name__}: {said}): the two builds do not match; "
+            f"{what} does not load beside torch {torch} ({type(error).__name__}: {message}): the two builds do not match; "
             f"pip install torch=={number} {name}=={number}, both from one index"
         )
-    return f"{what} is installed but does not load ({type(error).__name__}: {said}); pip install --force-reinstall {name}"
+    return f"{what} is installed but does not load ({type(error).__name__}: {message}); pip install --force-reinstall {name}"
 
 
 def _version(name: str) -> str:

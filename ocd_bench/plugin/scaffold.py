@@ -1,4 +1,4 @@
-"""``plugin new``: an installable distribution with a small task or method that works and passes its own tests as generated."""
+"""``plugin new``: writes an installable distribution with a small task or method that works, and passes its own tests."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def write_plugin(name: str, kind: str = "task", out: Path | None = None) -> list
     Args:
         name: of the task or method, and of the plugin.
         kind: ``"task"`` or ``"method"``.
-        out: its folder, new or empty; default: ``ocd-bench-<name>`` here.
+        out: a new or empty folder; default: ``ocd-bench-<name>`` in the working directory.
 
     Raises:
-        UsageError: for a name that cannot be one, or a folder that is in use or cannot be written.
+        UsageError: if the name is not allowed, or the folder is not empty or cannot be written.
     """
     if kind not in KINDS:
         raise UsageError(f"--kind {kind!r}: unknown{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
@@ -70,16 +70,16 @@ def write_plugin(name: str, kind: str = "task", out: Path | None = None) -> list
 
 
 def _class_name(name: str) -> str:
-    """``two-moons`` as ``TwoMoons``; a class cannot begin with a digit, and Task and Method are taken."""
+    """``two-moons`` as ``TwoMoons``. A class name cannot begin with a digit, and names that the templates use are taken."""
     text = "".join(word.capitalize() for word in name.split("-"))
     return f"The{text}" if text[0].isdigit() or text in ("Task", "Method", "Settings", "Averaged") else text
 
 
 def _refuse_taken(name: str, kind: str) -> None:
     from ocd_bench.method import Method
-    from ocd_bench.methods import ORDER
+    from ocd_bench.methods.catalogue import CARDS
     from ocd_bench.task import Task
 
-    taken = (*RESERVED[Task if kind == "task" else Method], *(ORDER if kind == "method" else ()))
+    taken = (*RESERVED[Task if kind == "task" else Method], *(tuple(card.name for card in CARDS) if kind == "method" else ()))
     if name in taken:
         raise UsageError(f"the name {name!r} is OCD-Bench's own: choose another")

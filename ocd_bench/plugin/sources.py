@@ -1,4 +1,4 @@
-"""Where plugins come from: installed distributions, the project's own ``ocdfile.py``, files and modules named by the user."""
+"""Where plugins come from: installed distributions, ``ocdfile.py``, and files and modules that the user names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CORE = EntryPoint(name="methods", value="ocd_bench.methods", group=PROJECT)
 """The built-in methods, as pyproject.toml declares them."""
 
 PROJECT_FILE = "ocdfile.py"
-"""Loaded from the working directory if it is there, as tox does with ``toxfile.py``."""
+"""Loaded from the working directory if it exists, like tox's ``toxfile.py``."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Source:
     """One plugin, not loaded yet.
 
     Args:
-        name: what ``list plugins`` and ``$OCD_BENCH_DISABLE_PLUGINS`` call it.
-        origin: distribution, file or module it comes from.
-        version: of the distribution; empty where only the module can say.
-        load: imports it and returns the object that carries the hooks.
-        explicit: whether the user asked for this very plugin; its faults are then errors.
+        name: its name in ``list plugins`` and ``$OCD_BENCH_DISABLE_PLUGINS``.
+        origin: the distribution, file or module it comes from.
+        version: of the distribution; empty for a file or module.
+        load: imports it and returns the object that has the hooks.
+        explicit: whether the user named this plugin; a fault is then an error.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Source:
 
 
 def core(declared: bool = False) -> Source:
-    """The built-in methods: through the entry point of this distribution, or directly where it is not installed.
+    """The built-in methods, whether or not this distribution is installed.
 
     Args:
         declared: only their declarations, which import no torch.
@@ -61,7 +61,7 @@ def core(declared: bool = False) -> Source:
 
 
 def installed() -> Iterator[Source]:
-    """Plugins of installed distributions, by name, without the core's own."""
+    """Plugins of installed distributions, sorted by name, without the built-in methods."""
     for entry in sorted(entry_points(group=PROJECT), key=lambda entry: (entry.name, entry.value)):
         if entry.value != CORE.value:
             dist = entry.dist
@@ -70,7 +70,7 @@ def installed() -> Iterator[Source]:
 
 
 def project_file(extra: Sequence[str] = ()) -> Source | None:
-    """``ocdfile.py`` of the working directory, unless ``extra`` names it anyway."""
+    """``ocdfile.py`` of the working directory; None if there is none or ``extra`` names it."""
     path = Path(PROJECT_FILE).resolve()
     if not path.is_file() or any(Path(text).resolve() == path for text in extra):
         return None
@@ -78,12 +78,12 @@ def project_file(extra: Sequence[str] = ()) -> Source | None:
 
 
 def is_file(text: str) -> bool:
-    """Whether a ``--plugin`` word means a file: it ends in ``.py`` or has a folder in it."""
+    """Whether the value of ``--plugin`` is a file: it ends in ``.py`` or has a folder in it."""
     return text.endswith(".py") or os.sep in text or "/" in text
 
 
 def is_module(text: str) -> bool:
-    """Whether a word names a module that can be found."""
+    """Whether there is a module of that name."""
     try:
         return importlib.util.find_spec(text) is not None
     except (ImportError, ValueError):
@@ -91,7 +91,7 @@ def is_module(text: str) -> bool:
 
 
 def given(text: str) -> Source:
-    """What ``--plugin`` names, a file or a module.
+    """The file or module that ``--plugin`` names.
 
     Raises:
         UsageError: if there is no such file or module.
@@ -108,7 +108,7 @@ def given(text: str) -> Source:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a Python file anew, under a name of its own; modules beside it can be imported, now and later."""
+    """Import a Python file under a unique module name. Modules in its folder can then be imported."""
     path = path.resolve()
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -116,8 +116,8 @@ def load_file(path: Path) -> ModuleType:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last, so that nothing beside the file can hide an installed module
-    sys.modules[name] = module  # dataclasses and pickle look a class's module up here
+        sys.path.append(str(path.parent))  # last, so that no file in that folder hides an installed module
+    sys.modules[name] = module  # dataclasses and pickle look up the module of a class here
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -127,9 +127,9 @@ def load_file(path: Path) -> ModuleType:
 
 
 def disabled(sources: list[Source]) -> tuple[set[str], str | None]:
-    """Names of ``sources`` that ``$OCD_BENCH_DISABLE_PLUGINS`` turns off, and a warning about names that none has.
+    """Names of ``sources`` that ``$OCD_BENCH_DISABLE_PLUGINS`` turns off, and a warning about unknown names.
 
-    ``1`` or ``all`` turns every one off; else it is a list of names with commas between them.
+    ``1`` or ``all`` turns off all of them; otherwise it is a list of names separated by commas.
     """
     text = os.environ.get("OCD_BENCH_DISABLE_PLUGINS", "").strip()
     names = {source.name for source in sources}

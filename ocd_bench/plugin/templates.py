@@ -1,4 +1,4 @@
-"""Texts of the distributions that ``plugin new`` writes. ``$name``, ``$package`` and the like are filled in by the scaffold."""
+"""The files that ``plugin new`` writes. The scaffold fills in ``$name``, ``$package`` and the other words."""
 
 PYPROJECT = """\
 [build-system]
@@ -39,18 +39,18 @@ ocd-bench plugin check $name
 $run
 ```
 
-Tests: `python -m pytest`. They run the conformance kit, one test per check, and whatever you add.
+Tests: `python -m pytest`. They run the conformance kit, one test per check, and the tests you add.
 """
 
 TASK_INIT = '''\
-"""The task $name. This module is imported by every ocd-bench command: keep it light."""
+"""The task $name. Every ocd-bench command imports this module: keep it light."""
 
 import ocd_bench
 
 
 @ocd_bench.hookimpl
 def ocd_bench_register_tasks(register):
-    """Register the task; what it needs is imported only now."""
+    """Register the task; what it needs is imported here."""
     from $package.task import $cls
 
     register($cls())
@@ -68,17 +68,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from ocd_bench import Dataset, Request, Samples, Splits, Task
+from ocd_bench import Dataset, Request, Samples, Splits, Task, setting
 from torch import nn
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Change one with ``--set $name.noise=0.3``."""
+    """Set by ``--set $name.noise=0.3``, shown by ``ocd-bench list settings $name``."""
 
-    train: int = 300
-    noise: float = 0.2
-    hidden: int = 16
+    train: int = setting(300, least=2, unit="samples", help="Training points.")
+    noise: float = setting(0.2, least=0, help="Standard deviation of the noise.")
+    hidden: int = setting(16, least=1, unit="units", help="Width of the network.")
 
 
 class $cls(Task):
@@ -133,12 +133,10 @@ class $cls(Task):
 '''
 
 TASK_TEST = '''\
-"""The conformance kit, and what only this task can promise."""
+"""The conformance kit, and a test that only this task has."""
 
-from ocd_bench.config import resolve
 from ocd_bench.plugin.manager import load_plugins
-from ocd_bench.task import Request
-from ocd_bench.testing import TaskConformance
+from ocd_bench.testing import TaskConformance, request
 
 from $package.task import $cls
 
@@ -153,21 +151,20 @@ def test_it_is_found_as_a_plugin():
 
 def test_without_noise_the_points_lie_on_two_circles():
     task = $cls()
-    settings = resolve(task, [], "quick", {"$name.noise": 0.0}).section("$name")
-    test = task.load_data(Request("$name", "moons", settings)).test
+    test = task.load_data(request(task, noise=0.0)).test
     centres = test.targets.unsqueeze(1) * test.inputs.new_tensor([1.0, 0.5])
     assert ((test.inputs - centres).norm(dim=1) - 1).abs().max() < 1e-5
 '''
 
 METHOD_INIT = '''\
-"""The method $name. This module is imported by every ocd-bench command: keep it light."""
+"""The method $name. Every ocd-bench command imports this module: keep it light."""
 
 import ocd_bench
 
 
 @ocd_bench.hookimpl
 def ocd_bench_register_methods(register):
-    """Register the method; what it needs is imported only now."""
+    """Register the method; what it needs is imported here."""
     from $package.method import $cls
 
     register($cls())
@@ -183,15 +180,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from ocd_bench import Context, Method, NotApplicable, Predictor
+from ocd_bench import Context, Method, NotApplicable, Predictor, setting
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``noise`` is a fraction of the training inputs' own standard deviation."""
+    """Set by ``--set $name.noise=0.1``, shown by ``ocd-bench list settings $name``."""
 
-    draws: int = 16
-    noise: float = 0.05
+    draws: int = setting(16, least=1, help="Noisy copies of each sample.")
+    noise: float = setting(0.05, least=0, help="In standard deviations of the training inputs.")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"draws": 4}}
 
@@ -233,7 +230,7 @@ class $cls(Method):
 '''
 
 METHOD_TEST = '''\
-"""The conformance kit, and what only this method can promise."""
+"""The conformance kit, and a test that only this method has."""
 
 import torch
 from ocd_bench.plugin.manager import load_plugins

@@ -1,4 +1,4 @@
-"""Whether hooks, tasks and methods are what they must be, and what to change where they are not."""
+"""Checks of the declarations of hooks, tasks and methods; each returns what to change, or None."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ocd_bench.task import Task
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 SECTION = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RESERVED = {Task: ("all", *CORE), Method: ("all",)}
-"""Names with a meaning of their own; a task names a section of the configuration too."""
+"""Names that have another meaning. The name of a task is also that of a section of the configuration."""
 PLAIN = (bool, int, float, str)
 
 SPECS: Mapping[str, tuple[str, ...]] = {
@@ -31,7 +31,7 @@ SPECS: Mapping[str, tuple[str, ...]] = {
 
 # -- hooks ------------------------------------------------------------------------------------------------------------
 def hook_problem(plugin: object) -> str | None:
-    """The first hook of ``plugin`` that does not exist or asks for what it is not given, or None."""
+    """The first hook of ``plugin`` that does not exist, or has an argument that does not exist; None if all are right."""
     for name, function, options in _functions(plugin):
         if options is None or options.get("optionalhook"):
             continue
@@ -46,20 +46,20 @@ def hook_problem(plugin: object) -> str | None:
 
 
 def unmarked_hooks(plugin: object) -> list[str]:
-    """Functions named like hooks that are none, for want of ``@ocd_bench.hookimpl``."""
+    """Functions that are named like hooks but lack ``@ocd_bench.hookimpl``."""
     return [name for name, _, options in _functions(plugin) if options is None and name.startswith(f"{PROJECT}_")]
 
 
 def _functions(plugin: object) -> Iterator[tuple[str, Any, Mapping[str, Any] | None]]:
     for name in dir(plugin):
-        static = inspect.getattr_static(plugin, name, None)  # no property of a plugin is run
+        static = inspect.getattr_static(plugin, name, None)  # does not evaluate a property of the plugin
         function = getattr(static, "__func__", static)
         if inspect.isroutine(function):
             yield name, function, getattr(function, f"{PROJECT}_impl", None)
 
 
 def _required(function: Any) -> list[str]:
-    """Names of the arguments that a call must give, as pluggy sees them."""
+    """Names of the arguments without a default, as pluggy sees them."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ocd_bench.errors import UsageError
 from ocd_bench.reading.files import open_file
 from ocd_bench.reading.guard import guarded, reading
-from ocd_bench.reading.limits import check_size
+from ocd_bench.reading.limits import check_size, unpacked_limit
 from ocd_bench.reading.notes import listed
 from ocd_bench.reading.unpack import Zip
 
@@ -36,10 +36,10 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]
             if name not in members:
                 raise UsageError(f"{path}: no array {name!r} in it; it has {listed(sorted(members)) or 'none'}")
         found: dict[str, Array] = {}
-        total = 0
+        total, packed = 0, path.stat().st_size
         for name in members if names is None else names:
             total += archive.size(members[name])
-            check_size(path, total)
+            check_size(path, total, unpacked_limit(packed))
             where = archive.where(members[name])
             with archive.open(members[name]) as file, reading(where):
                 found[name] = _read_array(file, where, archive.size(members[name]))

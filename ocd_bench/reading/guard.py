@@ -59,16 +59,16 @@ def explain(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "cannot be read: nested too deeply"
     if isinstance(error, UnicodeError):
-        return f"not valid text ({one_line(str(error))[:200]})"
+        return f"cannot be read: not valid text ({one_line(str(error))[:200]})"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     if isinstance(error, EOFError):
-        return "damaged: it breaks off before its end"
+        return "cannot be read: damaged, it breaks off before its end"
     if isinstance(error, KeyError):
-        return f"{one_line(str(error))[:200]} is missing"
+        return f"cannot be read: {one_line(str(error))[:200]} is missing"
     message = one_line(str(error))[:300]
     kind = type(error).__name__
-    return f"damaged or of another format ({kind}: {message})" if message else f"damaged or of another format ({kind})"
+    return f"cannot be read: damaged or of another format ({kind}{f': {message}' if message else ''})"
 
 
 def _message(place: object, error: BaseException, cure: str) -> str:

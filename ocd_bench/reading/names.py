@@ -53,7 +53,7 @@ _PART = re.compile(rf"(?:^|(?<=[-_. ]))({'|'.join(PARTS)})(?=$|[-_. ])")
 
 
 def part_of(name: str) -> str | None:
-    """The part that the name of a file or folder says it is, ``train``, ``val`` or ``test``: ``adult-Test.csv`` is ``test``. None
-    if it says nothing, or two things."""
+    """The part that the name of a file or folder says it is: ``train``, ``val`` or ``test`` (``adult-Test.csv`` is ``test``).
+    None if it says nothing, or two things."""
     found = {PARTS[word] for word in _PART.findall(split_name(name).stem.lower())}
     return found.pop() if len(found) == 1 else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +17,7 @@ from ocd_bench.errors import Unavailable, UsageError
 from ocd_bench.printable import quoted
 from ocd_bench.reading.files import open_file, read_json
 from ocd_bench.reading.guard import guarded, reading
-from ocd_bench.reading.limits import COLUMNS, LINE_CHARACTERS, check_size
+from ocd_bench.reading.limits import COLUMNS, LINE_CHARACTERS, VARIABLE, check_size, size_limit
 from ocd_bench.reading.names import split_name
 from ocd_bench.reading.notes import listed
 from ocd_bench.reading.text import check_encoding, read_lines
@@ -23,8 +25,8 @@ from ocd_bench.reading.unpack import Zip
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 """What :func:`read_sheet` takes, but for ``.json`` and ``.parquet`` in any compression."""
-CELLS = 60_000_000
-"""Most cells of a sheet."""
+CELLS = 25_000_000
+"""Most cells of a sheet, where the variable of :mod:`ocd_bench.reading.limits` is not set; each takes some 40 bytes."""
 DELIMITERS = {"auto": "", ",": ",", ";": ";", "tab": "\t", "|": "|", "space": " "}
 """Values of a ``delimiter`` setting, and the character each stands for."""
 
@@ -46,16 +48,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The cells of one file: ``rows[i][j]`` under ``header[j]``; ``lines[i]`` is the first line of row i (of Parquet and JSON
-    lists: its number).
+    """The cells of one file: ``columns[j][i]`` under ``header[j]``; ``lines[i]`` is the first line of row i (or its number, in
+    Parquet and JSON lists).
 
     ``extra``: every row has one cell more than the header; ``header`` then begins with an empty name (row names of R).
     """
 
     path: Path
     header: tuple[str, ...]
-    rows: list[list[str]]
-    lines: list[int]
+    columns: list[list[str]]
+    lines: Sequence[int]
     delimiter: str = ""
     extra: bool = False
     _places: dict[str, int] = field(init=False, repr=False, compare=False)
@@ -64,18 +66,21 @@ class Sheet:
         object.__setattr__(self, "_places", {name: place for place, name in reversed(list(enumerate(self.header)))})
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.lines)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells row by row; made anew at each call."""
+        return [list(row) for row in zip(*self.columns, strict=True)]
 
     def texts(self, name: str) -> list[str]:
         """A column's cells."""
-        place = self._places[name]
-        return [row[place] for row in self.rows]
+        return self.columns[self._places[name]]
 
     def column(self, name: str) -> Iterator[Cell]:
         """A column's cells with their places."""
-        place = self._places[name]
-        for line, row in zip(self.lines, self.rows, strict=True):
-            yield Cell(self, line, name, row[place])
+        for line, text in zip(self.lines, self.texts(name), strict=True):
+            yield Cell(self, line, name, text)
 
     def require(self, name: str, setting: str) -> None:
         """Refuse a column name that the header lacks, with the nearest one it has.
@@ -132,11 +137,11 @@ def read_sheet(path: Path, options: SheetOptions) -> Sheet:
         with Zip(path) as archive:
             name = split_name(archive.only())
     if name.ending == ".parquet":
-        return _from_records(path, _parquet(path), options)
+        return _from_records(path, _parquet(path))
     if name.ending == ".json":
-        return _from_records(path, _json(path), options)
+        return _from_records(path, _json(path))
     if name.ending in (".jsonl", ".ndjson"):
-        return _from_records(path, _json_lines(path, options), options)
+        return _from_records(path, _json_lines(path, options))
     return _from_text(path, options)
 
 
@@ -149,9 +154,10 @@ def _from_text(path: Path, options: SheetOptions) -> Sheet:
     quoting: Any = csv.QUOTE_NONE if delimiter == "\t" and not options.quoted_tabs else csv.QUOTE_MINIMAL
     csv.field_size_limit(LINE_CHARACTERS)
     reader = csv.reader(chain(head[skipped:], lines), delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    width = cells = 0
+    columns: list[list[str]] = []
+    numbers = array("q")
+    most = _most_cells()
+    first: list[str] = []
     extra = False
     known: dict[str, str] = {}
     while True:
@@ -162,40 +168,49 @@ def _from_text(path: Path, options: SheetOptions) -> Sheet:
             raise UsageError(f"{path}, line {start}: {error}; {options.section}.delimiter sets what separates cells") from error
         if row is None:
             break
+        # Equal cells share one text, which keeps a large table small.
         row = [known.setdefault(text, text) for text in map(str.strip, row)]
         if len(known) > 100_000:
             known.clear()
         if not any(row):
             continue
-        if not width:
-            width = len(row)
-            if width > COLUMNS:
-                raise UsageError(f"{path}, line {start}: {width:,} columns, at most {COLUMNS:,} are read")
-        elif len(rows) == 1 and options.header and len(row) == width + 1:
-            width, extra = width + 1, True
-        elif len(row) != width:
-            line, count = (numbers[1], width) if extra else (start, len(row))
+        if not first:
+            first = row
+            if len(row) > COLUMNS:
+                raise UsageError(f"{path}, line {start}: {len(row):,} columns, at most {COLUMNS:,} are read")
+            if options.header:
+                continue
+        if not columns:
+            extra = options.header and len(row) == len(first) + 1
+            columns = [[] for _ in range(len(first) + extra)]
+        if len(row) != len(columns):
+            line, count = (numbers[0], len(columns)) if extra else (start, len(row))
             raise UsageError(
-                f"{path}, line {line}: {count} cells, but the header has {width - extra}; separated by {delimiter!r} "
+                f"{path}, line {line}: {count} cells, but the header has {len(first)}; separated by {delimiter!r} "
                 f"({options.section}.delimiter)"
             )
-        cells += width
-        if cells > CELLS:
-            raise UsageError(f"{path}, line {start}: more than {CELLS:,} cells; take a part of the file")
-        rows.append(row)
+        _check_cells(path, start, (len(numbers) + 1) * (len(columns) + 1), most)
+        for column, text in zip(columns, row, strict=True):
+            column.append(text)
         numbers.append(start)
-    if not rows:
+    if not first:
         raise UsageError(f"{path}: the file is empty")
-    if extra and not any(row[-1] for row in rows[1:]):  # a delimiter at the end of each row, and none in the header
-        header, extra = [*rows[0], ""], False
-    else:
-        header = ["", *rows[0]] if extra else rows[0]
-    if not options.header:
-        header = [f"column {place}" for place in range(1, width + 1)]
-        return Sheet(path, tuple(header), rows, numbers, delimiter)
-    if len(rows) == 1:
+    if not columns:
         raise UsageError(f"{path}: has a header line and no rows")
-    return Sheet(path, tuple(header), rows[1:], numbers[1:], delimiter, extra)
+    if not options.header:
+        return Sheet(path, tuple(f"column {place}" for place in range(1, len(columns) + 1)), columns, numbers, delimiter)
+    if extra and not any(columns[-1]):  # a delimiter at the end of each row, and none in the header
+        return Sheet(path, (*first, ""), columns, numbers, delimiter)
+    return Sheet(path, ("", *first) if extra else tuple(first), columns, numbers, delimiter, extra)
+
+
+def _most_cells() -> int:
+    return size_limit() // 40 if os.environ.get(VARIABLE) else CELLS
+
+
+def _check_cells(path: Path, line: int, count: int, most: int) -> None:
+    if count > most:
+        raise UsageError(f"{path}, line {line}: more than {most:,} cells; take a part of the file, or set {VARIABLE}")
 
 
 def _announced(head: list[str]) -> tuple[int, str]:
@@ -224,32 +239,27 @@ def _delimiter(path: Path, head: list[str]) -> str:
 
 
 # -- records --------------------------------------------------------------------------------------------------------------
-def _from_records(path: Path, records: Iterable[tuple[int, Mapping[str, Any]]], options: SheetOptions) -> Sheet:
+def _from_records(path: Path, records: Iterable[tuple[int, Mapping[str, Any]]]) -> Sheet:
     """A sheet whose header is every key, in the order of their first appearance; a key that a record lacks is an empty cell."""
-    places: dict[str, int] = {}
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    cells = 0
+    columns: dict[str, list[str]] = {}
+    numbers = array("q")
+    most = _most_cells()
     for number, record in records:
-        for key in record:
-            places.setdefault(key, len(places))
-        if len(places) > COLUMNS:
+        texts = {key: _text(value) for key, value in record.items()}
+        for key in texts:
+            if key not in columns:
+                columns[key] = [""] * len(numbers)
+        if len(columns) > COLUMNS:
             raise UsageError(f"{path}, line {number}: more than {COLUMNS:,} columns")
-        row = [""] * len(places)
-        for key, value in record.items():
-            row[places[key]] = _text(value)
-        if not any(row):
+        if not any(texts.values()):
             continue
-        cells += len(places)
-        if cells > CELLS:
-            raise UsageError(f"{path}, line {number}: more than {CELLS:,} cells; take a part of the file")
-        rows.append(row)
+        _check_cells(path, number, (len(numbers) + 1) * (len(columns) + 1), most)
+        for key, column in columns.items():
+            column.append(texts.get(key, ""))
         numbers.append(number)
-    if not rows:
+    if not numbers:
         raise UsageError(f"{path}: the file is empty")
-    for row in rows:
-        row.extend([""] * (len(places) - len(row)))
-    return Sheet(path, tuple(places), rows, numbers)
+    return Sheet(path, tuple(columns), list(columns.values()), numbers)
 
 
 def _text(value: Any) -> str:
@@ -289,8 +299,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with open_file(path) as file, reading(path):
         table = parquet.ParquetFile(file)
         check_size(path, sum(table.metadata.row_group(i).total_byte_size for i in range(table.metadata.num_row_groups)))
-        if table.metadata.num_rows * max(1, table.metadata.num_columns) > CELLS:
-            raise UsageError(f"{path}: more than {CELLS:,} cells; take a part of the file")
+        _check_cells(path, 1, table.metadata.num_rows * (1 + table.metadata.num_columns), _most_cells())
         number = 0
         for batch in table.iter_batches(batch_size=4096):
             for record in batch.to_pylist():

@@ -1,11 +1,17 @@
-"""Comparison tables from stored runs: :func:`build_table`, then :func:`render` in one of :data:`FORMATS`."""
+"""Comparison tables from stored runs: :func:`build_table`, then :func:`render` in one of :data:`FORMATS`.
+
+Data go one way: ``build.py`` makes the model of ``table.py`` from cells and scores, with the columns that ``columns.py``
+declares, and one module per format renders the model. To add a column, add a :class:`~ocd_bench.report.table.Field` to
+:data:`ocd_bench.report.columns.FIELDS`: every format then has it.
+"""
 
 from __future__ import annotations
 
 import importlib
 
 from ocd_bench.errors import UsageError
-from ocd_bench.report.table import Table, build_table
+from ocd_bench.report.build import build_table
+from ocd_bench.report.table import Table
 
 FORMATS = ("table", "markdown", "csv", "latex", "html")
 

@@ -1,5 +1,7 @@
-"""Means over several groups as groups of their own: over the kinds of corruption of a dataset, and over a task's datasets where
-their primary metrics may be averaged (``Task.average``)."""
+"""Groups that are means over other groups: over the kinds of corruption of a dataset, and over the datasets of a task.
+
+A task says by ``Task.average`` that the primary metrics of its datasets may be averaged.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ocd_bench.report.columns import columns_of
 from ocd_bench.report.numbers import seeds_text, style_for
-from ocd_bench.report.table import BASE, Group, MetricColumn, Row, verdict
+from ocd_bench.report.table import BASE, Group, Row, TableMetric, verdict
 from ocd_bench.results import Key, Run, primary_of
 from ocd_bench.stats import Estimate, Resampled, draws_for, estimate_average, mean_sd
 
@@ -16,7 +19,7 @@ NAME = "average"
 
 
 def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """By task: a group of the means over its datasets, for each test variant (corruption) that two or more of them have.
+    """For each task and test variant (a corruption, or none) with two or more datasets: a group of means over the datasets.
 
     Args:
         draws: bootstrap resamples; 0: as many as the largest test set allows.
@@ -73,7 +76,7 @@ def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str], draws
     by_method = {m: tuple(float(scores[m, seed].mean()) for seed in seeds[m]) for m in methods}
     metric, rows = _means(info, seeds, by_method, parts, datasets)
     notes = _seeds_notes(f"mean over {len(datasets)} kinds of corruption of {primary}", seeds, size)
-    return Group(task, title, (metric,), rows, notes, size)
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
 
 
 def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: int) -> Group:
@@ -85,7 +88,8 @@ def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: in
     by_method = {m: tuple(_mean(run, task, m, seed, datasets) for seed in seeds[m]) for m in methods}
     metric, rows = _means(run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
     title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
-    return Group(task, title, (metric,), rows, _notes(run, kept, seeds, sum(sizes.values())), sum(sizes.values()))
+    size = sum(sizes.values())
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), _notes(run, kept, seeds, size), size)
 
 
 def _means(
@@ -94,10 +98,10 @@ def _means(
     by_method: Mapping[str, tuple[float, ...]],
     parts: Sequence[Resampled] | None,
     datasets: Sequence[str],
-) -> tuple[MetricColumn, tuple[Row, ...]]:
+) -> tuple[TableMetric, tuple[Row, ...]]:
     """The column of the means, and a row for each method; ``info`` has the unit and the direction."""
     style = style_for(info["unit"], [value for values in by_method.values() for value in values])
-    metric = MetricColumn(NAME, info["unit"], info["higher_is_better"], True, style)
+    metric = TableMetric(NAME, info["unit"], info["higher_is_better"], True, style)
     base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
     return metric, tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in by_method)
 
@@ -138,7 +142,7 @@ def _row(
     values: tuple[float, ...],
     base: Mapping[int, float],
     parts: Sequence[Resampled] | None,
-    metric: MetricColumn,
+    metric: TableMetric,
     datasets: Sequence[str],
 ) -> Row:
     if not seeds:
@@ -155,7 +159,7 @@ def _row(
 
 
 def _notes(run: Run, kept: Mapping[str, Sequence[Key]], seeds: Mapping[str, Sequence[int]], size: int) -> tuple[str, ...]:
-    """What the mean is of, over which seeds."""
+    """Which metrics the mean is over, and which seeds."""
     primaries: dict[str, list[str]] = {}
     for dataset, keys in kept.items():
         cells: list[Any] = [run.cells[key] for key in keys]

@@ -1,4 +1,4 @@
-"""Whether a method is as sure as it is right: reliability curve and expected calibration error, from stored scores."""
+"""Calibration of a method from stored scores: reliability curve and expected calibration error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Reliability:
     """Calibration of one method over all of its seeds' test samples.
 
     Attributes:
-        curve: of each confidence bin that is not empty: mean confidence, share of right answers, number of samples.
-        error: the expected calibration error, mean over samples of |confidence - share right| of their bin, in [0, 1].
+        curve: for each confidence bin that is not empty: mean confidence, accuracy, number of samples.
+        error: expected calibration error: mean over samples of |mean confidence - accuracy| of their bin, in [0, 1].
     """
 
     curve: tuple[tuple[float, float, int], ...]
@@ -32,19 +32,21 @@ def reliability(confidence: Array, correct: Array, bins: int = BINS) -> Reliabil
 
     Args:
         confidence: largest class probability ``(N,)`` in [0, 1], N > 0.
-        correct: whether that class is the right one ``(N,)``, 0 or 1.
+        correct: 1 where that class is the target, else 0, ``(N,)``.
     """
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # bins are open at their lower end
     counts = np.bincount(place, minlength=bins)
     kept = counts > 0
-    sure, right = (np.bincount(place, values, minlength=bins)[kept] / counts[kept] for values in (confidence, correct))
-    error = float((counts[kept] * np.abs(sure - right)).sum() / len(confidence))
-    curve = tuple(zip(sure.tolist(), right.tolist(), counts[kept].tolist(), strict=True))
+    confidences, accuracies = (
+        np.bincount(place, values, minlength=bins)[kept] / counts[kept] for values in (confidence, correct)
+    )
+    error = float((counts[kept] * np.abs(confidences - accuracies)).sum() / len(confidence))
+    curve = tuple(zip(confidences.tolist(), accuracies.tolist(), counts[kept].tolist(), strict=True))
     return Reliability(curve, error)
 
 
 def of_cells(run: Run, keys: Sequence[Key]) -> Reliability | None:
-    """Of these cells together; None where one of them has no confidences, as in tasks without a class posterior."""
+    """Of these cells together; None if one of them stored no confidences, as in tasks without class probabilities."""
     stored: list[list[Array]] = [[], []]
     for key in keys:
         for name, arrays in zip(CERTAINTY, stored, strict=True):

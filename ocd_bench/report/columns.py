@@ -1,56 +1,89 @@
-"""The columns of a group as text: what the flat formats (terminal, markdown, LaTeX) have in common."""
+"""The columns of a report, each declared once. A further column of the core is one more :class:`Field` in :data:`FIELDS`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from ocd_bench.report.numbers import quantity
-from ocd_bench.report.table import Group, Row
-
-DASH = "–"
+from ocd_bench.report.csv import FIELDS as CSV_FIELDS
+from ocd_bench.report.table import DASH, Column, Field, Kind, Row, TableMetric
 
 
-@dataclass(frozen=True)
-class TextColumn:
-    """A heading and one text per row. ``rank``: the lower, the longer it stays when there is no room."""
-
-    heading: str
-    texts: tuple[str, ...]
-    rank: int
-    numeric: bool = True
+def _cost(name: str, heading: str, rank: int = 50, compact: bool = False) -> Field[Row]:
+    return Field(name, heading, lambda row: row.cost.get(name), rank=rank, compact=compact)
 
 
-def text_columns(group: Group, extras: Sequence[str] = ()) -> list[TextColumn]:
-    """Columns after the method's name: metrics (primary first), difference from base, costs, plugins' own.
+FIELDS: tuple[Field[Row], ...] = (
+    _cost("fit_s", "fit s", rank=30, compact=True),
+    _cost("adapt_s", "test s"),
+    _cost("samples_per_s", "samples/s", rank=20, compact=True),
+    _cost("peak_memory_mb", "memory MB"),
+    _cost("parameters", "parameters"),
+)
+"""Columns with one value per row, in their order after the metrics."""
 
-    Rows without numbers have dashes; :attr:`Row.problem` says why and belongs across them.
-    """
-    columns = []
-    for place, metric in enumerate(group.metrics):
-        texts = [metric.style.spread(*row.metrics[metric.name]) if metric.name in row.metrics else DASH for row in group.rows]
-        columns.append(TextColumn(metric.heading, tuple(texts), 0 if metric.primary else 40 + place))
-    primary = group.primary
-    if primary and group.has_delta:
-        unit = f" [{primary.style.difference_unit}]" if primary.style.difference_unit else ""
-        texts = [primary.style.difference(row.delta) if row.delta else DASH for row in group.rows]
-        columns.insert(1, TextColumn(f"Δ base{unit}", tuple(texts), 1))
-    for heading, name in (("fit s", "fit_s"), ("samples/s", "samples_per_s")):
-        costs = tuple(quantity(row.cost.get(name)) for row in group.rows)
-        if any(text != DASH for text in costs):
-            columns.append(TextColumn(heading, costs, 20 if name == "samples_per_s" else 30))
-    for place, heading in enumerate(extras):
-        texts = [row.extra.get(heading, DASH) for row in group.rows]
-        if any(text != DASH for text in texts):
-            columns.append(TextColumn(heading, tuple(texts), 60 + place, numeric=False))
-    return columns
+_METHOD: Field[Row] = Field(
+    "method",
+    "method",
+    lambda row: row.method,
+    lambda row: row.method,
+    Kind.LABEL,
+    mark=lambda row: "better" if row.verdict == "better" else "",
+)
 
 
-def title(group: Group) -> str:
-    """``images, mnist``"""
-    return f"{group.task}, {group.dataset}"
+def columns_of(rows: Sequence[Row], metrics: Sequence[TableMetric]) -> tuple[Column, ...]:
+    """Every column of a group: method, metrics (primary first), difference from base, :data:`FIELDS`, plugins' own."""
+    declared: list[Field[Row]] = [_METHOD]
+    for place, metric in enumerate(metrics):
+        declared.append(_metric(metric, 0 if metric.primary else 40 + place))
+        if metric.primary:
+            declared.append(_difference(metric))
+    declared += FIELDS
+    headings = dict.fromkeys(heading for row in rows for heading in row.extra)
+    declared += [_plugin(heading, 60 + place) for place, heading in enumerate(headings)]
+    return tuple(field.column(rows) for field in declared)
 
 
-def marked(row: Row) -> bool:
-    """Whether the row is set in bold: its difference from base is an improvement beyond the interval."""
-    return row.verdict == "better"
+def field_names(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the columns that have one value per row: :data:`FIELDS`, then plugins' own."""
+    headings = dict.fromkeys(heading for row in rows for heading in row.extra)
+    return (*(field.name for field in FIELDS), *map(_plugin_name, headings))
+
+
+def _plugin_name(heading: str) -> str:
+    """The name of a plugin's column: its heading, with an addition where the core has a column of that name."""
+    return f"{heading} (plugin)" if heading in (*CSV_FIELDS, *(field.name for field in FIELDS)) else heading
+
+
+def _metric(metric: TableMetric, rank: int) -> Field[Row]:
+    def text(row: Row) -> str:
+        return metric.style.spread(*row.metrics[metric.name]) if metric.name in row.metrics else DASH
+
+    def value(row: Row) -> float | None:
+        return row.metrics[metric.name][0] if metric.name in row.metrics else None
+
+    return Field("", metric.heading, value, text, Kind.METRIC, rank=rank)
+
+
+def _difference(metric: TableMetric) -> Field[Row]:
+    unit = f" [{metric.style.difference_unit}]" if metric.style.difference_unit else ""
+    return Field(
+        "delta",
+        f"Δ base{unit}",
+        lambda row: row.delta.value if row.delta else None,
+        lambda row: metric.style.difference(row.delta) if row.delta else DASH,
+        Kind.DIFFERENCE,
+        mark=lambda row: row.verdict,
+        rank=1,
+    )
+
+
+def _plugin(heading: str, rank: int) -> Field[Row]:
+    return Field(
+        _plugin_name(heading),
+        heading,
+        lambda row: row.extra.get(heading),
+        lambda row: row.extra.get(heading, DASH),
+        Kind.PLUGIN,
+        rank=rank,
+    )

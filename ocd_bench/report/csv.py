@@ -4,49 +4,58 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
-from ocd_bench.report.table import COSTS, Table
+from ocd_bench.report.table import Group, Row, Table, TableMetric
 
 FIELDS = (
     "task", "dataset", "method", "status", "reason", "metric", "unit", "higher_is_better", "primary", "seeds", "n_test",
-    "mean", "sd", "low", "high", "delta", "delta_low", "delta_high", "verdict", *COSTS,
+    "mean", "sd", "low", "high", "delta", "delta_low", "delta_high", "verdict",
 )  # fmt: skip
+"""What every line has. :attr:`Table.fields` follow."""
 
 
 def render(table: Table) -> str:
     """A header and one line per metric of each row; a row without numbers has one line."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*FIELDS, *table.extras], lineterminator="\n")
+    writer = csv.DictWriter(buffer, [*FIELDS, *table.fields], lineterminator="\n")
     writer.writeheader()
     for group in table.groups:
-        for row in group.rows:
-            common: dict[str, object] = {
-                "task": group.task,
-                "dataset": group.dataset,
-                "method": row.method,
-                "status": row.status,
-            }
-            common |= {"reason": row.reason, "seeds": " ".join(str(seed) for seed in row.seeds), "n_test": group.n_test}
-            common |= {**row.cost, **row.extra}
-            if not row.metrics:
-                writer.writerow(_safe(common))
-            for metric in group.metrics:
-                if metric.name not in row.metrics:
-                    continue
-                mean, sd = row.metrics[metric.name]
-                line = common | {"metric": metric.name, "unit": metric.unit, "mean": mean, "sd": sd}
-                line |= {"higher_is_better": str(metric.higher_is_better).lower(), "primary": str(metric.primary).lower()}
-                if metric.primary:
-                    line["verdict"] = row.verdict
-                    if row.value:
-                        line |= {"low": row.value.low, "high": row.value.high}
-                    if row.delta:
-                        line |= {"delta": row.delta.value, "delta_low": row.delta.low, "delta_high": row.delta.high}
-                writer.writerow(_safe(line))
+        columns = [column for column in group.columns if column.name in table.fields]
+        for place, row in enumerate(group.rows):
+            common = _of_row(group, row) | {column.name: column.values[place] for column in columns}
+            metrics = [metric for metric in group.metrics if metric.name in row.metrics]
+            lines = [common | _of_metric(row, metric) for metric in metrics] or [common]
+            writer.writerows(map(_safe, lines))
     return buffer.getvalue()
 
 
-def _safe(line: dict[str, object]) -> dict[str, object]:
+def _of_row(group: Group, row: Row) -> dict[str, Any]:
+    return {
+        "task": group.task,
+        "dataset": group.dataset,
+        "method": row.method,
+        "status": row.status,
+        "reason": row.reason,
+        "seeds": " ".join(str(seed) for seed in row.seeds),
+        "n_test": group.n_test,
+    }
+
+
+def _of_metric(row: Row, metric: TableMetric) -> dict[str, Any]:
+    mean, sd = row.metrics[metric.name]
+    line = {"metric": metric.name, "unit": metric.unit, "mean": mean, "sd": sd}
+    line |= {"higher_is_better": str(metric.higher_is_better).lower(), "primary": str(metric.primary).lower()}
+    if metric.primary:
+        line["verdict"] = row.verdict
+        if row.value:
+            line |= {"low": row.value.low, "high": row.value.high}
+        if row.delta:
+            line |= {"delta": row.delta.value, "delta_low": row.delta.low, "delta_high": row.delta.high}
+    return line
+
+
+def _safe(line: dict[str, Any]) -> dict[str, Any]:
     """Text that a spreadsheet would run as a formula is quoted with an apostrophe, as OWASP advises."""
     return {
         name: f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

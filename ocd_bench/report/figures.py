@@ -1,6 +1,6 @@
 """Which plots a group gets: values, differences, cost against quality, calibration, and what the cells' ``detail`` carries.
 
-Known keys of ``detail``; anything of another shape is passed over, since plugins may put what they like there:
+Keys of ``detail`` that are drawn (a value of any other shape is ignored, since plugins may write there what they like):
 ``entropies``: {layer: nats}; ``history``: [[step, training loss, validation loss], ...]; ``history_parts``: {part: [[step,
 value], ...]}; ``gain_candidates`` and ``gain_losses``: [numbers]; ``rho``: [[true, predicted], ...].
 """
@@ -8,13 +8,13 @@ value], ...]}; ``gain_candidates`` and ``gain_losses``: [numbers]; ``rho``: [[tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ocd_bench.report import svg
-from ocd_bench.report.columns import title
 from ocd_bench.report.numbers import quantity
-from ocd_bench.report.table import BASE, Group, Row
+from ocd_bench.report.table import BASE, Group, Row, TableMetric
+from ocd_bench.stats import Estimate
 
 MANY = 400
 """Points of a cloud that are drawn; more are thinned evenly."""
@@ -27,25 +27,16 @@ def result_figures(group: Group) -> Iterator[tuple[str, str]]:
     primary = group.primary
     if primary is None:
         return
-    style, rows = primary.style, [row for row in group.rows if row.value is not None]
-    items = [
-        svg.Item(
-            row.method,
-            row.value.value * style.factor,
-            None if row.value.low is None else row.value.low * style.factor,
-            None if row.value.high is None else row.value.high * style.factor,
-            row.verdict,
-        )
-        for row in rows
-        if row.value
-    ]
-
-    def form(number: float) -> str:
-        return style.value(number / style.factor)
-
+    caption = f"{primary.name}: mean over seeds, 95 % interval over test samples"
+    items = _items(primary, [(row, row.value) for row in group.rows])
     yield (
-        f"{primary.name}: mean over seeds, 95 % interval over test samples",
-        svg.intervals(items, f"{primary.name} by method, {title(group)}", primary.heading, form),
+        caption,
+        svg.intervals(
+            items,
+            f"{primary.name} by method, {group.title}",
+            primary.heading,
+            lambda number: primary.style.value(number / primary.style.factor),
+        ),
     )
     yield from _differences(group)
     yield from _cost(group)
@@ -53,9 +44,9 @@ def result_figures(group: Group) -> Iterator[tuple[str, str]]:
 
 
 def fitting_figures(group: Group) -> Iterator[tuple[str, str]]:
-    """Caption and SVG of each plot of what the cells tell about layer selection and fitting.
+    """Caption and SVG of each plot of layer selection and fitting, from the cells' ``detail``.
 
-    Rows that share a fit, as an ensemble does, do not draw it again.
+    A fit that several rows share, such as an ensemble's, is drawn once.
     """
     yield from _layers(group)
     plots = (
@@ -67,40 +58,43 @@ def fitting_figures(group: Group) -> Iterator[tuple[str, str]]:
     drawn: list[Any] = []
     for row in group.rows:
         for draw, names in plots:
-            told = names, {seed: [detail.get(name) for name in names] for seed, detail in row.details.items()}
-            if told not in drawn:
-                drawn.append(told)
-                yield from draw(row, title(group))
+            shown = names, {seed: [detail.get(name) for name in names] for seed, detail in row.details.items()}
+            if shown not in drawn:
+                drawn.append(shown)
+                yield from draw(row, group.title)
+
+
+def _items(metric: TableMetric, estimates: Sequence[tuple[Row, Estimate | None]]) -> list[svg.Item]:
+    """Each row's estimate with its interval, in the unit that is printed; rows without one are left out."""
+    factor = metric.style.factor
+    return [
+        svg.Item(
+            row.method,
+            estimate.value * factor,
+            None if estimate.low is None else estimate.low * factor,
+            None if estimate.high is None else estimate.high * factor,
+            row.verdict,
+        )
+        for row, estimate in estimates
+        if estimate is not None
+    ]
 
 
 def _differences(group: Group) -> Iterator[tuple[str, str]]:
     primary = group.primary
-    compared = [row for row in group.rows if row.delta is not None]
-    if primary is None or not compared:
+    if primary is None or not group.has_delta:
         return
-    factor = primary.style.factor
-    items = [
-        svg.Item(
-            row.method,
-            row.delta.value * factor,
-            None if row.delta.low is None else row.delta.low * factor,
-            None if row.delta.high is None else row.delta.high * factor,
-            row.verdict,
-        )
-        for row in compared
-        if row.delta
-    ]
+    style = primary.style
+    items = _items(primary, [(row, row.delta) for row in group.rows])
     better = "right" if primary.higher_is_better else "left"
-    unit = (
-        f"difference from base [{primary.style.difference_unit}]" if primary.style.difference_unit else "difference from base"
-    )
+    unit = f"difference from base [{style.difference_unit}]" if style.difference_unit else "difference from base"
     yield (
         f"Paired difference from base, 95 % interval over test samples; improvement is to the {better}",
         svg.intervals(
             items,
-            f"{primary.name}, difference from base, {title(group)}",
+            f"{primary.name}, difference from base, {group.title}",
             unit,
-            lambda number: primary.style.signed(number / factor),
+            lambda number: style.signed(number / style.factor),
             zero=True,
         ),
     )
@@ -115,7 +109,7 @@ def _cost(group: Group) -> Iterator[tuple[str, str]]:
     ]
     if primary and len(places) > 1:
         heading = f"Cost against quality: {primary.name} over test samples per second"
-        yield heading, svg.points(places, f"{heading}, {title(group)}", "samples/s", primary.heading, log=(True, False))
+        yield heading, svg.points(places, f"{heading}, {group.title}", "samples/s", primary.heading, log=(True, False))
 
 
 def _calibration(group: Group) -> Iterator[tuple[str, str]]:
@@ -124,7 +118,7 @@ def _calibration(group: Group) -> Iterator[tuple[str, str]]:
         return
     caption = "Expected calibration error, all seeds together; 0 is best"
     items = [svg.Item(row.method, 100 * found.error) for row, found in known]
-    yield caption, svg.intervals(items, f"{caption}, {title(group)}", "points", lambda error: f"{error:.2f}", bars=True)
+    yield caption, svg.intervals(items, f"{caption}, {group.title}", "points", lambda error: f"{error:.2f}", bars=True)
     methods = [(row, found) for row, found in known if not row.method.startswith("oracle")]
     curves = [
         (row.method, [sure for sure, _, _ in found.curve], [right for _, right, _ in found.curve])
@@ -133,7 +127,7 @@ def _calibration(group: Group) -> Iterator[tuple[str, str]]:
     left_out = f"; {CURVES} of {len(methods)} rows" if len(methods) > CURVES else ""
     caption = f"Reliability: share of right answers by confidence; below the dashed line a method is too sure{left_out}"
     if curves:
-        yield caption, svg.lines(curves, f"{caption}, {title(group)}", "confidence", unit_square=True)
+        yield caption, svg.lines(curves, f"{caption}, {group.title}", "confidence", unit_square=True)
 
 
 def _layers(group: Group) -> Iterator[tuple[str, str]]:
@@ -146,7 +140,7 @@ def _layers(group: Group) -> Iterator[tuple[str, str]]:
             if ranked:
                 caption = f"Layer selection: entropy of the losses under weight noise, seed {seed}"
                 items = [svg.Item(name, float(score)) for name, score in ranked]
-                yield caption, svg.intervals(items, f"{caption}, {title(group)}", "nats", quantity, bars=True)
+                yield caption, svg.intervals(items, f"{caption}, {group.title}", "nats", quantity, bars=True)
                 return
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ocd_bench.report.columns import marked, text_columns, title
-from ocd_bench.report.table import BOLD, Group, Table
+from ocd_bench.report.table import BOLD, Column, Group, Kind, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -31,24 +30,15 @@ def render(table: Table) -> str:
 
 
 def _group(group: Group, table: Table) -> str:
-    columns = text_columns(group, table.extras)
-    width = max(1, len(columns))
+    columns = group.shown_with_result()
     lines = []
     for place, row in enumerate(group.rows):
-        name = rf"\textbf{{{escape(row.method)}}}" if marked(row) else escape(row.method)
-        if row.problem or not columns:
-            lines.append(rf"{name} & \multicolumn{{{width}}}{{l}}{{{escape(row.problem)}}} \\")
-            continue
-        cells = [number(column.texts[place]) if column.numeric else escape(column.texts[place]) for column in columns]
-        if row.verdict:
-            cells = [
-                rf"\textbf{{{cell}}}" if column.heading.startswith("Δ") else cell
-                for cell, column in zip(cells, columns, strict=True)
-            ]
-        lines.append(" & ".join([name, *cells]) + r" \\")
-    caption = ". ".join([title(group), *group.notes, *table.notes, *([BOLD] if group.has_delta else [])]).replace("..", ".")
-    spec = "l" + "".join("r" if column.numeric else "l" for column in columns) if columns else "ll"
-    heading = " & ".join(["Method", *(escape(column.heading) for column in columns)]) if columns else "Method & Result"
+        cells = [_cell(column, place) for column in columns]
+        if row.problem:
+            cells[1:] = [rf"\multicolumn{{{len(columns) - 1}}}{{l}}{{{escape(row.problem)}}}"]
+        lines.append(" & ".join(cells) + r" \\")
+    caption = ". ".join([group.title, *group.notes, *table.notes, *([BOLD] if group.has_delta else [])]).replace("..", ".")
+    headings = [column.heading.capitalize() if column.kind is Kind.LABEL else column.heading for column in columns]
     label = re.sub(r"[^A-Za-z0-9-]+", "-", f"{group.task}-{group.dataset}")
     return "\n".join(
         [
@@ -56,9 +46,9 @@ def _group(group: Group, table: Table) -> str:
             r"\centering",
             rf"\caption{{{escape(caption)}}}",
             rf"\label{{tab:ocd-bench-{label}}}",
-            rf"\begin{{tabular}}{{{spec}}}",
+            rf"\begin{{tabular}}{{{''.join('r' if column.numeric else 'l' for column in columns)}}}",
             r"\toprule",
-            rf"{heading} \\",
+            rf"{' & '.join(map(escape, headings))} \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -67,3 +57,8 @@ def _group(group: Group, table: Table) -> str:
             "",
         ]
     )
+
+
+def _cell(column: Column, place: int) -> str:
+    text = number(column.texts[place]) if column.numeric else escape(column.texts[place])
+    return rf"\textbf{{{text}}}" if column.mark(place) else text

@@ -1,4 +1,4 @@
-"""A task's own pictures, sounds and texts as parts of the page, inside the page: nothing is fetched from anywhere."""
+"""A task's own pictures, sounds and texts, embedded in the page: nothing is fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import base64
 import io
 import re
 import wave
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,10 @@ import numpy as np
 from ocd_bench.report.png import grey_png
 
 LIMIT = 8 * 2**20
-"""Bytes of files shown per group; what does not fit is named."""
+"""Bytes of files shown per group; files beyond it are named only."""
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 WINDOW, RANGE = 256, 70.0
-"""Samples of a spectrogram's window; decibels below the loudest that are still drawn."""
+"""Samples of a spectrogram's window; its range in decibels below the peak."""
 
 
 def arranged(files: Sequence[Path], methods: Sequence[str]) -> list[Path]:
@@ -33,45 +33,59 @@ def arranged(files: Sequence[Path], methods: Sequence[str]) -> list[Path]:
     return sorted(files, key=place)
 
 
-def gallery(files: Sequence[Path]) -> str:
-    """HTML of the files, in their order: pictures, sounds with a spectrogram and a player, texts; the rest by name only."""
-    shown, named, size = [], [], 0
+@dataclass(frozen=True)
+class Medium:
+    """One file as part of the page.
+
+    Attributes:
+        kind: ``picture``, ``sound`` or ``text``.
+        name: the file's name without its suffix.
+        picture: a picture as ``data:`` address; of a sound its spectrogram.
+        alt: what ``picture`` shows, in words.
+        sound: a sound as ``data:`` address.
+        text: the words of a text.
+    """
+
+    kind: str
+    name: str
+    picture: str = ""
+    alt: str = ""
+    sound: str = ""
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The files that are part of the page, and the names of those that are not: too large, or of no known kind."""
+
+    shown: tuple[Medium, ...]
+    left_out: tuple[str, ...]
+
+
+def gallery(files: Sequence[Path]) -> Gallery:
+    """Pictures, sounds and texts, in the order of ``files``, up to :data:`LIMIT` bytes."""
+    shown: list[Medium] = []
+    left_out, size = [], 0
     for path in files:
-        draw = _drawer(path)
-        part = None
-        if draw and size + path.stat().st_size <= LIMIT:
-            part = draw(path)
-        if part is None:
-            named.append(path.name)
-            continue
-        size += path.stat().st_size
-        shown.append(part)
-    cards = f'<div class="media">{"".join(shown)}</div>' if shown else ""
-    rest = f'<p class="quiet">not shown: {escape(", ".join(named))}</p>' if named else ""
-    return cards + rest
+        read = _READERS.get(path.suffix.lower())
+        medium = read(path) if read and size + path.stat().st_size <= LIMIT else None
+        if medium is None:
+            left_out.append(path.name)
+        else:
+            size += path.stat().st_size
+            shown.append(medium)
+    return Gallery(tuple(shown), tuple(left_out))
 
 
-def _drawer(path: Path) -> Callable[[Path], str | None] | None:
-    suffix = path.suffix.lower()
-    if suffix in PICTURES:
-        return _picture
-    return {".wav": _sound, ".txt": _text}.get(suffix)
+def _picture(path: Path) -> Medium:
+    return Medium("picture", path.stem, _address(path.read_bytes(), PICTURES[path.suffix.lower()]), path.stem)
 
 
-def _card(path: Path, body: str, kind: str) -> str:
-    return f'<figure class="{kind}">{body}<figcaption>{escape(path.stem)}</figcaption></figure>'
+def _text(path: Path) -> Medium:
+    return Medium("text", path.stem, text=path.read_text(encoding="utf-8", errors="replace"))
 
 
-def _picture(path: Path) -> str:
-    return _card(path, _image(path.read_bytes(), PICTURES[path.suffix.lower()], path.stem), "picture")
-
-
-def _text(path: Path) -> str:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return _card(path, f'<pre tabindex="0" aria-label="{escape(path.stem)}">{escape(text)}</pre>', "text")
-
-
-def _sound(path: Path) -> str | None:
+def _sound(path: Path) -> Medium | None:
     """None for a file that is no sound of 16-bit samples."""
     data = path.read_bytes()
     try:
@@ -82,16 +96,20 @@ def _sound(path: Path) -> str | None:
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, channels).mean(axis=1) / 32768
     except (wave.Error, EOFError):
         return None
-    seconds = len(samples) / rate
-    picture = grey_png(spectrogram(samples))
-    name = f"{path.stem}, spectrogram: {seconds:.1f} s, 0 to {rate / 2000:g} kHz"
-    source = f"data:audio/wav;base64,{base64.b64encode(data).decode()}"
-    player = f'<audio controls preload="metadata" aria-label="{escape(path.stem)}" src="{source}"></audio>'
-    return _card(path, _image(picture, "image/png", name) + player, "sound")
+    picture = _address(grey_png(spectrogram(samples)), "image/png")
+    alt = f"{path.stem}, spectrogram: {len(samples) / rate:.1f} s, 0 to {rate / 2000:g} kHz"
+    return Medium("sound", path.stem, picture, alt, _address(data, "audio/wav"))
 
 
-def _image(data: bytes, kind: str, name: str) -> str:
-    return f'<img alt="{escape(name)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+_READERS: Mapping[str, Callable[[Path], Medium | None]] = {
+    **dict.fromkeys(PICTURES, _picture),
+    ".wav": _sound,
+    ".txt": _text,
+}
+
+
+def _address(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def spectrogram(samples: np.ndarray, columns: int = 256) -> np.ndarray:

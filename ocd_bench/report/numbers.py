@@ -1,4 +1,4 @@
-"""Numbers as text: how many digits a unit deserves, fractions as per cent, signs, times."""
+"""Numbers as text: decimals by unit, fractions in per cent, signs, times."""
 
 from __future__ import annotations
 
@@ -36,19 +36,22 @@ class Style:
         return text if text.startswith("-") or float(text) == 0 else f"+{text}"
 
     def spread(self, mean: float, sd: float | None) -> str:
-        """``98.75 ± 0.10``; without a spread ``98.75 ± –``, since one seed has none."""
+        """``98.75 ± 0.10``; for one seed, which has no SD, ``98.75 ± –``."""
         return f"{self.value(mean)} ± {self.value(sd) if sd is not None else '–'}"
 
     def difference(self, estimate: Estimate) -> str:
-        """``+0.42 [+0.11, +0.73]``; only the value where there is no interval."""
+        """``+0.42 [+0.11, +0.73]``; without an interval ``+0.42``."""
         if estimate.low is None or estimate.high is None:
             return self.signed(estimate.value)
         return f"{self.signed(estimate.value)} [{self.signed(estimate.low)}, {self.signed(estimate.high)}]"
 
 
 def style_for(unit: str, values: Iterable[float]) -> Style:
-    """The style of a metric: fractions in per cent with two decimals, dB with two; else four significant digits of the
-    median value, the same number of decimals for the whole column."""
+    """The style of a metric with these values.
+
+    Fractions are in per cent with two decimals, dB have two decimals. Any other unit has as many decimals as give the median
+    value four significant digits.
+    """
     if unit == "fraction":
         return Style(100.0, 2, unit="%", difference_unit="points")
     if unit == "dB":

@@ -1,4 +1,4 @@
-"""PNG of a grey picture with nothing but zlib, so that the report needs no imaging library."""
+"""PNG of a grey picture with zlib alone, so that the report needs no imaging library."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Small plots as inline SVG: intervals, bars, lines, points. Colours are classes, so that one page serves both themes.
+"""Small plots as inline SVG: intervals, bars, lines, points. Colours are CSS classes, so one page has both themes.
 
-Every plot has a viewBox about as wide as a phone, so that its letters stay readable there, and scales up a little elsewhere.
+Every plot has a viewBox about as wide as a phone, so its text is readable there; it scales up a little on wider screens.
 """
 
 from __future__ import annotations
@@ -107,8 +107,13 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def intervals(
     items: Sequence[Item], title: str, unit: str, form: Callable[[float], str], zero: bool = False, bars: bool = False
 ) -> str:
-    """A dot with its interval for each item, below each other; with ``zero`` a line there, with ``bars`` a bar from it and the
-    number beside it."""
+    """One line per item: a dot with its interval, or with ``bars`` a bar from zero and the number beside it.
+
+    Args:
+        unit: the label of the axis.
+        form: a number as text.
+        zero: draw a line at zero.
+    """
     left = 14 + min(150.0, max(len(item.label) for item in items) * _LETTER)
     values = [v for item in items for v in (item.value, item.low, item.high) if v is not None]
     axis = axis_over(values, left, WIDTH - (60 if bars else 14), zero=zero or bars)
@@ -133,8 +138,8 @@ def intervals(
             f'<circle cx="{axis(item.value):.1f}" cy="{y}" r="4.5" class="dot {item.mark}">'
             f"<title>{escape(item.label)}: {escape(form(item.value) + whiskers)}</title></circle>"
         )
-    said = "; ".join(f"{item.label} {form(item.value)}" for item in items)
-    return plot(body, bottom + 34, title, said)
+    description = "; ".join(f"{item.label} {form(item.value)}" for item in items)
+    return plot(body, bottom + 34, title, description)
 
 
 def lines(
@@ -164,8 +169,8 @@ def lines(
                 f'<circle cx="{along(x):.1f}" cy="{up(y):.1f}" r="2.5" class="{kind}"/>' for x, y in zip(xs, ys, strict=True)
             ]
         body += [line(left, 10 + 18 * place, left + 22, 10 + 18 * place, kind), text(left + 28, 14 + 18 * place, label)]
-    said = "; ".join(f"{label} from {short(ys[0])} to {short(ys[-1])}" for label, _, ys in series)
-    return plot(body, bottom + 34, title, said)
+    description = "; ".join(f"{label} from {short(ys[0])} to {short(ys[-1])}" for label, _, ys in series)
+    return plot(body, bottom + 34, title, description)
 
 
 def points(
@@ -202,8 +207,8 @@ def points(
         )
         if label:
             body.append(_label(at, label, taken, (top, bottom)))
-    said = "; ".join(f"{label} {short(x)}, {short(y)}" for x, y, label, _ in places if label)
-    return plot(body, bottom + 34, title, said or f"{len(places)} points")
+    description = "; ".join(f"{label} {short(x)}, {short(y)}" for x, y, label, _ in places if label)
+    return plot(body, bottom + 34, title, description or f"{len(places)} points")
 
 
 def _label(at: tuple[float, float], label: str, taken: list[tuple[float, float]], limits: tuple[float, float]) -> str:

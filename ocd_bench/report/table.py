@@ -1,35 +1,134 @@
-"""The comparison table as data: built from a stored run, rendered by the modules beside this one."""
+"""The model of a table: a run's :class:`Table` has groups, a group has rows and columns, a column has one text per row.
+
+The renderers beside this module loop over columns and know nothing of single ones. The columns of a report are declared in
+:mod:`ocd_bench.report.columns`, those of a comparison in :mod:`ocd_bench.compare.output`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ocd_bench.report.calibration import Reliability, of_cells
-from ocd_bench.report.numbers import Style, seeds_text, style_for
-from ocd_bench.results import Key, Run, primary_of
-from ocd_bench.stats import MIN_SAMPLES, Estimate, Resampled, mean_sd
+from ocd_bench.report.numbers import Style, quantity, seeds_text
+from ocd_bench.stats import Estimate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ocd_bench.report.calibration import Reliability
+
 BASE = "base"
-COSTS = ("fit_s", "adapt_s", "samples_per_s", "peak_memory_mb", "parameters")
-LEGEND = (
-    "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, "
-    "with its 95 % bootstrap interval over test samples (not adjusted for the number of rows)."
-)
+DASH = "–"
+"""The text of a row that has no value in a column."""
 BOLD = "Bold differences: the interval excludes zero."
-"""For the formats that have bold."""
-Hook = Callable[..., Any]
-"""``ocd_bench_report_columns`` or ``ocd_bench_report_sections``: called by keyword, gives one mapping, or a list of mappings or
-None."""
+"""A note for the formats that have bold."""
+R = TypeVar("R")
+
+
+class Kind(Enum):
+    """What the entries of a column are."""
+
+    LABEL = "label"
+    """Words: a name, a verdict."""
+    METRIC = "metric"
+    """Means over seeds with their SD."""
+    DIFFERENCE = "difference"
+    """Differences between two methods or two runs, or their intervals."""
+    TEST = "test"
+    """The result of a statistical test."""
+    COST = "cost"
+    """Times, rates and sizes."""
+    PLUGIN = "plugin"
+    """The text of a plugin."""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether entries are numbers, aligned to the right."""
+        return self not in (Kind.LABEL, Kind.PLUGIN)
 
 
 @dataclass(frozen=True)
-class MetricColumn:
-    """One metric of a group."""
+class Column:
+    """One column of a table.
+
+    Attributes:
+        kind: what the entries are.
+        heading: as printed.
+        values: for each row what CSV and JSON write and HTML sorts by, unrounded; None where the row has none.
+        texts: for each row the text that people read.
+        name: the field's name in CSV, the key in JSON. Empty for a metric, which has lines of its own in CSV.
+        marks: for each row ``better``, ``worse`` or empty. A marked entry is bold, or has a colour.
+        rank: which columns a narrow terminal keeps: the lowest ranks first.
+        compact: whether terminal, Markdown and LaTeX have it. HTML, CSV and JSON have every column.
+    """
+
+    kind: Kind
+    heading: str
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+    name: str = ""
+    marks: tuple[str, ...] = ()
+    rank: int = 0
+    compact: bool = True
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it is aligned to the right."""
+        return self.kind.numeric
+
+    @property
+    def empty(self) -> bool:
+        """Whether no row has an entry."""
+        return all(text == DASH for text in self.texts)
+
+    def mark(self, place: int) -> str:
+        """The mark of the row at ``place``; empty for none."""
+        return self.marks[place] if self.marks else ""
+
+
+def _no_mark(row: Any) -> str:
+    return ""
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return DASH
+    return quantity(value) if isinstance(value, int | float) else str(value)
+
+
+@dataclass(frozen=True)
+class Field(Generic[R]):
+    """How a column is made of rows of type ``R``: the one place to edit for a further column of the core.
+
+    Attributes:
+        value: from a row to its value, None for none; see :attr:`Column.values`.
+        text: from a row to its text; default: the value, a number with three significant digits.
+        mark: from a row to its mark; see :attr:`Column.marks`.
+        kind, heading, name, rank, compact: see :class:`Column`.
+    """
+
+    name: str
+    heading: str
+    value: Callable[[R], Any]
+    text: Callable[[R], str] | None = None
+    kind: Kind = Kind.COST
+    mark: Callable[[R], str] = _no_mark
+    rank: int = 50
+    compact: bool = True
+
+    def column(self, rows: Sequence[R]) -> Column:
+        """The column over ``rows``."""
+        values = tuple(self.value(row) for row in rows)
+        texts = tuple(map(self.text, rows)) if self.text else tuple(map(_text, values))
+        marks = tuple(self.mark(row) for row in rows)
+        return Column(self.kind, self.heading, values, texts, self.name, marks, self.rank, self.compact)
+
+
+@dataclass(frozen=True)
+class TableMetric:
+    """One metric of a group of rows, and how its values are printed."""
 
     name: str
     unit: str
@@ -38,14 +137,10 @@ class MetricColumn:
     style: Style
 
     @property
-    def arrow(self) -> str:
-        """The direction of improvement."""
-        return "↑" if self.higher_is_better else "↓"
-
-    @property
     def heading(self) -> str:
-        """``accuracy [%] ↑``"""
-        return f"{self.name} [{self.style.unit}] {self.arrow}" if self.style.unit else f"{self.name} {self.arrow}"
+        """``accuracy [%] ↑``; the arrow is the direction of improvement."""
+        arrow = "↑" if self.higher_is_better else "↓"
+        return f"{self.name} [{self.style.unit}] {arrow}" if self.style.unit else f"{self.name} {arrow}"
 
 
 @dataclass(frozen=True)
@@ -53,16 +148,18 @@ class Row:
     """One method in one group, over its seeds.
 
     Attributes:
-        status: ``ok`` if any seed is; else that of the first cell.
-        seeds: the seeds that count, those that are ok.
-        metrics: metric name to (mean, SD or None) over these seeds.
+        status: ``ok`` if the cell of any seed is; else that of the first cell.
+        reason: why there are no numbers; empty if there are.
+        seeds: the seeds whose cells are ok. All numbers are over these.
+        metrics: metric name to (mean, SD); the SD of one seed is None.
+        by_seed: metric name to one value per seed.
         value: the primary metric with its interval over test samples.
         delta: difference from base on the primary metric; None for base itself, or without a base row.
         verdict: ``better`` or ``worse`` where the interval of ``delta`` excludes zero, else empty.
-        cost: mean over seeds, by name; names no cell reports are absent.
-        extra: plugins' columns.
+        cost: mean over seeds, by name; a name that no cell reports is absent.
+        extra: plugins' columns, heading to text.
         details: the cells' ``detail`` by seed, for plots.
-        reliability: how sure the method is and how right, over all seeds' test samples, where the scores tell.
+        reliability: calibration over all seeds' test samples; None for a task without class probabilities.
     """
 
     method: str
@@ -92,6 +189,7 @@ class Group:
     """The rows of one (task, dataset).
 
     Attributes:
+        columns: every column, the method's name first, also those that no row has an entry in.
         media: the task's own pictures, sounds and texts of the first seed that has any.
         media_seed: which seed that is.
         sections: plugins' sections of the HTML report, heading and HTML.
@@ -99,8 +197,9 @@ class Group:
 
     task: str
     dataset: str
-    metrics: tuple[MetricColumn, ...]
+    metrics: tuple[TableMetric, ...]
     rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
     notes: tuple[str, ...]
     n_test: int
     media: tuple[Path, ...] = ()
@@ -108,7 +207,12 @@ class Group:
     sections: tuple[tuple[str, str], ...] = ()
 
     @property
-    def primary(self) -> MetricColumn | None:
+    def title(self) -> str:
+        """``images, mnist``"""
+        return f"{self.task}, {self.dataset}"
+
+    @property
+    def primary(self) -> TableMetric | None:
         """The metric that decides; None if no row has a number."""
         return next((metric for metric in self.metrics if metric.primary), None)
 
@@ -117,15 +221,39 @@ class Group:
         """Whether any row is compared with base."""
         return any(row.delta is not None for row in self.rows)
 
+    def shown(self, compact: bool = True) -> list[Column]:
+        """The columns that some row has an entry in, the method's name first.
+
+        Args:
+            compact: only those for formats of little width.
+        """
+        return [column for column in self.columns if not column.empty and (column.compact or not compact)]
+
+    def shown_with_result(self, compact: bool = True) -> list[Column]:
+        """As :meth:`shown`; where no row has a number, with a column ``result`` that has room for the reasons."""
+        columns = self.shown(compact)
+        reasons = tuple(row.problem for row in self.rows)
+        return columns if len(columns) > 1 else [*columns, Column(Kind.LABEL, "result", reasons, reasons)]
+
 
 @dataclass(frozen=True)
 class Table:
-    """A run (or several shown as one) as a comparison table."""
+    """A run (or several shown as one) as a comparison table.
+
+    Attributes:
+        fields: names of the columns that have one value per row, whatever its metrics: costs and plugins' columns.
+        info: content of ``run.json``.
+    """
 
     groups: tuple[Group, ...]
-    extras: tuple[str, ...]
+    fields: tuple[str, ...]
     info: Mapping[str, Any]
     notes: tuple[str, ...]
+
+    @property
+    def notes_with_bold(self) -> tuple[str, ...]:
+        """The notes of a format that has bold."""
+        return (*self.notes, BOLD) if any(group.has_delta for group in self.groups) else self.notes
 
     @property
     def caption(self) -> str:
@@ -145,212 +273,7 @@ class Table:
         return ", ".join(parts)
 
 
-def build_table(run: Run, columns: Hook | None = None, draws: int = 0, sections: Hook | None = None) -> Table:
-    """The comparison table of ``run``.
-
-    Args:
-        columns, sections: the plugins' hooks for further columns, and for further sections of the HTML report.
-        draws: bootstrap resamples; 0: :func:`ocd_bench.stats.draws_for` of the test set.
-
-    Raises:
-        UsageError: if a score archive is damaged.
-    """
-    from ocd_bench.report.average import averages, corruption_averages
-
-    keys: dict[tuple[str, str], dict[str, list[Key]]] = {}
-    for key in run.cells:
-        keys.setdefault((key.task, key.dataset), {}).setdefault(key.method, []).append(key)
-    problems: list[str] = []
-    groups = [_group(run, *name, rows, columns, sections, problems, draws) for name, rows in keys.items()]
-    for found in (corruption_averages(run, draws), averages(run, draws)):
-        for task, means in found.items():
-            last = max(place for place, group in enumerate(groups) if group.task == task)
-            groups[last + 1 : last + 1] = means
-    extras = tuple(dict.fromkeys(heading for group in groups for row in group.rows for heading in row.extra))
-    notes = [LEGEND] if any(group.has_delta for group in groups) else []
-    if any(row.method.startswith("oracle") and row.status == "ok" for group in groups for row in group.rows):
-        notes.append("oracle rows are fitted to the test labels: an upper bound, not a method.")
-    return Table(tuple(groups), extras, run.info, (*notes, *dict.fromkeys(problems)))
-
-
-def _group(
-    run: Run,
-    task: str,
-    dataset: str,
-    methods: Mapping[str, Sequence[Key]],
-    columns: Hook | None,
-    sections: Hook | None,
-    problems: list[str],
-    draws: int,
-) -> Group:
-    ok = {name: [key for key in keys if run.cells[key]["status"] == "ok"] for name, keys in methods.items()}
-    metrics = _metrics(run, [key for keys in ok.values() for key in keys])
-    primary = next((metric for metric in metrics if metric.primary), None)
-    resampled = _resample(run, ok, primary.name, draws) if primary else None
-    rows = tuple(
-        _row(run, name, keys, ok[name], ok.get(BASE, []), primary, resampled, columns, problems)
-        for name, keys in methods.items()
-    )
-    sizes = {run.cells[key]["n_test"] for keys in ok.values() for key in keys}
-    notes = _notes(run, task, dataset, methods, ok, sizes, resampled is not None and not resampled.complete)
-    cells = [run.cells[key] for keys in methods.values() for key in keys]
-    added = _from_plugins(sections, "sections", problems, task=task, dataset=dataset, cells=cells)
-    seeds = sorted(seed for name, data, seed in run.figures if (name, data) == (task, dataset))
-    media = tuple(run.figures[task, dataset, seeds[0]]) if seeds else ()
-    seed = seeds[0] if seeds else None
-    return Group(task, dataset, metrics, rows, notes, max(sizes, default=0), media, seed, tuple(added.items()))
-
-
-def _metrics(run: Run, keys: Sequence[Key]) -> tuple[MetricColumn, ...]:
-    """Every metric of the group, the primary one first."""
-    found: dict[str, Mapping[str, Any]] = {}
-    values: dict[str, list[float]] = {}
-    primary = primary_of(run.cells[keys[0]]) if keys else ""
-    for key in keys:
-        for name, metric in run.cells[key]["metrics"].items():
-            found.setdefault(name, metric)
-            values.setdefault(name, []).append(metric["value"])
-    return tuple(
-        MetricColumn(name, metric["unit"], metric["higher_is_better"], name == primary, style_for(metric["unit"], values[name]))
-        for name, metric in sorted(found.items(), key=lambda item: item[0] != primary)
-    )
-
-
-class _Resampled(Resampled):
-    """Also knows whether every cell had scores."""
-
-    complete = True
-
-
-def _resample(run: Run, ok: Mapping[str, Sequence[Key]], metric: str, draws: int) -> _Resampled:
-    scores, complete, reduce = {}, True, "mean"
-    for name, keys in ok.items():
-        for key in keys:
-            array = run.scores(key, metric)
-            if array is None:
-                complete = False
-                continue
-            scores[name, key.seed] = array
-            reduce = run.cells[key]["metrics"][metric].get("reduce", "mean")
-    resampled = _Resampled(scores, reduce, draws)
-    resampled.complete = complete
-    return resampled
-
-
-def _row(
-    run: Run,
-    method: str,
-    keys: Sequence[Key],
-    ok: Sequence[Key],
-    base: Sequence[Key],
-    primary: MetricColumn | None,
-    resampled: Resampled | None,
-    columns: Hook | None,
-    problems: list[str],
-) -> Row:
-    cells = [run.cells[key] for key in keys]
-    extra = _from_plugins(columns, "columns", problems, cells=cells)
-    if not ok or primary is None or resampled is None:
-        first = next((cell for cell in cells if cell["status"] == "failed"), cells[0])
-        return Row(method, first["status"], str(first.get("reason") or "no reason given"), (), extra=extra)
-    good = [run.cells[key] for key in ok]
-    names = dict.fromkeys(name for cell in good for name in cell["metrics"])
-    by_seed = {name: tuple(c["metrics"][name]["value"] for c in good if name in c["metrics"]) for name in names}
-    costs = {name: [cell["cost"][name] for cell in good if cell["cost"].get(name) is not None] for name in COSTS}
-    delta = None if method == BASE else _delta(run, ok, base, method, primary.name, resampled)
-    return Row(
-        method,
-        "ok",
-        "",
-        tuple(key.seed for key in ok),
-        metrics={name: mean_sd(values) for name, values in by_seed.items()},
-        by_seed=by_seed,
-        value=resampled.value(method) or Estimate(mean_sd(by_seed[primary.name])[0]),
-        delta=delta,
-        verdict=verdict(delta, primary.higher_is_better),
-        cost={name: sum(values) / len(values) for name, values in costs.items() if values},
-        extra=extra,
-        details={key.seed: run.cells[key].get("detail") or {} for key in ok},
-        reliability=of_cells(run, ok),
-    )
-
-
 def verdict(delta: Estimate | None, higher_is_better: bool) -> str:
     """``better`` or ``worse`` where the interval of a difference excludes zero, else empty."""
     sign = delta.sign if delta else 0
     return {0: "", 1: "better", -1: "worse"}[sign if higher_is_better else -sign]
-
-
-def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, resampled: Resampled) -> Estimate | None:
-    """From the scores; where they are missing from the cells' values, without an interval."""
-    theirs = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in base if metric in run.cells[key]["metrics"]}
-    mine = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in ok if metric in run.cells[key]["metrics"]}
-    common = [seed for seed in mine if seed in theirs]
-    if not common:
-        return None
-    scored = set(resampled.seeds(method)) & set(resampled.seeds(BASE))
-    if scored == set(common):
-        return resampled.difference(method, BASE)
-    return Estimate(sum(mine[seed] - theirs[seed] for seed in common) / len(common))
-
-
-def _from_plugins(hook: Hook | None, what: str, problems: list[str], **arguments: Any) -> dict[str, str]:
-    """Heading to text, of all plugins that answer."""
-    if hook is None:
-        return {}
-    try:
-        answer = hook(**arguments)
-        answers = [answer] if isinstance(answer, Mapping) else answer or []
-        return {str(heading): str(text) for part in answers for heading, text in (part or {}).items()}
-    except Exception as error:  # a plugin's addition must not cost the table
-        problems.append(f"a plugin's {what} are left out: {type(error).__name__}: {error}")
-        return {}
-
-
-def _notes(
-    run: Run,
-    task: str,
-    dataset: str,
-    methods: Mapping[str, Sequence[Key]],
-    ok: Mapping[str, Sequence[Key]],
-    sizes: set[int],
-    unscored: bool,
-) -> tuple[str, ...]:
-    facts = []
-    seeds = sorted({key.seed for keys in ok.values() for key in keys})
-    if seeds:
-        facts.append(seeds_text(seeds))
-    if sizes:
-        facts.append(" or ".join(f"{size:,}" for size in sorted(sizes)) + " test samples")
-    facts += _layers(run, ok)
-    notes = ["; ".join(facts)] if facts else []
-    names = run.info.get("notes", {})
-    note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{dataset.partition('+')[0]}")
-    if note:
-        notes.append(str(note))
-    if sizes and max(sizes) < MIN_SAMPLES:
-        notes.append(f"fewer than {MIN_SAMPLES} test samples: no intervals")
-    elif unscored:
-        notes.append("rows without per-sample scores have no interval")
-    if BASE not in methods and ok:
-        notes.append("no base row: no differences")
-    for name, keys in methods.items():
-        missing = [key for key in keys if key not in ok[name]]
-        if ok[name] and missing:
-            cell = run.cells[missing[0]]
-            which = seeds_text(key.seed for key in missing)
-            notes.append(f"{name}: {which} {cell['status']}: {cell.get('reason')}; numbers over the other seeds")
-        elif ok[name] and {key.seed for key in keys} != set(seeds):
-            notes.append(f"{name}: {seeds_text(key.seed for key in keys)} only")
-    return tuple(notes)
-
-
-def _layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:
-    layers: dict[str, set[int]] = {}
-    for keys in ok.values():
-        for key in keys:
-            if run.cells[key].get("layer"):
-                layers.setdefault(run.cells[key]["layer"], set()).add(key.seed)
-    if len(layers) < 2:
-        return [f"layer {name}" for name in layers]
-    return ["layer " + ", ".join(f"{name} ({seeds_text(seeds)})" for name, seeds in layers.items())]

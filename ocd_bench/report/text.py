@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from ocd_bench.report.columns import TextColumn, marked, text_columns, title
-from ocd_bench.report.table import Group, Table
+from ocd_bench.report.table import Column, Group, Kind, Table
 
 GAP = "  "
 _ASCII = str.maketrans({"±": "+/-", "Δ": "diff", "↑": "(up)", "↓": "(down)", "–": "-", "─": "-", "×": "x", "…": "..."})
-_VERDICT = {"better": "green", "worse": "red"}
+_COLOURS = {"better": "green", "worse": "red"}
 
 
 def terminal_width() -> int:
@@ -28,7 +28,7 @@ def render_text(table: Table, width: int | None = None) -> str:
     width = max(40, width or terminal_width())
     lines: list[Text] = [Text(table.caption, style="dim")]
     for group in table.groups:
-        lines += [Text(), *_group(group, table, width)]
+        lines += [Text(), *_group(group, width)]
     lines.append(Text())
     lines += [line for note in table.notes for line in wrap(note, width, "dim")]
     return to_string(lines, width)
@@ -50,47 +50,70 @@ def to_string(lines: list[Text], width: int) -> str:
     return text
 
 
-def _group(group: Group, table: Table, width: int) -> list[Text]:
-    names = [row.method for row in group.rows]
-    first = max(cell_len(name) for name in ["method", *names])
-    columns, dropped = _fit(text_columns(group, table.extras), width - first)
-    widths = [max(cell_len(text) for text in (column.heading, *column.texts)) for column in columns]
-    total = min(width, first + sum(len(GAP) + size for size in widths))
-    lines = [Text(title(group), style="bold")]
-    head = [_pad("method", first, False)]
-    head += [_pad(column.heading, size, column.numeric) for column, size in zip(columns, widths, strict=True)]
-    lines += [Text(GAP.join(head)), Text("─" * total, style="dim")]
+class Layout:
+    """Columns beside each other, each as wide as its longest entry.
+
+    Attributes:
+        width: of a whole line, in columns of the terminal.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = columns
+        self.sizes = [_size(column) for column in columns]
+        self.width = sum(self.sizes) + len(GAP) * (len(columns) - 1)
+
+    def head(self) -> Text:
+        """The headings."""
+        return Text(GAP).join(self._entry(number, column.heading) for number, column in enumerate(self.columns))
+
+    def line(self, place: int) -> Text:
+        """The row at ``place``. A marked label makes it bold, other marked entries have a colour."""
+        entries, bold = [], False
+        for number, column in enumerate(self.columns):
+            mark = column.mark(place)
+            label = column.kind is Kind.LABEL
+            bold = bold or (label and mark != "")
+            entries.append(self._entry(number, column.texts[place], _COLOURS[mark] if mark and not label else ""))
+        return Text("", style="bold" if bold else "").append_text(Text(GAP).join(entries))
+
+    def _entry(self, number: int, text: str, style: str = "") -> Text:
+        text = printable(text)
+        blank = " " * (self.sizes[number] - cell_len(text))
+        return Text(blank + text if self.columns[number].numeric else text + blank, style=style)
+
+
+def _group(group: Group, width: int) -> list[Text]:
+    columns, dropped = _fit(group.shown(), width)
+    layout = Layout(columns)
+    names = Layout(columns[:1])
+    lines = [Text(group.title, style="bold"), layout.head(), Text("─" * min(width, layout.width), style="dim")]
     for place, row in enumerate(group.rows):
-        line = Text(_pad(row.method, first, False), style="bold" if marked(row) else "")
-        if row.problem:
-            pieces = wrap(row.problem, max(20, width - first - len(GAP)), "red" if row.status == "failed" else "dim")
-            lines.append(line + Text(GAP) + pieces[0])
-            lines += [Text(" " * first + GAP) + piece for piece in pieces[1:]]
+        if not row.problem:
+            lines.append(layout.line(place))
             continue
-        for column, size in zip(columns, widths, strict=True):
-            colour = _VERDICT.get(row.verdict, "") if column.heading.startswith("Δ") else ""
-            line += Text(GAP) + Text(_pad(column.texts[place], size, column.numeric), style=colour)
-        lines.append(line)
+        room = max(20, width - names.width - len(GAP))
+        first, *others = wrap(row.problem, room, "red" if row.status == "failed" else "dim")
+        lines.append(names.line(place) + Text(GAP) + first)
+        lines += [Text(" " * names.width + GAP) + other for other in others]
     if dropped:
-        note = f"columns left out for want of width: {', '.join(column.heading for column in dropped)}"
-        lines += wrap(note, width, "dim")
+        lines += wrap(f"columns left out (terminal too narrow): {', '.join(c.heading for c in dropped)}", width, "dim")
     return lines + [line for note in group.notes for line in wrap(note, width, "dim")]
 
 
-def _fit(columns: list[TextColumn], room: int) -> tuple[list[TextColumn], list[TextColumn]]:
-    """As many columns as there is room for, by rank, in their own order; the first one always."""
-    kept: list[TextColumn] = []
-    for column in sorted(columns, key=lambda column: column.rank):
-        size = len(GAP) + max(cell_len(text) for text in (column.heading, *column.texts))
-        if size <= room or not kept:
+def _fit(columns: list[Column], width: int) -> tuple[list[Column], list[Column]]:
+    """As many columns as there is room for, by rank, in their own order; the first two always. Then the others."""
+    room = width - _size(columns[0])
+    kept = columns[:1]
+    for column in sorted(columns[1:], key=lambda column: column.rank):
+        size = len(GAP) + _size(column)
+        if size <= room or len(kept) < 2:
             kept.append(column)
             room -= size
     return [column for column in columns if column in kept], [column for column in columns if column not in kept]
 
 
-def _pad(text: str, size: int, right: bool) -> str:
-    blank = " " * (size - cell_len(text))
-    return blank + text if right else text + blank
+def _size(column: Column) -> int:
+    return max(cell_len(printable(text)) for text in (column.heading, *column.texts))
 
 
 def wrap(text: str, width: int, style: str) -> list[Text]:
@@ -100,5 +123,5 @@ def wrap(text: str, width: int, style: str) -> list[Text]:
 
 
 def printable(text: str) -> str:
-    """A stored reason cannot steer the terminal: control characters are replaced."""
+    """``text`` with its control characters replaced, so that it cannot steer the terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

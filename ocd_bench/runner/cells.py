@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ocd_bench.config import nearest
 from ocd_bench.errors import UsageError
+from ocd_bench.results import Key
 
 if TYPE_CHECKING:
     from ocd_bench.task import Task
@@ -38,7 +39,7 @@ class Group:
 
 def cell_name(task: str, dataset: str, method: str, seed: int) -> str:
     """Stem of a cell's files."""
-    return f"{task}-{dataset}-{method}-s{seed}".replace("/", "_")
+    return Key(task, dataset, method, seed).stem
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from ocd_bench.config import Config, fingerprint, resolve
-from ocd_bench.engine.layer import TargetLayer, candidates
+from ocd_bench.engine.capture import TargetLayer, candidates
 from ocd_bench.engine.selection import layer_entropy
 from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.method import Context, Method

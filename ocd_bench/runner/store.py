@@ -12,14 +12,8 @@ import numpy as np
 
 from ocd_bench import __version__
 from ocd_bench.errors import UsageError
-from ocd_bench.results import write_atomic
+from ocd_bench.results import SCHEMA, json_bytes, write_atomic
 from ocd_bench.runner.cells import cell_name
-
-SCHEMA = 1
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n").encode()
 
 
 def _plain(value: Any) -> Any:
@@ -73,7 +67,7 @@ class RunFolder:
                 merged["tasks"][task] = {**run["tasks"][task], "dataset": list(datasets), "config": config}
         for key in ("seeds", "methods"):
             merged[key] = list(dict.fromkeys([*old.get(key, []), *run[key]]))
-        write_atomic(self.path / "run.json", _json(merged))
+        write_atomic(self.path / "run.json", json_bytes(merged, _plain))
 
     def read_cell(self, task: str, dataset: str, method: str, seed: int) -> dict[str, Any] | None:
         """A finished cell, None if it is absent or unreadable (it is then measured again)."""
@@ -95,7 +89,7 @@ class RunFolder:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **scores)  # type: ignore[arg-type]
             write_atomic(self.path / "scores" / f"{name}.npz", buffer.getvalue())
-        write_atomic(self.path / "cells" / f"{name}.json", _json(cell))
+        write_atomic(self.path / "cells" / f"{name}.json", json_bytes(cell, _plain))
 
     def write_error(self, name: str, text: str) -> Path:
         """The traceback of a failed cell, for its author."""

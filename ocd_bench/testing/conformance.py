@@ -1,4 +1,4 @@
-"""The checks as pytest classes, and as one assertion."""
+"""The checks as pytest classes and as one assertion."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ class TaskConformance(_Conformance):
     Attributes:
         task: the instance to check.
         dataset, overrides, data_dirs, seed: as in :func:`ocd_bench.testing.check_task`.
+
+    .. versionadded:: 0.1
     """
 
     task: ClassVar[Task]
@@ -75,6 +77,8 @@ class MethodConformance(_Conformance):
     Attributes:
         method: the instance to check.
         overrides: as in :func:`ocd_bench.testing.check_method`.
+
+    .. versionadded:: 0.1
     """
 
     method: ClassVar[Method]

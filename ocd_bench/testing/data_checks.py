@@ -1,4 +1,4 @@
-"""Checks of a task's samples: splits, repeatability, and what changes samples."""
+"""Checks of a task's samples: splits, repeatability, and the functions that change samples."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ocd_bench.testing.result import Doubt, Fault, require
 from ocd_bench.testing.trial import ROWS, TaskTrial, generator, same
 
 TOLERATED = 0.01
-"""Fraction of a split that may be in another one: published data sets repeat a few texts or rows."""
+"""Fraction of a split that may also be in another one: published datasets repeat a few texts or rows."""
 
 
 def check_load_data(trial: TaskTrial) -> str:
-    """Three splits of finite tensors on the CPU, of one kind."""
+    """Three splits of finite tensors on the CPU, with equal dtypes and dimensions."""
     splits = trial.splits
     for part in ("inputs", "targets"):
         first = getattr(splits.train, part)
@@ -38,7 +38,7 @@ def check_load_data(trial: TaskTrial) -> str:
 
 
 def check_same_data_again(trial: TaskTrial) -> str:
-    """The same request gives the same samples, whatever the global random numbers are."""
+    """The same request gives the same samples under any state of the global random generators."""
     first, again = trial.splits, trial.load(2)
     for name in ("train", "val", "test"):
         for part in ("inputs", "targets"):
@@ -51,9 +51,9 @@ def check_same_data_again(trial: TaskTrial) -> str:
 
 
 def check_no_shared_samples(trial: TaskTrial) -> str:
-    """No input is in two splits; a few, as in published data sets, are a warning."""
+    """No input is in two splits. A few repeated inputs, as in published datasets, are a warning."""
     splits = {name: _rows(getattr(trial.splits, name)) for name in ("train", "val", "test")}
-    said = []
+    repeated = []
     for first, second in combinations(splits, 2):
         places = {row: index for index, row in enumerate(splits[first])}
         shared = [(places[row], index) for index, row in enumerate(splits[second]) if row in places]
@@ -63,14 +63,14 @@ def check_no_shared_samples(trial: TaskTrial) -> str:
         text = f"{len(shared)} of {len(splits[second])} {second} inputs are in {first} too ({shown})"
         if len(shared) > max(1, TOLERATED * len(splits[second])):
             raise Fault(f"{text}: split by sample, after removing repetitions")
-        said.append(text)
-    if said:
-        raise Doubt(f"{'; '.join(said)}: fine if the published data set is like that")
+        repeated.append(text)
+    if repeated:
+        raise Doubt(f"{'; '.join(repeated)}: fine if the published data set is like that")
     return ""
 
 
 def check_subsample(trial: TaskTrial) -> str:
-    """A piece of each sample, repeatable under a generator, that model and loss take."""
+    """A part of each sample that model and loss accept; the same generator gives the same part."""
     if _inherited(trial.task, "subsample"):
         return "none: whole samples"
     inputs, targets = _changed(trial, "subsample", lambda x, y, g: trial.task.subsample(x, y, g))
@@ -81,7 +81,7 @@ def check_subsample(trial: TaskTrial) -> str:
 
 
 def check_augment(trial: TaskTrial) -> str:
-    """Changed copies of the same shape, repeatable under a generator."""
+    """Changed copies of the same shape; the same generator gives the same copies."""
     if _inherited(trial.task, "augment"):
         return "none"
     inputs, targets = _changed(trial, "augment", lambda x, y, g: trial.task.augment(x, y, g))
@@ -96,7 +96,7 @@ def check_augment(trial: TaskTrial) -> str:
 
 
 def check_corrupt(trial: TaskTrial) -> str:
-    """Every kind at severities 1 and 5: same shape, repeatable under a generator, not the identity."""
+    """Every kind at severities 1 and 5: same shape, the same for the same generator, not the identity."""
     kinds = list(trial.task.corruptions)
     if not kinds:
         return "none"
@@ -134,7 +134,7 @@ def _changed(
     what: str,
     change: Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Training samples after ``change``, which must be repeatable and leave its arguments as they are."""
+    """Training samples after ``change``, which must be repeatable and must not write into its arguments."""
     train = trial.splits.train
     inputs, targets = train.inputs[:ROWS].clone(), train.targets[:ROWS].clone()
     results = [change(inputs, targets, generator()) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What every method must do: the contract of :class:`ocd_bench.Method`, checked from outside on two small tasks."""
+"""Checks of the contract of :class:`ocd_bench.Method`, on two small tasks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ def check_method(method: Method, *, overrides: Mapping[str, Any] | None = None) 
 
     Args:
         method: an instance.
-        overrides: settings by dotted key, as for ``--set``, where the preset is still too slow for a test.
+        overrides: settings by dotted key, as for ``--set``, if the preset is too slow for a test.
+
+    .. versionadded:: 0.1
     """
     return run_checks(METHOD_CHECKS, MethodTrial(method, overrides))
 
 
 @dataclass
 class Fitted:
-    """One fit of a method on a toy task, and what came of it."""
+    """One fit of a method on a toy task, and its results."""
 
     context: Context
     test: Samples
@@ -51,15 +53,15 @@ class MethodTrial:
     _fits: dict[tuple[str, bool, int], Fitted | BaseException] = field(default_factory=dict)
 
     def fitted(self, toy: str, scrambled: bool = False, disturbance: int = 1) -> Fitted:
-        """The method fitted on a toy task, under a global torch seed that must not matter.
+        """The method fitted on a toy task, under a global torch seed that must have no effect.
 
         Raises:
-            NotApplicable: if the method says so.
+            NotApplicable: if the method raises it.
             Blocked: if the same fit failed in an earlier check.
         """
         problem = method_problem(self.method)
         if problem:
-            raise Blocked("needs a sound declaration")
+            raise Blocked("needs a declaration without a fault")
         key = (toy, scrambled, disturbance)
         if key not in self._fits:
             try:
@@ -88,7 +90,7 @@ class MethodTrial:
         return Fitted(context, test, predictor, outputs, before, task.loads - known)
 
     def predict(self, predictor: Any, test: Samples) -> torch.Tensor:
-        """Outputs for the test samples, batch by batch as the runner does it."""
+        """Outputs for the test samples, predicted in batches as the runner does."""
         if hasattr(predictor, "reset"):
             predictor.reset()
         outputs = []
@@ -109,18 +111,18 @@ class MethodTrial:
 
 def _on_toys(trial: MethodTrial, check: Callable[[str], str]) -> str:
     """Run a check on each toy task where the method applies."""
-    said, refusals = [], 0
+    notes, refusals = [], 0
     for toy in TOYS:
         try:
             text = check(toy)
         except NotApplicable:
-            refusals += 1  # why, says the check of fit
+            refusals += 1  # check_fit reports the reason
             continue
         except Fault as fault:
             raise Fault(f"on {toy}: {fault}") from fault
         if text:
-            said.append(f"{toy}: {text}")
-    return "; ".join(said) if refusals < len(TOYS) else "nothing to check, it applies to no toy task"
+            notes.append(f"{toy}: {text}")
+    return "; ".join(notes) if refusals < len(TOYS) else "nothing to check, it applies to no toy task"
 
 
 def check_declaration(trial: MethodTrial) -> str:
@@ -146,14 +148,14 @@ def check_fit(trial: MethodTrial) -> str:
             return f"not applicable ({reason})"
         return "fitted"
 
-    said = _on_toys(trial, check)
+    notes = _on_toys(trial, check)
     if len(refusals) == len(TOYS):
-        raise Doubt(f"{said}: nothing else could be checked here")
-    return said
+        raise Doubt(f"{notes}: nothing else could be checked here")
+    return notes
 
 
 def check_output(trial: MethodTrial) -> str:
-    """Outputs of the base model's form, finite."""
+    """Outputs have the shape of the base model's, and are finite."""
 
     def check(toy: str) -> str:
         fit = trial.fitted(toy)
@@ -171,7 +173,7 @@ def check_output(trial: MethodTrial) -> str:
 
 
 def check_base_unchanged(trial: MethodTrial) -> str:
-    """The shared base is as it was: weights, buffers, mode, gradients."""
+    """The shared base is unchanged: weights, buffers, mode, gradients, hooks."""
 
     def check(toy: str) -> str:
         fit = trial.fitted(toy)
@@ -189,7 +191,7 @@ def check_base_unchanged(trial: MethodTrial) -> str:
 
 
 def check_no_test_samples(trial: MethodTrial) -> str:
-    """Fit asks for no data beside the context's, and no prediction follows from test labels."""
+    """``fit`` loads no data, and no prediction depends on test labels."""
 
     def check(toy: str) -> str:
         fit = trial.fitted(toy)
@@ -204,7 +206,7 @@ def check_no_test_samples(trial: MethodTrial) -> str:
 
 
 def check_repeatable(trial: MethodTrial) -> str:
-    """A second fit, and a second pass of the same predictor, give the same predictions, whatever the global torch seed."""
+    """A second fit and a second pass of one predictor give the same predictions under any global torch seed."""
 
     def check(toy: str) -> str:
         fit, again = trial.fitted(toy), trial.fitted(toy, disturbance=2)

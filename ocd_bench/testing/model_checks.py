@@ -6,14 +6,15 @@ import io
 
 import torch
 
-from ocd_bench.engine.deltas import RankOne
-from ocd_bench.engine.layer import TargetLayer, candidates, refusal
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.capture import TargetLayer, candidates, refusal
+from ocd_bench.engine.forms import RankOne
 from ocd_bench.testing.result import Fault, require
 from ocd_bench.testing.trial import ROWS, TaskTrial, close, generator, same
 
 
 def check_base_model(trial: TaskTrial) -> str:
-    """The same weights under the same torch seed; every tensor moves with the model."""
+    """The same torch seed gives the same weights, and every tensor moves with the model to a device."""
     model, again = trial.model, trial.build(1)
     first, second = model.state_dict(), again.state_dict()
     require(list(first) == list(second), "a second base_model of the same request has other parameters: decide by request only")
@@ -36,7 +37,7 @@ def check_base_model(trial: TaskTrial) -> str:
 
 
 def check_output(trial: TaskTrial) -> str:
-    """One finite floating tensor of N rows, the same each time, for batches of one too; inputs stay as they are."""
+    """One finite floating tensor of N rows, the same each time, also for a batch of one. Inputs stay unchanged."""
     output, inputs = trial.output, trial.inputs
     require(
         output.ndim >= 1 and len(output) == len(inputs),
@@ -58,7 +59,7 @@ def check_output(trial: TaskTrial) -> str:
 
 
 def check_samplewise(trial: TaskTrial) -> str:
-    """In eval mode row j of the output depends on row j of the input alone."""
+    """In eval mode, row j of the output depends only on row j of the input."""
     inputs, output = trial.inputs, trial.output
     cure = "no statistics, attention or sorting across the batch in eval mode"
     with torch.no_grad():
@@ -73,7 +74,7 @@ def check_samplewise(trial: TaskTrial) -> str:
 
 
 def check_state_dict(trial: TaskTrial) -> str:
-    """Weights go through a file without pickled objects, as the cache of trained bases needs, and give the same output."""
+    """The weights can be stored in a file without pickled objects, and give the same output when loaded."""
     buffer = io.BytesIO()
     torch.save(trial.model.state_dict(), buffer)
     buffer.seek(0)
@@ -94,7 +95,7 @@ def check_state_dict(trial: TaskTrial) -> str:
 
 
 def check_training(trial: TaskTrial) -> str:
-    """A training batch in train mode: a loss whose gradients are finite and reach the weights."""
+    """For a training batch in train mode, the gradients of the loss are finite and reach the weights."""
     model = trial.build(1).train()
     train = trial.splits.train
     inputs, targets = trial.task.subsample(train.inputs[:ROWS].clone(), train.targets[:ROWS].clone(), generator())
@@ -135,16 +136,16 @@ def check_layer(trial: TaskTrial) -> str:
         dtype = layer.weight.dtype
         zero = RankOne(torch.zeros(len(inputs), rows, dtype=dtype), torch.zeros(len(inputs), columns, dtype=dtype))
         with torch.no_grad():
-            require(close(layer.forward(trace, zero), trial.output), f"layer {name!r}: ΔW = 0 does not give the base's output")
+            require(close(apply(trace, zero), trial.output), f"layer {name!r}: ΔW = 0 does not give the base's output")
         shift = torch.zeros_like(trace.response).requires_grad_()
-        (slope,) = torch.autograd.grad(trial.task.loss(layer.replay(trace, shift), targets).sum(), shift)
+        (slope,) = torch.autograd.grad(trial.task.loss(trace.replay(shift), targets).sum(), shift)
         require(bool(torch.isfinite(slope).all()), f"layer {name!r}: the gradient of the loss by its response is not finite")
         require(bool((slope != 0).any()), f"layer {name!r}: the loss has no gradient there: choose a layer that it depends on")
     return note
 
 
 def check_encoders(trial: TaskTrial) -> str:
-    """Features of outputs, and of inputs where there is an encoder, are ``(N, D)``; outputs as pictures ``(N, C, H, W)``."""
+    """Features of outputs and (with an encoder) of inputs are ``(N, D)``; outputs as pictures are ``(N, C, H, W)``."""
     count = len(trial.inputs)
     features = {"encode_output": trial.task.encode_output(trial.output)}
     with torch.random.fork_rng(devices=[]):

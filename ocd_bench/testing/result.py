@@ -1,4 +1,4 @@
-"""What a check says, and the runner of checks."""
+"""The result of a check, and the function that runs checks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ class CheckResult:
 
     Args:
         check: its name, for example ``"sample-wise"``.
-        status: ``ok``; ``warning`` (worth a look); ``skipped`` (what it builds on failed); ``failed``.
+        status: ``ok``; ``warning``: passed, but look at the message; ``skipped``: an earlier check failed; ``failed``.
         message: what was found, or what to change.
+
+    .. versionadded:: 0.1
     """
 
     check: str
@@ -39,11 +41,11 @@ class Fault(Exception):
 
 
 class Doubt(Exception):
-    """A check passed with something to look at."""
+    """A check passed, but the author should look at the message."""
 
 
 class Blocked(Exception):
-    """A check cannot run, as what it builds on failed."""
+    """A check cannot run, because an earlier one failed."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -61,7 +63,7 @@ Check = Callable[[Any], "str | None"]
 
 
 def run_check(name: str, check: Check, trial: Any) -> CheckResult:
-    """Run one check; whatever the author's code raises becomes a failure. Global random numbers are left as they were."""
+    """Run one check. An exception of the author's code is a failure. Global random generators keep their state."""
     try:
         with torch.random.fork_rng(devices=[]):
             return CheckResult(name, "ok", check(trial) or "")
@@ -88,5 +90,5 @@ def raised(error: BaseException) -> str:
     here = str(Path(__file__).parent)
     own = [frame for frame in frames if not frame.filename.startswith(here) and "/torch/" not in frame.filename]
     place = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
-    said = " ".join(str(error).split())
-    return f"raised {type(error).__name__}{': ' + said if said else ''}{place}"
+    message = " ".join(str(error).split())
+    return f"raised {type(error).__name__}{': ' + message if message else ''}{place}"

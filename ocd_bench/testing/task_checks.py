@@ -1,4 +1,4 @@
-"""What every task must do: the contract of :class:`ocd_bench.Task`, checked from outside."""
+"""Checks of the contract of :class:`ocd_bench.Task`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_task(
     data_dirs: Sequence[Path] = (),
     seed: int = 0,
 ) -> list[CheckResult]:
-    """Run every check of a task under the preset ``quick``, without training anything to the end.
+    """Run every check of a task under the preset ``quick``. No model is trained to the end.
 
     Args:
         task: an instance.
@@ -50,6 +50,8 @@ def check_task(
         overrides: settings by dotted key, as for ``--set``.
         data_dirs: where datasets are looked for.
         seed: of the request.
+
+    .. versionadded:: 0.1
     """
     return run_checks(TASK_CHECKS, TaskTrial(task, dataset, overrides, data_dirs, seed))
 
@@ -80,15 +82,15 @@ def check_declaration(trial: TaskTrial) -> str:
 
 
 def check_requires(trial: TaskTrial) -> str:
-    """What the task requires can be imported here."""
+    """The modules that the task requires can be imported."""
     reason = missing(trial.task.requires)
     require(reason is None, str(reason))
     return ", ".join(trial.task.requires) or "nothing beside the core"
 
 
-# -- loss, metrics and what else is made of an output -----------------------------------------------------------------------
+# -- functions of an output: loss, metrics, ... -----------------------------------------------------------------------------
 def check_loss(trial: TaskTrial) -> str:
-    """Per-sample, finite, differentiable, and of its own sample alone."""
+    """Per-sample, finite, differentiable, and independent of the other samples of the batch."""
     output = trial.output.clone().requires_grad_()
     targets = trial.targets
     loss = trial.task.loss(output, targets)
@@ -106,7 +108,7 @@ def check_loss(trial: TaskTrial) -> str:
 
 
 def check_metrics(trial: TaskTrial) -> str:
-    """Per-sample, finite, declared, the primary one among them, and of their own sample alone."""
+    """Per-sample, finite, declared, with the primary metric, and independent of the other samples of the batch."""
     task, targets = trial.task, trial.targets
     with torch.no_grad():
         scores = task.metrics(trial.output, targets)
@@ -157,7 +159,7 @@ def check_test_time_loss(trial: TaskTrial) -> str:
 
 
 def check_ensemble(trial: TaskTrial) -> str:
-    """An ensemble of equal outputs scores as the output itself."""
+    """An ensemble of equal outputs has the scores of that output."""
     output = trial.output
     joined = trial.task.ensemble(torch.stack([output] * 3))
     require(
@@ -184,7 +186,7 @@ def _per_sample(what: str, value: Any, count: int, hint: str) -> None:
 
 
 def _of_its_own_rows(what: str, function: Any, trial: TaskTrial) -> None:
-    """The value of a sample must be the same in another batch."""
+    """The value of a sample must not change in another batch."""
     output, targets = trial.output, trial.targets
     if len(targets) < 2:
         return

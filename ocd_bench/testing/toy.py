@@ -1,4 +1,7 @@
-"""Two small tasks that methods are checked on, and the context a method is given."""
+"""Two small tasks on which methods are checked, and the context that a method gets.
+
+.. versionadded:: 0.1
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ from ocd_bench.seeds import derive
 from ocd_bench.task import Request, Task
 
 SIZES = (60, 24, 33)
-"""Training, validation and test samples; with batches of :data:`BATCH` the last test batch is a single sample."""
+"""Training, validation and test samples. In batches of :data:`BATCH`, the last test batch has one sample."""
 BATCH = 16
 STEPS, RATE = 60, 0.3
 
 
 class ToyTask(Task):
-    """A task that notices who asks for its samples, and can show wrong test targets.
+    """A task that counts the calls of ``load_data`` and can permute its test targets.
 
     Args:
-        scrambled: whether test targets are in another order, which no prediction may depend on.
+        scrambled: whether test targets are in another order; no prediction may depend on it.
     """
 
     presets: ClassVar = {
@@ -58,7 +61,7 @@ class ToyTask(Task):
 
 
 class ToyClasses(ToyTask):
-    """Three classes of noisy 1 x 6 x 6 pictures: convolution, batch norm, two linear layers."""
+    """Three classes of noisy pictures ``(N, 1, 6, 6)``. The base has a convolution, batch norm and two linear layers."""
 
     name = "toy-classes"
     primary_metric = "accuracy"
@@ -92,7 +95,7 @@ class ToyClasses(ToyTask):
 
 
 class ToyValues(ToyTask):
-    """Four numbers to one: no norm layer, no class posterior."""
+    """Regression ``(N, 4)`` to ``(N, 1)``. The base has no norm layer, and there are no class logits."""
 
     name = "toy-values"
     primary_metric = "rmse"
@@ -154,7 +157,13 @@ def _request(task: Task) -> Request:
 
 
 def toy_context(task: ToyTask, method: Method, overrides: Mapping[str, Any] | None = None) -> tuple[Context, Samples]:
-    """What the runner would give ``method``, around a briefly trained base, and the test samples, which it would not."""
+    """The context that the runner would make for ``method``, and the test samples, which no method gets.
+
+    Args:
+        task: a :class:`ToyClasses` or :class:`ToyValues`; its base is trained for a moment, once per process.
+        method: an instance.
+        overrides: settings by dotted key, as for ``--set``; the others are those of the preset ``quick``.
+    """
     config = configure(task, method, overrides)
     request = _request(task)
     splits = task.load_data(request)

@@ -1,4 +1,4 @@
-"""A task on trial: its samples, base model and a small batch, each made once and when first needed."""
+"""What the checks of a task share: its samples, base model and a small batch, each made once, on first use."""
 
 from __future__ import annotations
 
@@ -20,6 +20,47 @@ from ocd_bench.testing.result import Blocked, Fault, raised, require
 
 ROWS = 5
 """Samples of the batch that most checks use."""
+
+
+def request(
+    task: Task,
+    preset: str = "quick",
+    *,
+    dataset: str | None = None,
+    seed: int = 0,
+    data_dirs: Sequence[Path] = (),
+    **settings: Any,
+) -> Request:
+    """A request as the runner would make it, offline, for tests of your own.
+
+    Args:
+        task: an instance.
+        preset: ``quick``, ``default`` or ``paper``.
+        dataset: name of a dataset; default: the task's first.
+        seed: of the request.
+        data_dirs: where datasets are looked for.
+        settings: values for fields of the task's ``Settings``; the others have the preset's values.
+
+    Raises:
+        UsageError: for a setting or preset that does not exist, or a value of a wrong kind.
+
+    Example:
+        >>> from ocd_bench.testing.toy import ToyClasses
+        >>> made = request(ToyClasses(), seed=3)
+        >>> made.task, made.dataset, made.preset, made.seed
+        ('toy-classes', 'default', 'quick', 3)
+
+    .. versionadded:: 0.1
+    """
+    return _request(task, preset, {f"{task.name}.{key}": value for key, value in settings.items()}, dataset, seed, data_dirs)
+
+
+def _request(
+    task: Task, preset: str, overrides: Mapping[str, Any], dataset: str | None, seed: int, data_dirs: Sequence[Path]
+) -> Request:
+    check_keys(overrides, known_sections([task], []))
+    settings = resolve(task, [], preset, overrides).section(task.name)
+    return Request(task.name, dataset or task.datasets()[0].name, settings, preset, seed, True, tuple(data_dirs))
 
 
 @dataclass
@@ -44,16 +85,12 @@ class TaskTrial:
     @cached_property
     def request(self) -> Request:
         """The request of a run with the preset ``quick``."""
-        problem = task_problem(self.task)
-        if problem:
-            raise Blocked("needs a sound declaration")
-        check_keys(self.overrides or {}, known_sections([self.task], []))
-        settings = resolve(self.task, [], "quick", self.overrides).section(self.task.name)
-        dataset = self.dataset or self.task.datasets()[0].name
-        return Request(self.task.name, dataset, settings, "quick", self.seed, True, tuple(self.data_dirs))
+        if task_problem(self.task):
+            raise Blocked("needs a declaration without a fault")
+        return _request(self.task, "quick", self.overrides or {}, self.dataset, self.seed, self.data_dirs)
 
     def load(self, disturbance: int) -> Splits:
-        """Splits, while every global source of random numbers is in a state of its own."""
+        """The splits, loaded while the global random generators are seeded with ``disturbance``."""
         state, numbers = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(disturbance)
@@ -79,7 +116,7 @@ class TaskTrial:
         require(isinstance(model, torch.nn.Module), f"base_model returned a {type(model).__name__}: return a torch.nn.Module")
         return model
 
-    # Each of these fails in the check of its own name and blocks the others.
+    # If one of these fails, the check of the same name reports it and the others are skipped.
     @property
     def splits(self) -> Splits:
         return self._once("load_data", lambda: self.load(1))
@@ -135,7 +172,7 @@ def same(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 def close(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Equal but for the rounding that another batch size brings."""
+    """Equal up to the rounding errors that another batch size causes."""
     first, second = first.detach().double(), second.detach().double()
     return first.shape == second.shape and torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max()) + 1e-7)
 

@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     summaries = []
     for name in args.names or ENTRIES:
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
             target = Path(scratch, "summary.json")
             command = [sys.executable, __file__, name, "--summary", str(target), "--cases", str(args.cases)]
             command += ["--seconds", str(args.seconds), "--seed", str(args.seed), "--findings", str(args.findings.resolve())]

@@ -81,14 +81,15 @@ def read_file(path: Path, columns: Columns | None = None, notes: Notes | None = 
         raise UsageError(
             f"{path}: column {header[text]!r} cannot be both text and label; set nlp.text_column, nlp.label_column"
         )
-    for line, row in zip(sheet.lines, sheet.rows, strict=True):
-        if not row[text] or not row[label]:
+    taken = sheet.columns[text], sheet.columns[label]
+    for line, *cells in zip(sheet.lines, *taken, strict=True):
+        if not all(cells):
             raise UsageError(f"{path}: line {line} has an empty text or label; remove it")
     if notes is not None:
         others = [name for place, name in enumerate(header) if place not in (text, label)]
         rest = f", without {listed(others)}" if others else ""
         notes.add(f"columns {header[text]!r} and {header[label]!r}{rest}")
-    return Texts(tuple(row[text] for row in sheet.rows), tuple(row[label] for row in sheet.rows))
+    return Texts(*map(tuple, taken))
 
 
 def _column(path: Path, header: list[str], wanted: str, usual: Sequence[str], what: str) -> int:

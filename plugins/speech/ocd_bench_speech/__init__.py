@@ -5,8 +5,6 @@ from collections.abc import Callable
 from ocd_bench import Task, hookimpl
 from ocd_bench_speech.task import SpeechTask
 
-__version__ = "0.1.0"
-
 
 @hookimpl
 def ocd_bench_register_tasks(register: Callable[[Task], None]) -> None:

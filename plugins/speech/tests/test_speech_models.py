@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ocd_bench import UsageError
-from ocd_bench.engine.deltas import Full
-from ocd_bench.engine.layer import TargetLayer, candidates
+from ocd_bench.engine.apply import apply
+from ocd_bench.engine.capture import TargetLayer, candidates
+from ocd_bench.engine.forms import Full
 from ocd_bench_speech.models import ConvTasNet, build, last_projection
 from ocd_bench_speech.mulcat import GatedLSTM, MulCat
 from ocd_bench_speech.task import SpeechSettings
@@ -87,7 +88,7 @@ def test_per_sample_weights_of_the_chosen_layer_equal_a_loop_over_changed_copies
     layer = TargetLayer(network, str(name))
     change = 0.1 * torch.randn(3, *layer.shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        found = layer.forward(layer.trace(x), Full(change))
+        found = apply(layer.trace(x), Full(change))
         for row in range(3):
             other = copy.deepcopy(network)
             weight = other.get_parameter(f"{name}.weight")

@@ -136,7 +136,7 @@ def _named(sheet: Sheet, settings: TabularSettings, notes: Notes) -> Sheet:
     for place, name in enumerate(header):
         if not _NAMELESS.fullmatch(name):
             continue
-        texts = [row[place] for row in sheet.rows]
+        texts = sheet.columns[place]
         if not any(texts):
             away.add(place)
             notes.add("a column without name and content left out")
@@ -146,7 +146,7 @@ def _named(sheet: Sheet, settings: TabularSettings, notes: Notes) -> Sheet:
         elif not name:
             header[place] = f"column {place + 1}"
             notes.add(f"a column without a name is called {header[place]!r}")
-    if sheet.extra and 0 in away and len({row[0] for row in sheet.rows}) < len(sheet):
+    if sheet.extra and 0 in away and len(set(sheet.columns[0])) < len(sheet):
         raise UsageError(
             f"{sheet.path}, line {sheet.lines[0]}: one cell more than the header has, and the first ones are no row names: "
             "values appear twice; complete the header"
@@ -156,14 +156,13 @@ def _named(sheet: Sheet, settings: TabularSettings, notes: Notes) -> Sheet:
         away.add(header.index(settings.index))
     kept = [place for place in range(len(header)) if place not in away]
     names = [header[place] for place in kept]
+    if settings.header:
+        _refuse_values_as_names(sheet, names)
     for name, count in Counter(names).items():
         if count > 1 and name not in settings.drop:
             places = [str(place + 1) for place in kept if header[place] == name]
             raise UsageError(f"{sheet.path}: column name {name!r} appears twice (columns {', '.join(places[:4])}); rename one")
-    if settings.header:
-        _refuse_values_as_names(sheet, names)
-    rows = sheet.rows if not away else [[row[place] for place in kept] for row in sheet.rows]
-    return Sheet(sheet.path, tuple(names), rows, sheet.lines, sheet.delimiter)
+    return Sheet(sheet.path, tuple(names), [sheet.columns[place] for place in kept], sheet.lines, sheet.delimiter)
 
 
 def _is_index(texts: Sequence[str]) -> bool:

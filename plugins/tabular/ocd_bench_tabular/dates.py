@@ -53,7 +53,8 @@ def read_dates(texts: Iterable[str], order: str) -> dict[str, float]:
         return {text: _days(text, _named(text)) for text in texts}
     if first.startswith("year first"):
         return {text: _numeric(text, _YEAR_FIRST, "abc") for text in texts}
-    return {text: _numeric(text, _YEAR_LAST, _last_order(texts, order)) for text in texts}
+    groups = _last_order(texts, order)
+    return {text: _numeric(text, _YEAR_LAST, groups) for text in texts}
 
 
 def _last_order(texts: list[str], order: str) -> str:

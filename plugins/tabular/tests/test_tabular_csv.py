@@ -140,7 +140,7 @@ def test_separators_gzip_and_decimal_comma(tmp_path: Path) -> None:
     path = tmp_path / "rows.tsv.gz"
     path.write_bytes(gzip.compress('\ufeffa\tnote, long\n1\t"two\nlines"\n\n3\tx\n'.encode()))
     sheet = read_sheet(path, SheetOptions("tabular"))
-    assert (sheet.header, sheet.rows, sheet.lines) == (("a", "note, long"), [["1", "two\nlines"], ["3", "x"]], [2, 5])
+    assert (sheet.header, sheet.rows, list(sheet.lines)) == (("a", "note, long"), [["1", "two\nlines"], ["3", "x"]], [2, 5])
 
 
 def test_a_file_of_its_own_needs_a_name_of_its_own(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     said = problem(tmp_path)
     assert "line 2: not utf-8 text; set tabular.encoding" in said
     write(tmp_path, "").write_bytes(b"\x1f\x8b torn")
-    assert "data.csv: damaged" in problem(tmp_path)
+    assert "data.csv: cannot be read: damaged" in problem(tmp_path)
 
 
 @pytest.mark.parametrize(

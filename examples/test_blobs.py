@@ -1,0 +1,6 @@
+from blobs import Blobs
+from ocd_bench.testing import TaskConformance
+
+
+class TestBlobs(TaskConformance):
+    task = Blobs()

@@ -1,0 +1,172 @@
+"""Stage 4, learn: the training loop of every network here. AdamW, clipped gradients, averaged weights, early stopping."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ocd_bench.engine.condition import AuxiliaryHead
+
+if TYPE_CHECKING:
+    from ocd_bench.engine.settings import OCDSettings
+
+Progress = Callable[[int, int], None]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained; see :class:`ocd_bench.engine.settings.OCDSettings` for the fields."""
+
+    steps: int
+    lr: float
+    weight_decay: float = 0.0
+    lr_schedule: str = "cosine"
+    ema: float = 0.999
+    evaluations: int = 10
+
+    @classmethod
+    def of(cls, settings: OCDSettings) -> Training:
+        """The training part of the settings."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+    def rate(self, step: int) -> float:
+        """Learning rate factor of a step: a linear warm-up (at most 100 steps or a tenth), then a half cosine or one."""
+        warm = max(1, min(100, self.steps // 10))
+        if step < warm:
+            return (step + 1) / warm
+        if self.lr_schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation after ``step`` steps: the mean training loss since the last one, and the validation loss.
+
+    ``parts``: the training loss by its terms.
+    """
+
+    step: int
+    train: float
+    val: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def details(history: Sequence[Record]) -> dict[str, Any]:
+    """The history as plain values, for a cell's ``detail``; its terms are listed where there are several."""
+    names = history[0].parts if history and len(history[0].parts) > 1 else ()
+    return {
+        "history": [[record.step, record.train, record.val] for record in history],
+        "history_parts": {name: [[record.step, record.parts[name]] for record in history] for name in names},
+    }
+
+
+class Trainee(nn.Module, Generic[Network]):
+    """A network in training, with the auxiliary head that is not used afterwards (None for none)."""
+
+    def __init__(self, network: Network, head: AuxiliaryHead | None) -> None:
+        super().__init__()
+        self.network: Network = network
+        self.head = head
+
+    def groups(self) -> list[list[nn.Parameter]]:
+        """Parameters whose gradients are clipped together: a group for each part, so that a large gradient of the scale network
+        does not slow down the denoiser."""
+        parts = [*self.network.children(), *([] if self.head is None else [self.head])]
+        return [list(part.parameters()) for part in parts]
+
+
+class EMA(Generic[Network]):
+    """A frozen copy of ``module`` that follows it: the exponential moving average of its weights.
+
+    Args:
+        module: the module to follow; its structure must not change afterwards.
+        decay: weight of the past, in [0, 1). Early updates use less, ``(1 + n) / (10 + n)``, so that short trainings do not
+            keep their random start.
+
+    Raises:
+        ValueError: for a decay outside of that range.
+    """
+
+    def __init__(self, module: Network, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay {decay}: expected 0 <= decay < 1")
+        self.module: Network = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+        self._parameters: list[Tensor] = list(self.module.parameters())
+        self._buffers = list(self.module.buffers())
+
+    @torch.no_grad()
+    def update(self, module: Network) -> None:
+        """Move towards ``module``. Buffers (batch-norm statistics) are copied as they are."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for own, other in zip(self._parameters, module.parameters(), strict=True):
+            own.lerp_(other.detach(), 1 - decay)
+        for own, value in zip(self._buffers, module.buffers(), strict=True):
+            own.copy_(value)
+
+
+def learn(
+    trainee: Trainee[Network],
+    loss: Callable[[Trainee[Network]], Mapping[str, Tensor]],
+    validate: Callable[[Trainee[Network]], float],
+    how: Training,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Network, list[Record]]:
+    """Minimise ``loss``. Returns a frozen copy of the network with the averaged weights of least validation loss.
+
+    Args:
+        trainee: trained in place, in train mode.
+        loss: the loss of the next batch, as named scalars to be summed.
+        validate: validation loss of a trainee in eval mode; called without gradients.
+
+    With ``how.evaluations == 1`` the last weights are returned, whatever their validation loss.
+    """
+    parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
+    groups = [group for group in trainee.groups() if group]
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay, fused=fused)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, how.rate)
+    average = EMA(trainee, how.ema)
+    evaluate_at = {round(how.steps * (k + 1) / how.evaluations) for k in range(how.evaluations)}
+    best: Network | None = None
+    best_loss, totals, count = math.inf, Counter[str](), 0
+    history: list[Record] = []
+    trainee.train()
+    for step in range(1, how.steps + 1):
+        optimizer.zero_grad(set_to_none=True)
+        parts = loss(trainee)
+        torch.stack(list(parts.values())).sum().backward()
+        for group in groups:
+            nn.utils.clip_grad_norm_(group, 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update(trainee)
+        totals.update({name: float(part.detach()) for name, part in parts.items()})
+        count += 1
+        if step in evaluate_at:
+            with torch.no_grad():
+                value = validate(average.module)
+            means = {name: total / count for name, total in totals.items()}
+            history.append(Record(step, sum(means.values()), value, means))
+            totals.clear()
+            count = 0
+            if best is None or value < best_loss:
+                best, best_loss = copy.deepcopy(average.module.network), value
+        progress(step, how.steps)
+    return best if best is not None else average.module.network, history
+
+
+def parameter_count(module: nn.Module) -> int:
+    """The number of trained numbers of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,231 @@
+"""From the cells and scores of a run to its comparison table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ocd_bench.report.average import averages, corruption_averages
+from ocd_bench.report.calibration import of_cells
+from ocd_bench.report.columns import columns_of, field_names
+from ocd_bench.report.numbers import seeds_text, style_for
+from ocd_bench.report.table import BASE, Group, Row, Table, TableMetric, verdict
+from ocd_bench.results import Key, Run, primary_of
+from ocd_bench.stats import MIN_SAMPLES, Estimate, Resampled, mean_sd
+
+LEGEND = (
+    "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, "
+    "with its 95 % bootstrap interval over test samples (not adjusted for the number of rows)."
+)
+Hook = Callable[..., Any]
+"""``ocd_bench_report_columns`` or ``ocd_bench_report_sections``: called by keyword, gives one mapping, or a list of mappings or
+None."""
+
+
+def build_table(run: Run, columns: Hook | None = None, draws: int = 0, sections: Hook | None = None) -> Table:
+    """The comparison table of ``run``.
+
+    Args:
+        columns, sections: the plugins' hooks for further columns, and for further sections of the HTML report.
+        draws: bootstrap resamples; 0: :func:`ocd_bench.stats.draws_for` of the test set.
+
+    Raises:
+        UsageError: if a score archive is damaged.
+    """
+    keys: dict[tuple[str, str], dict[str, list[Key]]] = {}
+    for key in run.cells:
+        keys.setdefault((key.task, key.dataset), {}).setdefault(key.method, []).append(key)
+    problems: list[str] = []
+    groups = [_group(run, *name, rows, columns, sections, problems, draws) for name, rows in keys.items()]
+    for found in (corruption_averages(run, draws), averages(run, draws)):
+        for task, means in found.items():
+            last = max(place for place, group in enumerate(groups) if group.task == task)
+            groups[last + 1 : last + 1] = means
+    fields = field_names([row for group in groups for row in group.rows])
+    notes = [LEGEND] if any(group.has_delta for group in groups) else []
+    if any(row.method.startswith("oracle") and row.status == "ok" for group in groups for row in group.rows):
+        notes.append("oracle rows are fitted to the test labels: an upper bound, not a method.")
+    return Table(tuple(groups), fields, run.info, (*notes, *dict.fromkeys(problems)))
+
+
+def _group(
+    run: Run,
+    task: str,
+    dataset: str,
+    methods: Mapping[str, Sequence[Key]],
+    columns: Hook | None,
+    sections: Hook | None,
+    problems: list[str],
+    draws: int,
+) -> Group:
+    ok = {name: [key for key in keys if run.cells[key]["status"] == "ok"] for name, keys in methods.items()}
+    metrics = _metrics(run, [key for keys in ok.values() for key in keys])
+    primary = next((metric for metric in metrics if metric.primary), None)
+    resampled = _resample(run, ok, primary.name, draws) if primary else None
+    rows = tuple(
+        _row(run, name, keys, ok[name], ok.get(BASE, []), primary, resampled, columns, problems)
+        for name, keys in methods.items()
+    )
+    sizes = {run.cells[key]["n_test"] for keys in ok.values() for key in keys}
+    notes = _notes(run, task, dataset, methods, ok, sizes, resampled is not None and not resampled.complete)
+    cells = [run.cells[key] for keys in methods.values() for key in keys]
+    added = _from_plugins(sections, "sections", problems, task=task, dataset=dataset, cells=cells)
+    seeds = sorted(seed for name, data, seed in run.figures if (name, data) == (task, dataset))
+    media = tuple(run.figures[task, dataset, seeds[0]]) if seeds else ()
+    seed = seeds[0] if seeds else None
+    return Group(
+        task, dataset, metrics, rows, columns_of(rows, metrics), notes, max(sizes, default=0), media, seed, tuple(added.items())
+    )
+
+
+def _metrics(run: Run, keys: Sequence[Key]) -> tuple[TableMetric, ...]:
+    """Every metric of the group, the primary one first."""
+    found: dict[str, Mapping[str, Any]] = {}
+    values: dict[str, list[float]] = {}
+    primary = primary_of(run.cells[keys[0]]) if keys else ""
+    for key in keys:
+        for name, metric in run.cells[key]["metrics"].items():
+            found.setdefault(name, metric)
+            values.setdefault(name, []).append(metric["value"])
+    return tuple(
+        TableMetric(name, metric["unit"], metric["higher_is_better"], name == primary, style_for(metric["unit"], values[name]))
+        for name, metric in sorted(found.items(), key=lambda item: item[0] != primary)
+    )
+
+
+class _Resampled(Resampled):
+    """Also says whether every cell has per-sample scores."""
+
+    complete = True
+
+
+def _resample(run: Run, ok: Mapping[str, Sequence[Key]], metric: str, draws: int) -> _Resampled:
+    scores, complete, reduce = {}, True, "mean"
+    for name, keys in ok.items():
+        for key in keys:
+            array = run.scores(key, metric)
+            if array is None:
+                complete = False
+                continue
+            scores[name, key.seed] = array
+            reduce = run.cells[key]["metrics"][metric].get("reduce", "mean")
+    resampled = _Resampled(scores, reduce, draws)
+    resampled.complete = complete
+    return resampled
+
+
+def _row(
+    run: Run,
+    method: str,
+    keys: Sequence[Key],
+    ok: Sequence[Key],
+    base: Sequence[Key],
+    primary: TableMetric | None,
+    resampled: Resampled | None,
+    columns: Hook | None,
+    problems: list[str],
+) -> Row:
+    cells = [run.cells[key] for key in keys]
+    extra = _from_plugins(columns, "columns", problems, cells=cells)
+    if not ok or primary is None or resampled is None:
+        first = next((cell for cell in cells if cell["status"] == "failed"), cells[0])
+        return Row(method, first["status"], str(first.get("reason") or "no reason given"), (), extra=extra)
+    good = [run.cells[key] for key in ok]
+    names = dict.fromkeys(name for cell in good for name in cell["metrics"])
+    by_seed = {name: tuple(c["metrics"][name]["value"] for c in good if name in c["metrics"]) for name in names}
+    spent: dict[str, list[float]] = {}
+    for cell in good:
+        for name, cost in cell["cost"].items():
+            if isinstance(cost, int | float):
+                spent.setdefault(name, []).append(cost)
+    delta = None if method == BASE else _delta(run, ok, base, method, primary.name, resampled)
+    return Row(
+        method,
+        "ok",
+        "",
+        tuple(key.seed for key in ok),
+        metrics={name: mean_sd(values) for name, values in by_seed.items()},
+        by_seed=by_seed,
+        value=resampled.value(method) or Estimate(mean_sd(by_seed[primary.name])[0]),
+        delta=delta,
+        verdict=verdict(delta, primary.higher_is_better),
+        cost={name: sum(values) / len(values) for name, values in spent.items()},
+        extra=extra,
+        details={key.seed: run.cells[key].get("detail") or {} for key in ok},
+        reliability=of_cells(run, ok),
+    )
+
+
+def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, resampled: Resampled) -> Estimate | None:
+    """Difference from base: from per-sample scores, or without an interval from the cells' values if scores are missing."""
+    theirs = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in base if metric in run.cells[key]["metrics"]}
+    mine = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in ok if metric in run.cells[key]["metrics"]}
+    common = [seed for seed in mine if seed in theirs]
+    if not common:
+        return None
+    scored = set(resampled.seeds(method)) & set(resampled.seeds(BASE))
+    if scored == set(common):
+        return resampled.difference(method, BASE)
+    return Estimate(sum(mine[seed] - theirs[seed] for seed in common) / len(common))
+
+
+def _from_plugins(hook: Hook | None, what: str, problems: list[str], **arguments: Any) -> dict[str, str]:
+    """The answers of all plugins as one mapping, heading to text."""
+    if hook is None:
+        return {}
+    try:
+        answer = hook(**arguments)
+        answers = [answer] if isinstance(answer, Mapping) else answer or []
+        return {str(heading): str(text) for part in answers for heading, text in (part or {}).items()}
+    except Exception as error:  # a plugin's addition must not cost the table
+        problems.append(f"a plugin's {what} are left out: {type(error).__name__}: {error}")
+        return {}
+
+
+def _notes(
+    run: Run,
+    task: str,
+    dataset: str,
+    methods: Mapping[str, Sequence[Key]],
+    ok: Mapping[str, Sequence[Key]],
+    sizes: set[int],
+    unscored: bool,
+) -> tuple[str, ...]:
+    facts = []
+    seeds = sorted({key.seed for keys in ok.values() for key in keys})
+    if seeds:
+        facts.append(seeds_text(seeds))
+    if sizes:
+        facts.append(" or ".join(f"{size:,}" for size in sorted(sizes)) + " test samples")
+    facts += _layers(run, ok)
+    notes = ["; ".join(facts)] if facts else []
+    names = run.info.get("notes", {})
+    note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{dataset.partition('+')[0]}")
+    if note:
+        notes.append(str(note))
+    if sizes and max(sizes) < MIN_SAMPLES:
+        notes.append(f"fewer than {MIN_SAMPLES} test samples: no intervals")
+    elif unscored:
+        notes.append("rows without per-sample scores have no interval")
+    if BASE not in methods and ok:
+        notes.append("no base row: no differences")
+    for name, keys in methods.items():
+        missing = [key for key in keys if key not in ok[name]]
+        if ok[name] and missing:
+            cell = run.cells[missing[0]]
+            which = seeds_text(key.seed for key in missing)
+            notes.append(f"{name}: {which} {cell['status']}: {cell.get('reason')}; numbers over the other seeds")
+        elif ok[name] and {key.seed for key in keys} != set(seeds):
+            notes.append(f"{name}: {seeds_text(key.seed for key in keys)} only")
+    return tuple(notes)
+
+
+def _layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:
+    layers: dict[str, set[int]] = {}
+    for keys in ok.values():
+        for key in keys:
+            if run.cells[key].get("layer"):
+                layers.setdefault(run.cells[key]["layer"], set()).add(key.seed)
+    if len(layers) < 2:
+        return [f"layer {name}" for name in layers]
+    return ["layer " + ", ".join(f"{name} ({seeds_text(seeds)})" for name, seeds in layers.items())]

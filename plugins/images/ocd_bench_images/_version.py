@@ -1,0 +1,1 @@
+../../../ocd_bench/_version.py

@@ -1,0 +1,89 @@
+"""The training loop: rates, batches, and which weights come out of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ocd_bench.engine.learn import Trainee, Training, learn
+from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.targets import shuffled
+
+
+def test_rates_rise_then_fall_along_a_half_cosine_or_stay():
+    how = Training(steps=200, lr=1.0)
+    assert [how.rate(step) for step in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1.0])
+    assert how.rate(110) == pytest.approx(0.5)
+    assert 0 < how.rate(199) < 1e-3
+    assert replace(how, lr_schedule="constant").rate(199) == 1
+    assert Training(steps=1, lr=1.0).rate(0) == 1
+    assert Training(steps=100_000, lr=1.0).rate(99) == 1
+
+
+def test_batches_are_permutations_of_equal_size():
+    batches = shuffled(10, 4, torch.Generator().manual_seed(0))
+    drawn = [next(batches) for _ in range(4)]
+    assert [len(batch) for batch in drawn] == [4, 4, 4, 4]
+    for first, second in (drawn[:2], drawn[2:]):
+        assert len(torch.cat([first, second]).unique()) == 8
+    assert len(next(shuffled(3, 128, torch.Generator()))) == 3
+
+
+def fit_line(how: Training, validate=None):
+    torch.manual_seed(0)
+    x = torch.randn(64, 3)
+    y = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 1
+
+    def loss(trainee: Trainee) -> dict[str, torch.Tensor]:
+        assert trainee.training
+        halves = (trainee.network(x) - y).square().chunk(2)
+        return {"first": halves[0].sum() / len(x), "second": halves[1].sum() / len(x)}
+
+    def left(trainee: Trainee) -> float:
+        assert not trainee.training
+        assert not torch.is_grad_enabled()
+        return float((trainee.network(x) - y).square().mean())
+
+    told: list[tuple[int, int]] = []
+    net = nn.Sequential(nn.Linear(3, 1))
+    best, history = learn(Trainee(net, None), loss, validate or left, how, lambda *step: told.append(step))
+    assert told == [(step, how.steps) for step in range(1, how.steps + 1)]
+    return net, best, history, left
+
+
+def test_a_line_is_found_and_the_history_tells_how():
+    _, best, history, left = fit_line(Training(steps=300, lr=0.1, ema=0.9, evaluations=3))
+    assert [record.step for record in history] == [100, 200, 300]
+    assert history[0].train > history[1].train > history[2].train
+    with torch.no_grad():
+        assert left(Trainee(best, None).eval()) == pytest.approx(history[-1].val)
+    assert history[-1].val < 1e-4
+    assert not any(parameter.requires_grad for parameter in best.parameters())
+
+
+def test_the_evaluation_of_least_loss_is_kept_or_with_one_the_last():
+    answers = iter([3.0, 1.0, 2.0])
+    weights: list[torch.Tensor] = []
+
+    def validate(trainee: Trainee) -> float:
+        weights.append(trainee.network[0].weight.clone())
+        return next(answers)
+
+    _, best, history, _ = fit_line(Training(steps=30, lr=0.1, ema=0.5, evaluations=3), validate)
+    assert [record.val for record in history] == [3.0, 1.0, 2.0]
+    assert torch.equal(best[0].weight, weights[1])
+    net, last, history, _ = fit_line(Training(steps=30, lr=0.1, ema=0.0, evaluations=1), lambda net: float("nan"))
+    assert len(history) == 1
+    torch.testing.assert_close(last[0].weight, net[0].weight.detach())
+
+
+def test_more_evaluations_than_steps_are_no_trouble():
+    assert [record.step for record in fit_line(Training(steps=3, lr=0.1, evaluations=10))[2]] == [1, 2, 3]
+
+
+def test_settings_hold_all_of_it():
+    settings = OCDSettings(steps=7, lr=0.3, weight_decay=0.2, lr_schedule="constant", ema=0.4, evaluations=2)
+    assert Training.of(settings) == Training(7, 0.3, 0.2, "constant", 0.4, 2)
