@@ -118,11 +118,12 @@ def _read_safetensors(file: BinaryIO, where: str) -> Any:
 
 def _check_archive(file: BinaryIO, where: str) -> None:
     """Refuse a zip that is no checkpoint of PyTorch, or of a size that its bytes do not have."""
-    if not zipfile.is_zipfile(file):
-        raise UsageError(f"{where}: not a readable file of weights: it breaks off before its end; get the whole file")
-    file.seek(0)
-    with reading(where, "get the file again"), zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
+    with reading(where, "get the file again"):
+        if not zipfile.is_zipfile(file):
+            raise UsageError(f"{where}: not a readable file of weights: it breaks off before its end; get the whole file")
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
     names = [member.filename.partition("/")[2] for member in members]
     if any(name.startswith("code/") for name in names):
         raise UsageError(f"{where}: a TorchScript program, which is not run; {CURE}")

@@ -78,6 +78,7 @@ DATASETS = (
         "training on MNIST, test on the 2,007 test digits of USPS: a shift of writers and scanners",
         folder="usps",
         licence="as mnist and usps",
+        citation="LeCun and others, 1998, and Hull, IEEE TPAMI 16(5), 1994, as mnist and usps",
         homepage="https://hastie.su.domains/ElemStatLearn/",
     ),
     Dataset(

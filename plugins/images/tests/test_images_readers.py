@@ -79,7 +79,7 @@ def test_parts_are_known_by_name_in_any_case(name: str, part: str) -> None:
 
 
 @pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("TRAIN", "TEST"), ("Train_Set", "Evaluation")])
-@pytest.mark.parametrize("form", ["folder", "zip", "zip from Windows", "zip in a folder", "nested"])
+@pytest.mark.parametrize("form", ["folder", "zip", "zip from Windows", "zip with dots", "zip in a folder", "nested"])
 def test_capital_folders_are_read_in_every_form(tmp_path: Path, expected: Splits, train: str, test: str, form: str) -> None:
     source = tmp_path / "other"
     write(source / ("insects" if form == "folder" else "x"), {train: 10, test: 4})
@@ -90,6 +90,8 @@ def test_capital_folders_are_read_in_every_form(tmp_path: Path, expected: Splits
         (tmp_path / "packed" / "insects").rmdir()
     elif form == "zip from Windows":
         pack(source / "x", tmp_path / "packed" / "insects" / "all.zip", "\\")
+    elif form == "zip with dots":
+        pack(source / "x", tmp_path / "packed" / "insects" / "all.zip", prefix="./")
     elif form == "zip in a folder":
         pack(source / "x", tmp_path / "packed" / "insects" / "all.zip", prefix="some/folders/")
     elif form == "nested":

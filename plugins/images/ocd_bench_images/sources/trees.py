@@ -53,7 +53,7 @@ class ZipTree:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._zip = Zip(path)
-        self._members = {name.replace("\\", "/"): name for name in self._zip.names}
+        self._members = {_plain(name): name for name in self._zip.names}
 
     @cached_property
     def names(self) -> list[str]:
@@ -79,6 +79,11 @@ class ZipTree:
     def where(self, name: str) -> str:
         """The member's name in messages."""
         return f"{self.path}: {name}"
+
+
+def _plain(name: str) -> str:
+    """A member's path as this package writes paths: some tools begin it with ``./`` or ``/``, some separate by backslashes."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 Tree = FolderTree | ZipTree
