@@ -7,6 +7,7 @@ transparency, further pages and animation frames, the true range of 12-bit TIFF 
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ _LOW_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "littl
 _BACK = {6: 8, 8: 6}
 """The orientation that undoes another; mirror images and half turns undo themselves."""
 _BITS_PER_SAMPLE = 258  # TIFF tag
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it remarks on damage on stderr, beside the one line of ours
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_zip_files_that_are_none_or_damaged_are_refused(tmp_path):
         pack(tmp_path / "plain" / part, target / f"{part}.zip")
     good = (target / "train.zip").read_bytes()
     (target / "train.zip").write_bytes(b"<html>no such file</html>")
-    assert "train.zip: damaged or of another format (BadZipFile: File is not a zip file)" in refusal(tmp_path)
+    assert "train.zip: cannot be read: damaged or of another format (BadZipFile: File is not a zip file)" in refusal(tmp_path)
     (target / "train.zip").write_bytes(good[:60] + b"\xff" * 10 + good[70:])
     message = refusal(tmp_path)
     assert "Bad CRC-32" in message

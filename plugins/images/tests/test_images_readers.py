@@ -117,6 +117,10 @@ def test_two_folders_of_one_part_are_refused_and_a_zip_beside_a_folder_is_left_o
     splits = load(tmp_path)
     assert same(splits, expected)
     assert "train.zip left out beside train/" in splits.note
+    (tmp_path / "zips" / "insects").mkdir(parents=True)
+    for name in ("train", "Training"):
+        pack(tmp_path / "insects" / "train", tmp_path / "zips" / "insects" / f"{name}.zip")
+    assert "could both be the train part; number them, or keep one" in refusal(tmp_path / "zips")
     write(tmp_path / "insects", {"Training": 10})
     assert "Training and train could both be the train part" in refusal(tmp_path)
 

@@ -66,7 +66,7 @@ class Reader:
         if not data:
             raise UsageError(f"{where} is empty")
         _check_whole(data, where)
-        with reading(f"cannot read {where}"), soundfile.SoundFile(io.BytesIO(data)) as sound:
+        with reading(where, "replace it or take it away"), soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate, promised, channels = sound.samplerate, sound.frames, sound.channels
             if not RATES[0] <= rate <= RATES[1]:
                 raise UsageError(f"{where}: a sampling rate of {rate:,} Hz; expected {RATES[0]:,} to {RATES[1]:,}")

@@ -147,7 +147,11 @@ def test_unreadable_sound_is_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF of nothing")
     empty = write(tmp_path / "empty.wav", samples=0)
-    for path, reason in ((broken, "cannot read sound file"), (empty, "is empty"), (tmp_path / "none.wav", "no such file")):
+    for path, reason in (
+        (broken, "cannot be read: damaged or of another format"),
+        (empty, "is empty"),
+        (tmp_path / "none.wav", "no such file"),
+    ):
         with pytest.raises(UsageError, match=reason) as error:
             Reader().read(path)
         assert path.name in str(error.value)

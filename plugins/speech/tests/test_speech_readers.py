@@ -231,8 +231,8 @@ def test_a_packed_file_is_read(tmp_path: Path) -> None:
         (lambda data: data[:24] + (2147483629).to_bytes(4, "little") + data[28:], "a sampling rate of 2,147,483,629 Hz"),
         (lambda data: data[:24] + (7).to_bytes(4, "little") + data[28:], "a sampling rate of 7 Hz"),
         (lambda data: data[:24] + (48_611).to_bytes(4, "little") + data[28:], "no simple ratio to 8,000"),
-        (lambda data: b"RIFF" + b"\0" * 40, "cannot read sound file"),
-        (lambda data: b"<html>", "cannot read sound file"),
+        (lambda data: b"RIFF" + b"\0" * 40, "cannot be read: damaged or of another format"),
+        (lambda data: b"<html>", "cannot be read: damaged or of another format"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_cause(tmp_path: Path, change: type, said: str) -> None:

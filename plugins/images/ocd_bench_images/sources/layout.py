@@ -87,6 +87,7 @@ def _of_folder(place: Path, layout: Layout) -> Group:
     folders = [child for child in children if child.is_dir()]
     found: Group = {}
     named: dict[str, Path] = {}
+    zips: dict[str, str] = {}
     for child in folders:
         part = part_of(child.name)
         tree = FolderTree(child) if part else None
@@ -101,6 +102,11 @@ def _of_folder(place: Path, layout: Layout) -> Group:
         if part and part in named:
             layout.remarks.append(f"{child.name} left out beside {named[part].name}/")
         elif part:
+            stem = child.stem.lower().rstrip("0123456789")
+            if zips.setdefault(part, stem) != stem:
+                raise UsageError(
+                    f"{place}: {child.name} and another zip could both be the {part} part; number them, or keep one"
+                )
             packed = ZipTree(child)
             found.setdefault(part, []).append((packed, _without_part(packed)))
     if "train" in found:
