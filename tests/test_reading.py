@@ -396,6 +396,9 @@ def test_a_dataset_is_found_as_folder_or_file_whatever_its_case_and_compression(
 
 
 def test_a_dataset_that_is_nowhere_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "sales.xlsx").write_bytes(b"")
+    with pytest.raises(DataMissing, match=r"sales.xlsx is there, but only .csv, .tsv are read"):
+        find_dataset(asked("sales", tmp_path), (".csv", ".tsv"))
     known = [Dataset("mnist", sources=(Source("https://example.org/a", "0", 1, "a"),)), Dataset("sst5")]
     with pytest.raises(DataMissing, match=r"looked in .* for a folder 'mnst', or such a file with .csv .*did you mean 'mnist'"):
         find_dataset(asked("mnst", tmp_path), (".csv",), known=known)
@@ -436,6 +439,9 @@ def test_the_delimiter_is_the_one_that_splits_all_rows_alike(tmp_path: Path) -> 
     assert sheet(tmp_path, "a|b\n1,5|2\n3,5|4\n").rows == [["1,5", "2"], ["3,5", "4"]]
     assert sheet(tmp_path, "sep=|\r\na|b\r\n1|2\r\n").rows == [["1", "2"]]
     assert sheet(tmp_path, "a b\n1 2\n", options=SheetOptions("tabular", delimiter="space")).header == ("a", "b")
+    assert sheet(tmp_path, "a  b\n 1   2 \n  3 4\n", "a.dat").rows == [["1", "2"], ["3", "4"]]
+    assert sheet(tmp_path, "# made by hand\n# twice, or so\na,b,c\n1,2,3\n").lines[0] == 4
+    assert sheet(tmp_path, "#id,b\n1,2\n").header == ("#id", "b")
     assert sheet(tmp_path, "a,b\r1,2\r").rows == [["1", "2"]]
     with pytest.raises(UsageError, match="setting tabular.delimiter=':': expected"):
         SheetOptions("tabular", delimiter=":")

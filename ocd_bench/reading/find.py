@@ -67,6 +67,9 @@ def _fits(file: str, name: str, endings: Collection[str]) -> bool:
 
 def _missing(request: Request, names: Sequence[str], endings: Collection[str], known: Sequence[Dataset]) -> str:
     where = ", ".join(map(str, request.data_dirs)) or "no data directory"
+    if other := _of_other_form(request, names):
+        read = ", ".join(sorted(endings)) or "folders"
+        return f"dataset {request.dataset!r} of task {request.task!r}: {other} is there, but only {read} are read"
     looked = f"a folder {' or '.join(map(repr, names))}"
     if endings:
         looked += f", or such a file with {', '.join(sorted(endings))} (and perhaps {', '.join(PACKED)} after it)"
@@ -78,3 +81,15 @@ def _missing(request: Request, names: Sequence[str], endings: Collection[str], k
     else:
         cure = "give --data-dir ('ocd-bench data list' says where it comes from)"
     return f"dataset {request.dataset!r} of task {request.task!r} not found: looked in {where} for {looked}; {cure}"
+
+
+def _of_other_form(request: Request, names: Sequence[str]) -> Path | None:
+    """A file of the wanted name whose ending no reader knows."""
+    for directory in request.data_dirs:
+        for name in names:
+            parent, stem = (directory / name).parent, Path(name).name.lower()
+            if parent.is_dir():
+                for entry in sorted(parent.iterdir()):
+                    if split_name(entry.name).stem.lower() == stem and not is_stray(entry.name):
+                        return entry
+    return None

@@ -8,7 +8,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,10 @@ def _from_text(path: Path, options: SheetOptions) -> Sheet:
     delimiter = DELIMITERS[options.delimiter] or named or _delimiter(path, head[skipped:])
     quoting: Any = csv.QUOTE_NONE if delimiter == "\t" and not options.quoted_tabs else csv.QUOTE_MINIMAL
     csv.field_size_limit(LINE_CHARACTERS)
-    reader = csv.reader(chain(head[skipped:], lines), delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
+    texts: Iterable[str] = chain(head[skipped:], lines)
+    if delimiter == " ":
+        texts = map(_trimmed, texts)
+    reader = csv.reader(texts, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True)
     columns: list[list[str]] = []
     numbers = array("q")
     most = _most_cells()
@@ -214,28 +217,47 @@ def _check_cells(path: Path, line: int, count: int, most: int) -> None:
 
 
 def _announced(head: list[str]) -> tuple[int, str]:
-    """Lines to skip, and the delimiter that a first line ``sep=;`` names, as Excel writes and takes it."""
-    first = head[0].rstrip("\r\n") if head else ""
-    if first.lower().startswith("sep=") and len(first) == 5:
-        return 1, first[4]
-    return 0, ""
+    """Lines to skip before the header, and the delimiter if one names it. Skipped are ``sep=;``, as of Excel, and comments
+    (``# ...``) above a line of more cells."""
+    skipped, named = 0, ""
+    for line, below in pairwise(head):
+        text = line.rstrip("\r\n")
+        if text.lower().startswith("sep=") and len(text) == 5:
+            named = text[4]
+        elif not (text.startswith("#") and (below.startswith("#") or _cells(text) < _cells(below))):
+            break
+        skipped += 1
+    return skipped, named
+
+
+def _trimmed(line: str) -> str:
+    """A line without the blanks at its ends, which separate no cells."""
+    return line.strip(" \t\r\n") + "\n"
+
+
+def _cells(line: str) -> int:
+    return max(line.count(mark) for mark in ",;\t|")
 
 
 def _delimiter(path: Path, head: list[str]) -> str:
-    """A tab for TSV; else whichever of ``, ; tab |`` splits the first rows into equally many cells, and into most."""
+    """A tab for TSV; else whichever of ``, ; tab |`` splits the first rows into equally many cells, and into most. Blanks if
+    none of these splits anything."""
     if split_name(path.name).ending in (".tsv", ".tab"):
         return "\t"
 
     def score(mark: str) -> tuple[bool, int]:
         try:
-            counts = [len(row) for row in csv.reader(head[:-1] if len(head) > 2 else head, delimiter=mark) if any(row)]
+            lines = head[:-1] if len(head) > 2 else head
+            rows = csv.reader(map(_trimmed, lines) if mark == " " else lines, delimiter=mark, skipinitialspace=True)
+            counts = [len(row) for row in rows if any(row)]
         except csv.Error:
             return False, 0
         # R leaves out the name of the first column.
         even = len(counts) > 0 and (len(set(counts)) == 1 or set(counts[1:]) == {counts[0] + 1})
         return even and counts[0] > 1, counts[0] if counts else 0
 
-    return max(",;\t|", key=score)
+    best = max(",;\t|", key=score)
+    return " " if score(best)[1] <= 1 and score(" ")[0] else best
 
 
 # -- records --------------------------------------------------------------------------------------------------------------

@@ -168,13 +168,13 @@ def _as_dates(column: Texts, counts: Mapping[str, int], settings: TabularSetting
 
 
 def _refuse_units(column: Texts, counts: Mapping[str, int]) -> None:
-    """Refuse numbers that all carry one unit (``12 kg``): as categories they would lose their order."""
+    """Refuse numbers with units (``12 kg``, ``1.2M``, ``300k``): as categories they would lose their order."""
     units = Counter(numbers.unit_of(text) for text in counts)
-    unit, count = units.most_common(1)[0]
-    if unit and count >= 3 and count >= 0.9 * len(counts):
+    count = len(counts) - units.pop("", 0)
+    if count >= 3 and count >= 0.9 * len(counts) and len(units) <= 3:
         text = next(text for text in counts if numbers.unit_of(text))
         raise column.refusal(
-            text, f"is a number with the unit {unit!r}",
+            text, f"is a number with the unit {numbers.unit_of(text)!r}",
             "write it without the unit, or name the column in tabular.categorical or tabular.drop",
         )  # fmt: skip
 
@@ -221,7 +221,6 @@ def summary(columns: Sequence[Column], kinds: Sequence[Kind]) -> list[str]:
         parts.append(f"{counted(len(sizes), 'category', 'categories')} of {shown} {'value' if sizes == [1] else 'values'}")
     texts = [", ".join(parts)]
     for column, kind in zip(columns, kinds, strict=True):
-        if kind.format and (kind.format.marks != numbers.POINT or kind.format.affix):
-            marks = f": {kind.format.marks}" if kind.format.marks != numbers.POINT else ""
-            texts.append(f"{column.name}{marks}" + (f" in {kind.format.affix}" if kind.format.affix else ""))
+        if kind.format and str(kind.format):
+            texts.append(f"{column.name}: {kind.format}")
     return texts

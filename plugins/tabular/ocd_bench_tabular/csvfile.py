@@ -86,6 +86,9 @@ def read_csv_files(files: Mapping[int | None, Path], settings: TabularSettings, 
     kinds = [recognised.kinds[name] for name in features]
     columns = [as_column(texts[name], kind) for name, kind in zip(features, kinds, strict=True)]
     note = Notes(f"{first.path.name}, {len(values)} rows, target {target} ({what})")
+    most = settings.max_categories
+    if any(kind.what == "categories" and len({*c.values}) > most for c, kind in zip(columns, kinds, strict=True)):
+        remarks.add(f"the {most} most frequent values of a column told apart (tabular.max_categories)")
     for text in (*summary(columns, kinds), str(notes or ""), str(remarks), _counting(columns, kinds)):
         note.add(text)
     keep = slice(None) if parts is None else parts != NOWHERE

@@ -12,6 +12,7 @@ _CLOCK = (
     r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?(?P<zone>Z|[+-]\d\d:?\d\d)?)?"
 )
 _YEAR_FIRST = re.compile(r"(?P<a>\d{4})([-/.])(?P<b>\d{1,2})\2(?P<c>\d{1,2})" + _CLOCK, re.ASCII)
+_MONTH = re.compile(r"\d{4}[-/](?:0?[1-9]|1[0-2])", re.ASCII)
 _YEAR_LAST = re.compile(r"(?P<a>\d{1,2})([-/.])(?P<b>\d{1,2})\2(?P<c>\d{4}|\d\d)" + _CLOCK, re.ASCII)
 _NAMED = ("%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
 _TIME = re.compile(r"(?P<hour>\d{1,3}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.(?P<part>\d{1,9}))?)?", re.ASCII)
@@ -27,7 +28,10 @@ class Unclear(Exception):
 
 def is_date(text: str) -> bool:
     """Whether ``text`` has the form of a date or a time of day, possible or not."""
-    return bool(_YEAR_FIRST.fullmatch(text) or _YEAR_LAST.fullmatch(text) or _TIME.fullmatch(text)) or _named(text) is not None
+    return (
+        bool(_MONTH.fullmatch(text) or _YEAR_FIRST.fullmatch(text) or _YEAR_LAST.fullmatch(text) or _TIME.fullmatch(text))
+        or _named(text) is not None
+    )
 
 
 def read_dates(texts: Iterable[str], order: str) -> dict[str, float]:
@@ -51,6 +55,8 @@ def read_dates(texts: Iterable[str], order: str) -> dict[str, float]:
         return {text: _hours(text) for text in texts}
     if first == "named":
         return {text: _days(text, _named(text)) for text in texts}
+    if first == "month":
+        return {text: _numeric(f"{text}{text[4]}1", _YEAR_FIRST, "abc") for text in texts}
     if first.startswith("year first"):
         return {text: _numeric(text, _YEAR_FIRST, "abc") for text in texts}
     groups = _last_order(texts, order)
@@ -81,6 +87,8 @@ def _kind(text: str) -> str:
     for pattern, name in ((_YEAR_FIRST, "year first"), (_YEAR_LAST, "year last")):
         if found := pattern.fullmatch(text):
             return f"{name} with zone" if found["zone"] else name
+    if _MONTH.fullmatch(text):
+        return "month"
     return "time" if _TIME.fullmatch(text) else "named" if _named(text) is not None else "none"
 
 

@@ -128,6 +128,11 @@ class Format:
     marks: Marks
     affix: str = ""
 
+    def __str__(self) -> str:
+        """What is not plain about it; empty for numbers as Python writes them."""
+        marks = str(self.marks) if self.marks != POINT else ""
+        return ", ".join(filter(None, (marks, f"in {self.affix}" if self.affix else "")))
+
     def value(self, number: Number) -> float:
         """The number as a float. Raises ValueError if it is written otherwise, or is not finite."""
         plain = self.marks.plain(number.body) if number.affix == self.affix else None

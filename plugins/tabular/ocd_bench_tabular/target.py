@@ -71,7 +71,7 @@ def read_target(column: Texts, settings: TabularSettings, comma_file: bool) -> T
         raise UsageError(f"{_where(column)} has one value only, {quoted(column.raw[0])}")
     if kind == "regression" or (kind == "auto" and not _look_like_codes(distinct)):
         values = np.array([recognised.values[text or ""] for text in column.texts], np.float64)
-        return values, (), f"regression{_inferred(kind)}"
+        return values, (), "; ".join(filter(None, (f"regression{_inferred(kind)}", str(form))))
     names = {value: format(value.normalize(), "f") for value in distinct}
     return _coded(column, [names[value] for value in exact], [names[value] for value in distinct], kind)
 

@@ -82,6 +82,7 @@ def test_numbers_whose_format_is_certain_are_read(tmp_path: Path, cells: list[st
         (["0x1F", "5", "6"], "'0x1F'", "a hexadecimal number"),
         (["1.5D+03", "2.5"], "'1.5D+03'", "Fortran"),
         (["12 kg", "7 kg", "9 kg", "10 kg"], "'12 kg'", "the unit 'kg'"),
+        (["1.2M", "300k", "5k", "7k"], "'1.2M'", "the unit 'M'"),
         (["9007199254740993", "5"], "'9007199254740993'", "an integer that a float64 may not hold exactly"),
         (["1e999", "5", "6", "7"], "'1e999'", "not a finite number"),
         (["5", "6", "high"], "'high'", "is not a number, and 67% of that column are"),
@@ -202,6 +203,7 @@ def test_a_large_integer_to_regress_on_must_be_asked_for(tmp_path: Path) -> None
         (["1/2/1970", "1/13/1970"], [1, 12]),
         (["2 Jan 1970", "1 Feb 1970"], [1, 31]),
         (["06:30", "12:00:36"], [6.5, 12.01]),
+        (["1970-01", "1970-02"], [0, 31]),
     ],
 )
 def test_dates_are_days_and_times_are_hours(tmp_path: Path, cells: list[str], days: list[float]) -> None:
