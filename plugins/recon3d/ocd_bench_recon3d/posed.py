@@ -73,7 +73,7 @@ def _words(views: Views) -> list[str]:
 
 
 def _view(frame: Frame, path: Path, size: int) -> tuple[np.ndarray, Camera]:
-    picture = _upright(frame, _decoded(frame, path, upright=False), path)
+    picture = _as_its_camera_sees_it(frame, path)
     camera = frame.camera(picture.width, picture.height)
     height = max(1, round(size * picture.height / picture.width))
     pixels = picture.resized(size, height, "BOX").pixels
@@ -83,31 +83,29 @@ def _view(frame: Frame, path: Path, size: int) -> tuple[np.ndarray, Camera]:
     return values, camera.scaled(size, height)
 
 
-def _decoded(frame: Frame, path: Path, upright: bool) -> Picture:
+def _as_its_camera_sees_it(frame: Frame, path: Path) -> Picture:
+    """The picture of a frame. The intrinsics of one with an EXIF orientation may refer to the pixels as stored (COLMAP,
+    nerfstudio) or as shown; ``w`` and ``h`` tell, where they differ.
+
+    Raises:
+        UsageError: if it cannot be read, or they do not tell.
+    """
     try:
         data = read_bytes(path, FILE_LIMIT)
     except UsageError as error:
         raise UsageError(f"{error} (named by {frame.where})") from error
-    return decode_picture(data, f"{path}: named by {frame.where}", pixel_limit=PIXEL_LIMIT, upright=upright)
-
-
-def _upright(frame: Frame, stored: Picture, path: Path) -> Picture:
-    """The picture as its camera sees it. The intrinsics of a picture with an EXIF orientation may refer to the pixels as stored
-    (COLMAP, nerfstudio) or as shown; ``w`` and ``h`` tell, where they differ.
-
-    Raises:
-        UsageError: if they do not.
-    """
-    shown = _decoded(frame, path, upright=True)
+    named = f"{path}: named by {frame.where}"
+    shown = decode_picture(data, named, pixel_limit=PIXEL_LIMIT)
     if shown.turned == 1:
-        return stored
-    across, down = frame.stated.get("w"), frame.stated.get("h")
+        return shown
+    stored = decode_picture(data, named, pixel_limit=PIXEL_LIMIT, upright=False)
     sizes = {(picture.width, picture.height): picture for picture in (stored, shown)}
-    if len(sizes) == 2 and (across, down) in sizes:
-        return sizes[across, down]
+    stated = frame.stated.get("w"), frame.stated.get("h")
+    if len(sizes) == 2 and stated in sizes:
+        return sizes[stated]
     raise UsageError(
-        f"{path}: named by {frame.where}: its EXIF orientation ({ORIENTATION:#06x}: {shown.turned}) turns the picture, and it "
-        "is not clear whether the camera means it turned; turn the pixels and remove the tag"
+        f"{named}: its EXIF orientation ({ORIENTATION:#06x}: {shown.turned}) turns the picture, and it is not clear whether "
+        "the camera means it turned; turn the pixels and remove the tag"
     )
 
 
