@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
+from ocd_bench.metrics import GROUPS
 from ocd_bench.reading import guarded, list_folder, quoted, read_bytes, read_json, read_npz
 from ocd_bench.shapes import checked_cell, checked_run
 
@@ -85,6 +86,20 @@ class Run:
             self._loaded[key] = self._load(key)
         return self._loaded[key].get(metric)
 
+    def groups(self, key: Key) -> Array | None:
+        """Groups of the test samples, integers ``(N,)`` or ``(N, K)`` (:attr:`ocd_bench.Samples.groups`); None where the folder
+        has none.
+
+        Raises:
+            UsageError: if the archive is damaged, or does not fit its cell.
+        """
+        import numpy as np
+
+        stored, cell = self.scores(key, GROUPS), self.cells[key]
+        if stored is None and (cell.get("groups") or 0) >= cell["n_test"]:
+            return np.arange(cell["n_test"])  # every sample is a group of its own, which needs no list
+        return stored
+
     def _load(self, key: Key) -> dict[str, Array]:
         import numpy as np
 
@@ -94,10 +109,11 @@ class Run:
         n_test = self.cells[key]["n_test"]
         arrays = {}
         for name, values in read_npz(path).items():
-            if values.dtype.kind not in "biuf":
-                raise UsageError(f"{path}: {quoted(name)} holds {values.dtype}, not numbers")
-            arrays[name] = array = values.astype(np.float64)
-            if array.shape != (n_test,):
+            if values.dtype.kind not in ("iu" if name == GROUPS else "biuf"):
+                wanted = "integers" if name == GROUPS else "numbers"
+                raise UsageError(f"{path}: {quoted(name)} holds {values.dtype}, not {wanted}")
+            arrays[name] = array = values.astype(np.int64 if name == GROUPS else np.float64)
+            if array.shape != (n_test,) and not (name == GROUPS and array.ndim == 2 and len(array) == n_test):
                 raise UsageError(f"{path}: {name!r} has shape {array.shape}, the cell says ({n_test},)")
             if not np.isfinite(array).all():
                 raise UsageError(f"{path}: {name!r} holds values that are not finite")

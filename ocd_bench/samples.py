@@ -19,9 +19,14 @@ class Samples:
     Args:
         inputs: ``(N, ...)`` tensor or array; a base model takes a batch of it.
         targets: ``(N, ...)`` tensor or array; the task's loss and metrics take it beside an output.
+        groups: integers ``(N,)`` or ``(N, K)``: where a sample comes from, such as its speaker, query, scene or day. Samples
+            that share an id in any column are dependent; with K > 1 all columns have ids of one pool (the speakers of a
+            mixture). Intervals count dependent samples as such. None: not stated; intervals then take the samples for
+            independent, and a table says so. To state that they are independent, give each a group of its own:
+            ``groups=range(N)``.
 
     Raises:
-        ValueError: if the two differ in their first size.
+        ValueError: if inputs and targets differ in their first size, or groups are of another shape or no integers.
 
     Example:
         >>> samples = Samples([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 1])
@@ -33,6 +38,7 @@ class Samples:
 
     inputs: torch.Tensor
     targets: torch.Tensor
+    groups: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -45,6 +51,8 @@ class Samples:
             raise ValueError(
                 f"inputs {tuple(self.inputs.shape)} and targets {tuple(self.targets.shape)} must have the same first size"
             )
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _group_ids(self.groups, len(self.inputs)))
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -56,7 +64,24 @@ class Samples:
             >>> Samples([[0.0], [2.0], [4.0]], [0, 1, 2]).take([2, 0]).targets
             tensor([2, 0])
         """
-        return Samples(self.inputs[indices], self.targets[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Samples(self.inputs[indices], self.targets[indices], groups)
+
+
+def _group_ids(groups: Any, n: int) -> torch.Tensor:
+    """Groups as int64 ``(N,)`` or ``(N, K)``.
+
+    Raises:
+        ValueError: if they are of another shape, or no integers.
+    """
+    import torch
+
+    ids = torch.as_tensor(list(groups) if isinstance(groups, range) else groups)
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"groups are {ids.dtype}: expected integers")
+    if ids.ndim not in (1, 2) or len(ids) != n or (ids.ndim == 2 and not ids.shape[1]):
+        raise ValueError(f"groups of {n} samples have shape {tuple(ids.shape)}: expected ({n},) or ({n}, K)")
+    return ids.long().cpu()
 
 
 @dataclass(frozen=True)

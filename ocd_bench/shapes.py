@@ -82,6 +82,7 @@ CELL: dict[str, tuple[Check, bool, str]] = {
     "reason": (_optional(_text), False, "a text or null"),
     "layer": (_optional(_layer), False, "a text, a list of texts or null"),
     "n_test": (_count, True, "a number of samples"),
+    "groups": (_optional(_count), False, "a number of groups"),
     "metrics": (_table_of(_table_of(_anything), _name), True, "a table of metrics"),
     "cost": (_table_of(_optional(_number)), True, "a table of finite numbers"),
     "fingerprint": (_table_of(_optional(_text)), True, "a table of texts"),

@@ -162,7 +162,8 @@ class GroupRunner:
         generator = torch.Generator().manual_seed(
             derive(self.group.task, self.group.dataset, variant.kind, variant.severity, "corruption")
         )
-        return Samples(self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator), test.targets)
+        corrupted = self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator)
+        return Samples(corrupted, test.targets, test.groups)
 
     def _base(self, splits: Splits) -> BaseModel:
         build = lambda: self.manager.hook.ocd_bench_base_model(task=self.task, splits=splits, request=self.request)  # noqa: E731

@@ -12,7 +12,7 @@ import torch
 
 from ocd_bench.errors import NotApplicable, OCDBenchError
 from ocd_bench.method import Context, Method
-from ocd_bench.metrics import CERTAINTY, REDUCTIONS, metric_info, primary_metric
+from ocd_bench.metrics import CERTAINTY, GROUPS, REDUCTIONS, metric_info, primary_metric
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.machine import PeakMemory
@@ -43,6 +43,8 @@ class MethodRun:
         context, method = self.context, self.method
         cell = new_cell(context.task.name, variant.label(dataset), method.name, context.request.seed)
         cell.update(layer=context.layer, n_test=len(test))
+        if test.groups is not None:
+            cell["groups"] = len(test.groups.unique())
         cell["fingerprint"] = {"config": self.config, "data": data, "base": self.base.sha256}
         scores, output = None, None
         self._memory.start()
@@ -54,6 +56,8 @@ class MethodRun:
             if result is not None:
                 scores, output, seconds = result
                 self._fill(cell, scores, seconds, len(test))
+                if test.groups is not None and cell["groups"] < test.groups.numel():
+                    scores = {**scores, GROUPS: test.groups.numpy()}
         if self._problem is not None:
             cell["status"], cell["reason"] = self._problem
             scores = None

@@ -133,6 +133,7 @@ def execute(order: Order, groups: Sequence[Group], folder: RunFolder, manager: A
         task = manager.task(group.task)
         entry = tasks.setdefault(group.task, {"dataset": [], "config": {}})
         entry["dataset"] = list(dict.fromkeys([*entry["dataset"], *(v.label(group.dataset) for v in group.variants)]))
+        entry["seen_in_tuning"] = [dataset.name for dataset in task.datasets() if dataset.seen_in_tuning]
         if task.average:
             entry["average"] = {"unit": task.average.unit, "higher_is_better": task.average.higher_is_better}
         entry["config"] = resolve(task, [manager.method(n) for n in group.methods], order.preset, order.overrides).as_dict()

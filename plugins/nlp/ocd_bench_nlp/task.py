@@ -110,7 +110,9 @@ class FewShotText(ocd_bench.Task):
             vectors = build()
         by_accuracy = len(classes) == 2 and not self._by_matthews(request)
         kind = torch.int32 if by_accuracy else torch.int64
-        parts = [ocd_bench.Samples(x, torch.tensor(y, dtype=kind)) for x, y in zip(vectors, labels, strict=True)]
+        targets = [torch.tensor(each, dtype=kind) for each in labels]
+        # Texts are independent; the draw of training texts is the seed's.
+        parts = [ocd_bench.Samples(x, y, torch.arange(len(y))) for x, y in zip(vectors, targets, strict=True)]
         note = f"{settings.shots} texts a class, {len(classes)} classes, {len(test):,} test texts, encoder {name}"
         note = str(Notes(note, str(notes)))
         extras = {"classes": classes, "test_texts": test.texts}

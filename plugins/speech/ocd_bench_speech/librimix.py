@@ -23,11 +23,15 @@ from ocd_bench_speech.mixing import AUDIBLE, BLOCK, HARDLY, TRIES, normalised
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Speech of the training mixtures' sources by speaker, and fixed validation and test sources ``(N, C, T)``."""
+    """Speech of the training mixtures' sources by speaker, and fixed validation and test sources ``(N, C, T)``.
+
+    ``speakers``: by split, numbers ``(N, C)`` of the speakers of each mixture; None where the files' names do not tell.
+    """
 
     train: Speech
     val: Tensor
     test: Tensor
+    speakers: dict[str, Tensor | None]
     note: str
 
 
@@ -57,28 +61,28 @@ def read_librimix(
     for name, sources in _read(dataset, counts["train"], reader, generator):
         for place, (speaker, source) in enumerate(zip(_speakers(name, speakers), sources, strict=True)):
             if not is_silent(source):
-                heard = source[slice(*extent(source))] if mode == "max" else source
-                speech.setdefault(speaker or f"{name}/{place}", []).append(heard)
+                said = source[slice(*extent(source))] if mode == "max" else source
+                speech.setdefault(speaker or f"{name}/{place}", []).append(said)
     if mode == "max":
         notes.add("silent ends of the sources left off")
-    fixed = {}
+    fixed, heard = {}, {}
     for split, subset in (("val", "dev"), ("test", "test")):
         dataset = _open(folder, subset, speakers, mode)
-        mixtures = [sources for _, sources in _read(dataset, counts[split], reader, generator)]
-        long = [sources for sources in mixtures if sources.shape[-1] >= length]
-        if not long:
+        mixtures = [found for found in _read(dataset, counts[split], reader, generator) if found[1].shape[-1] >= length]
+        if not mixtures:
             raise UsageError(f"{dataset.mix_dir}: no mixture is as long as the segments; lower speech.seconds")
-        found = [_window(sources, length, generator, padded=mode == "max") for sources in long]
-        windows = [window for window in found if window is not None]
-        if not windows:
+        windows = [_window(sources, length, generator, padded=mode == "max") for _, sources in mixtures]
+        kept = [number for number, window in enumerate(windows) if window is not None]
+        if not kept:
             raise UsageError(
                 f"{dataset.mix_dir}: in no mixture everybody is heard for {length / RATE:g} s at a time; lower speech.seconds"
             )
-        if len(windows) < len(found):
-            notes.add(f"{len(found) - len(windows)} of {len(found)} {subset} mixtures left out, where a source is silent")
-        fixed[split] = normalised(torch.stack(windows))
+        if len(kept) < len(windows):
+            notes.add(f"{len(windows) - len(kept)} of {len(windows)} {subset} mixtures left out, where a source is silent")
+        fixed[split] = normalised(torch.stack([window for window in windows if window is not None]))
+        heard[split] = _numbers([_speakers(mixtures[number][0], speakers) for number in kept])
     note = f"{train} / dev / test, mode {mode}, {len(speech)} training speakers, mixed anew in base training{reader.note()}"
-    return Mixtures(speech, fixed["val"], fixed["test"], "; ".join(filter(None, [note, str(notes)])))
+    return Mixtures(speech, fixed["val"], fixed["test"], heard, "; ".join(filter(None, [note, str(notes)])))
 
 
 def _open(folder: Path, subset: str, speakers: int, mode: str) -> LibriMix:
@@ -107,6 +111,14 @@ def _speakers(name: str, speakers: int) -> list[str]:
     """Speakers of a mixture named ``{speaker}-{chapter}-{utterance}_...``; empty texts where it is named otherwise."""
     parts = name.split("_")
     return [part.split("-")[0] for part in parts] if len(parts) == speakers else [""] * speakers
+
+
+def _numbers(names: list[list[str]]) -> Tensor | None:
+    """Names ``(N, C)`` as numbers, equal ones for equal names; None if any is empty."""
+    if not all(name for row in names for name in row):
+        return None
+    places = {name: place for place, name in enumerate(dict.fromkeys(name for row in names for name in row))}
+    return torch.tensor([[places[name] for name in row] for row in names])
 
 
 def extent(source: Tensor) -> tuple[int, int]:

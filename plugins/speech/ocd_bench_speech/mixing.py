@@ -21,10 +21,12 @@ HARDLY = 1e-3
 
 @dataclass(frozen=True)
 class Plan:
-    """N mixtures of C sources: start of each segment in the pool's audio and its level in dB, ``(N, C)`` each."""
+    """N mixtures of C sources: start of each segment in the pool's audio, its level in dB, and the number of its speaker among
+    :attr:`Pool.speakers`, ``(N, C)`` each."""
 
     starts: Tensor
     levels: Tensor
+    speakers: Tensor
 
 
 class Pool:
@@ -105,7 +107,7 @@ class Pool:
             row, source = place
             starts[row, source] = self._audible(int(streams[row, source]), float(places[row, source, 0]))
         levels = (torch.rand(starts.shape, generator=generator) * 2 - 1) * level_db
-        return Plan(starts, levels)
+        return Plan(starts, levels, chosen)
 
     def _audible(self, stream: int, share: float) -> int:
         """A segment's start in a stream of long silences: that which lies ``share`` of the way through all that can be

@@ -70,12 +70,13 @@ def read_csv_files(files: Mapping[int | None, Path], settings: TabularSettings, 
         if odd:
             raise UsageError(f"{sheet.path}: columns differ from those of {first.path.name}: {odd[0]!r} is in one of them only")
     target = target_name(first, settings)
+    for setting in ("split_column", "groups"):
+        if getattr(settings, setting):
+            first.require(getattr(settings, setting), f"tabular.{setting}")
     for setting in ("drop", "categorical", "numeric"):
         for name in getattr(settings, setting):
             first.require(name, f"tabular.{setting}")
-    if settings.split_column:
-        first.require(settings.split_column, "tabular.split_column")
-    away = {target, settings.split_column, *settings.drop}
+    away = {target, settings.split_column, settings.groups, *settings.drop}
     features = [name for name in first.header if name not in away]
     if not features:
         raise UsageError(f"{first.path}: no column is left beside the target {target!r}")
@@ -91,9 +92,15 @@ def read_csv_files(files: Mapping[int | None, Path], settings: TabularSettings, 
         remarks.add(f"the {most} most frequent values of a column told apart (tabular.max_categories)")
     for text in (*summary(columns, kinds), str(notes or ""), str(remarks), _counting(columns, kinds)):
         note.add(text)
+    groups = None
+    if settings.groups:
+        names = [text for sheet in sheets for text in sheet.texts(settings.groups)]
+        groups = np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        note.add(f"{counted(len(set(names)), 'group')} by {settings.groups}")
     keep = slice(None) if parts is None else parts != NOWHERE
     columns = [type(column)(column.name, column.values[keep]) for column in columns]
-    return Table(columns, values[keep], classes, None if parts is None else parts[keep], note=str(note))
+    parts, groups = (None if each is None else each[keep] for each in (parts, groups))
+    return Table(columns, values[keep], classes, parts, str(note), groups)
 
 
 class _Recognised:

@@ -51,7 +51,8 @@ def find_letor(folder: Path, fold: int) -> Table | None:
     queries = np.concatenate([rows[2] for rows in pieces])
     _refuse_straddling(folder, queries, parts)
     note = f"official fold {fold}, {len(np.unique(queries))} queries"
-    return numeric_table(features, np.concatenate([rows[1] for rows in pieces]), _names(features), parts=parts, note=note)
+    relevance = np.concatenate([rows[1] for rows in pieces])
+    return numeric_table(features, relevance, _names(features), parts=parts, note=note, groups=queries)
 
 
 def read_letor_file(path: Path, dataset: str, split_seed: int) -> Table:
@@ -73,7 +74,7 @@ def read_letor_file(path: Path, dataset: str, split_seed: int) -> Table:
     parts[np.isin(queries, order[:tests])] = TEST
     parts[np.isin(queries, order[tests : tests + held])] = VAL
     note = f"{path.name}, {len(relevance)} rows, {len(known)} queries, split by query"
-    return numeric_table(features, relevance, _names(features), parts=parts, note=note)
+    return numeric_table(features, relevance, _names(features), parts=parts, note=note, groups=queries)
 
 
 def looks_like_svmlight(path: Path) -> bool:

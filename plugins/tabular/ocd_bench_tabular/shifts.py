@@ -52,7 +52,7 @@ def read_gas(folder: Path, settings: TabularSettings) -> Table:
 @guarded
 def read_bikes(folder: Path, settings: TabularSettings) -> Table:
     """Bike sharing by the hour (Fanaee-T and Gama 2013): log(1 + count) from eleven features; training and validation rows are
-    the hours of 2011, test rows those of 2012.
+    the hours of 2011, test rows those of 2012; the hours of a day are one group.
 
     Raises:
         DataMissing: if ``hour.csv`` is not there.
@@ -64,7 +64,7 @@ def read_bikes(folder: Path, settings: TabularSettings) -> Table:
     if settings.test_values:
         raise UsageError("setting tabular.test_values: the test rows of bike_sharing are the hours of 2012")
     sheet = read_sheet(path, SheetOptions("tabular"))
-    for name in (*BIKE_FEATURES, "yr", "cnt"):
+    for name in (*BIKE_FEATURES, "yr", "cnt", "dteday"):
         sheet.require(name, "tabular.dataset")
     values = {name: _numbers([*sheet.column(name)]) for name in (*BIKE_FEATURES, "yr", "cnt")}
     if (values["cnt"] < 0).any():
@@ -73,7 +73,9 @@ def read_bikes(folder: Path, settings: TabularSettings) -> Table:
     keep = parts >= 0
     features = np.stack([values[name] for name in BIKE_FEATURES], axis=1)
     note = f"{path.name}, training hours of 2011, test hours of 2012, target log(1 + cnt)"
-    return numeric_table(features[keep], np.log1p(values["cnt"])[keep], BIKE_FEATURES, parts=parts[keep], note=note)
+    days = np.unique(sheet.texts("dteday"), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    target = np.log1p(values["cnt"])
+    return numeric_table(features[keep], target[keep], BIKE_FEATURES, parts=parts[keep], note=note, groups=days[keep])
 
 
 def _numbers(cells: Sequence) -> NDArray:

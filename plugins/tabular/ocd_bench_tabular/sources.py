@@ -38,8 +38,10 @@ def read_table(request: Request, settings: TabularSettings) -> Table:
         if not path.exists() and not path.is_symlink():
             raise DataMissing(f"setting tabular.csv={settings.csv}: no such file")
         return read_any(path, name, settings)
-    if settings.target and own:
-        raise UsageError(f"setting tabular.target={settings.target!r}: dataset {name!r} has its own target; it is for CSV data")
+    for key in ("target", "groups"):
+        given = getattr(settings, key)
+        if given and own:
+            raise UsageError(f"setting tabular.{key}={given!r}: dataset {name!r} has its own {key}; it is for CSV data")
     if name in EMBEDDED:
         return embedded(name)
     place = find_dataset(request, FORMS, known=DATASETS)
