@@ -59,7 +59,7 @@ def samples(sources: Tensor, speakers: Tensor | None, part: str) -> Samples:
     """Mixtures (sums), sources, and the speakers of each mixture as its groups.
 
     Raises:
-        UsageError: if a source is digital silence, of which there is no signal-to-distortion ratio; ``part`` is for the message.
+        UsageError: if a source is digital silence, which has no signal-to-distortion ratio (``part``: for the message).
     """
     spread = sources.amax(-1) - sources.amin(-1)
     if (spread <= SILENT).any():
