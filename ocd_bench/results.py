@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
+from ocd_bench.files import is_intact, sha256, write_atomic
 from ocd_bench.metrics import GROUPS
 from ocd_bench.reading import guarded, list_folder, quoted, read_bytes, read_json, read_npz
 from ocd_bench.shapes import checked_cell, checked_run
@@ -37,24 +36,6 @@ class Key(NamedTuple):
     def stem(self) -> str:
         """Stem of the cell's files."""
         return f"{self.task}-{self.dataset}-{self.method}-s{self.seed}".replace("/", "_")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, meets the old content or the new, never a part.
-
-    Raises:
-        OSError: if the folder cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @dataclass
@@ -106,6 +87,9 @@ class Run:
         path = self.sources.get(key)
         if path is None:
             return {}
+        recorded = self.cells[key].get("scores_sha256")
+        if recorded is not None and sha256(read_bytes(path)) != recorded:
+            raise UsageError(f"{path}: damaged: its content does not match the sha256 in its cell; run the cell again")
         n_test = self.cells[key]["n_test"]
         arrays = {}
         for name, values in read_npz(path).items():
@@ -138,10 +122,9 @@ def read_run(path: Path | str) -> Run:
     for file in sorted((path / "cells").glob("*.json")) if (path / "cells").is_dir() else ():
         if file.name.startswith("."):
             continue
-        cell = checked_cell(_read_json(inside(file, path)), file)
-        key = Key(cell["task"], cell["dataset"], cell["method"], cell["seed"])
-        if key in cells:
-            raise UsageError(f"{file}: a second file for cell {key.stem}")
+        cell, key = check_cell(_read_json(inside(file, path)), file)
+        if key.stem != file.stem:
+            raise UsageError(f"{file}: holds the cell {key.stem}; a cell's file has its name")
         cells[key] = cell
         scores = path / "scores" / f"{file.stem}.npz"
         if scores.is_symlink() or scores.exists():
@@ -194,7 +177,21 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: expected an object")
     if value.get("schema") != SCHEMA:
         raise UsageError(f"{path}: schema {str(value.get('schema'))[:40]}, this version reads schema {SCHEMA}")
+    if not is_intact(value):
+        raise UsageError(
+            f"{path}: damaged: its content does not match its sha256; 'ocd-bench run' with the same --out repairs it"
+        )
     return value
+
+
+def check_cell(cell: dict[str, Any], file: Path) -> tuple[dict[str, Any], Key]:
+    """The cell with printable texts, and its key, after its shape has been checked.
+
+    Raises:
+        UsageError: naming the file and the field that has another type.
+    """
+    cell = checked_cell(cell, file)
+    return cell, Key(cell["task"], cell["dataset"], cell["method"], cell["seed"])
 
 
 def in_order(keys: Iterable[Key], info: Mapping[str, Any]) -> list[Key]:
@@ -252,6 +249,8 @@ def _same_cell(key: Key, first: Mapping[str, Any], second: Mapping[str, Any], wh
     for what in ("status", "fingerprint", "metrics", "n_test", "layer"):
         if first.get(what) != second.get(what):
             raise UsageError(f"cell {key.stem} differs in {what} between {where} and {there}")
+    if first.get("scores_sha256", second.get("scores_sha256")) != second.get("scores_sha256", first.get("scores_sha256")):
+        raise UsageError(f"cell {key.stem} differs in its scores between {where} and {there}")
 
 
 def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
@@ -296,9 +295,14 @@ def config_differences(
         differences += [
             f"{section}.{key} {one.get(key, 'absent')} and {two.get(key, 'absent')}"
             for key in dict.fromkeys([*one, *two])
-            if key not in one or key not in two or one[key] != two[key]
+            if (key not in one or key not in two or one[key] != two[key]) and not _is_new(section, key, one, two)
         ]
     return differences
+
+
+def _is_new(section: str, key: str, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether one of two configurations is older than a setting that only decides how numbers are rounded."""
+    return (section, key) == ("run", "threads") and (key not in one or key not in two)
 
 
 def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:

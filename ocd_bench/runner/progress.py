@@ -31,7 +31,6 @@ class ConsoleReporter:
         self.quiet = quiet
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
-        self._noted: set[str] = set()
         if not quiet and sys.stderr.isatty():
             self._live = Progress(
                 TextColumn("{task.description}"),
@@ -66,7 +65,5 @@ class ConsoleReporter:
             self.console.print(escape(one_line(describe(cell, reused))))
 
     def note(self, text: str) -> None:
-        """A line that is neither progress nor a result; shown once, even when quiet, since it says what is missing."""
-        if text not in self._noted:
-            self._noted.add(text)
-            self.console.print(escape(one_line(text)))
+        """A line that is neither progress nor a result; shown even when quiet, since it says what is missing."""
+        self.console.print(escape(one_line(text)))
