@@ -79,5 +79,5 @@ DATASETS = (
         homepage="https://archive.ics.uci.edu/dataset/275",
     ),
 )
-"""The first two are measured by default: one of numbers, one of classes. Any other folder or file of a known form works under its
-own name."""
+"""The first two are measured by default: one of numbers, one of classes. Any other folder or file of a known form works under
+its own name."""

@@ -3,7 +3,7 @@ Tiny ImageNet is one of these, but for its validation file."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
