@@ -130,7 +130,7 @@ def keep_group_norms_contiguous(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.GroupNorm) and not hasattr(layer, "_keeps_contiguous"):
             layer.register_forward_pre_hook(_contiguous)
-            layer._keeps_contiguous = True
+            layer._keeps_contiguous = True  # type: ignore[assignment]
 
 
 def _contiguous(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -62,7 +62,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if any(seed >= 2**63 for seed in seeds):
         raise UsageError(f"--seeds {text[:40]}: a seed must be less than 2**63")
     if not seeds or min(seeds) < 0:
-        raise UsageError(f"--seeds {text!r}: expected a count such as 3, or a list such as 0,1,7")
+        raise UsageError(f"--seeds {text[:40]!r}: expected a count such as 3, or a list such as 0,1,7")
     return seeds
 
 

@@ -145,6 +145,9 @@ class GroupRunner:
         torch.set_num_threads(1 if self.run.isolate else self.config.section("run").threads)
         splits = self._load()
         self.send(Message("data", {"note": splits.note}))
+        if splits.note and not any(each.embedded and each.name == self.group.dataset for each in self.task.datasets()):
+            # What a reader took the data for is said before any training.
+            self.send(Message("note", {"text": f"{self.group.task}, {self.group.dataset}: {splits.note}"}))
         hidden, tests = self._views(splits)
         data = {
             variant: tensor_sha256(*(t for s in (splits.train, splits.val, test) for t in (s.inputs, s.targets)))

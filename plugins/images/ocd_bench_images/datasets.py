@@ -70,6 +70,21 @@ DATASETS = (
         seen_in_tuning=True,
     ),
     Dataset(
+        "usps",
+        "16 x 16 grey digits of envelopes, set as 20 x 20 into 28 x 28: 7,291 training, 2,007 test",
+        licence="none stated; freely distributed",
+        citation="Hull, A database for handwritten text recognition research, IEEE TPAMI 16(5), 1994",
+        homepage="https://hastie.su.domains/ElemStatLearn/",
+    ),
+    Dataset(
+        "mnist-usps",
+        "training on MNIST, test on the 2,007 test digits of USPS: a shift of writers and scanners",
+        folder="usps",
+        licence="as mnist and usps",
+        citation="LeCun and others, 1998, and Hull, IEEE TPAMI 16(5), 1994, as mnist and usps",
+        homepage="https://hastie.su.domains/ElemStatLearn/",
+    ),
+    Dataset(
         "fashion-mnist",
         "28 x 28 grey clothes, 10 classes: 60,000 training, 10,000 test",
         sources=FASHION_MNIST,

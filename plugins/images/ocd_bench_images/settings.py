@@ -33,6 +33,11 @@ class ImagesSettings(Checked):
         "weights. Weights that saw our validation part in their training (as those of the paper's authors did) make "
         "validation too optimistic.",
     )
+    checkpoint_key: str = setting(
+        "",
+        help="Which weights of a checkpoint file that holds several, for example model_ema; the error message lists them. "
+        "Empty: the only ones.",
+    )
     pretrained: str = setting(
         "facebook/deit-base-distilled-patch16-224",
         help="For model=deit: a folder as transformers saves it, or a name in its local cache.",
@@ -64,6 +69,9 @@ class ImagesSettings(Checked):
     )
     image_size: int = setting(
         0, least=0, most=65_536, unit="pixels", help="Resize pictures to a square of this side. 0: the stored size."
+    )
+    background: str = setting(
+        "", choices=("black", "white"), also=("",), help="What transparent pictures are set on. Empty: they are refused."
     )
     section: ClassVar[str] = "images"
 

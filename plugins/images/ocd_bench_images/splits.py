@@ -14,6 +14,7 @@ pictures' names, is then the validation set, and the test set is the rest.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ from ocd_bench import Request, Samples, Splits, UsageError
 from ocd_bench.seeds import generator
 from ocd_bench_images.models.weights import find_weights
 from ocd_bench_images.sources import open_source
-from ocd_bench_images.sources.pool import Pool, check_memory, to_tensor
+from ocd_bench_images.sources.pool import Pool, Source, check_memory, to_tensor
 
 if TYPE_CHECKING:
     from ocd_bench_images.settings import ImagesSettings
@@ -32,6 +33,8 @@ VALIDATION_SHARE = 10
 VALIDATION_MOST = 5000
 HELD_SHARE = 5
 """One of so many test pictures is set aside for validation where the weights leave no others."""
+TEST_SHARE = 5
+"""One picture of so many of each class is test, where a dataset has no test part."""
 
 
 def load_splits(request: Request, settings: ImagesSettings) -> Splits:
@@ -40,7 +43,10 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
     Raises:
         DataMissing, UsageError: as :func:`ocd_bench_images.sources.open_source`.
     """
-    source = open_source(request, settings.image_size)
+    source = open_source(request, settings.image_size, settings.background)
+    if source.test is None:
+        source = _set_test_aside(source, request)
+    assert source.test is not None
     weights = find_weights(request, settings)
     pools = {"train": source.train, "val": source.val or source.train, "test": source.test}
     test = np.arange(len(source.test))
@@ -101,6 +107,28 @@ def _by_name(pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     order = np.array(sorted(range(len(pool)), key=lambda row: digests[row]))
     size = max(1, len(pool) // HELD_SHARE)
     return np.sort(order[:size]), np.sort(order[size:])
+
+
+def _set_test_aside(source: Source, request: Request) -> Source:
+    """A fifth of every class as test, the same for every seed, where the dataset has no parts."""
+    labels, draw = source.train.labels, generator(request.task, request.dataset, "", 0, "test part")
+    aside = np.zeros(len(labels), bool)
+    for label in range(len(source.classes)):
+        (members,) = np.nonzero(labels == label)
+        order = torch.randperm(len(members), generator=draw).numpy()
+        aside[members[order[: len(members) // TEST_SHARE]]] = True
+    if not aside.any():
+        raise UsageError(
+            f"dataset {request.dataset!r}: no class has the {TEST_SHARE} pictures that setting a test part aside takes; add a "
+            "test part"
+        )
+    note = f"no test part: a fixed draw of {aside.sum():,} pictures, one of {TEST_SHARE} of each class, is test"
+    return replace(
+        source,
+        train=source.train.take(np.nonzero(~aside)[0]),
+        test=source.train.take(np.nonzero(aside)[0]),
+        note=", ".join(filter(None, [source.note, note])),
+    )
 
 
 def _validation_size(count: int) -> int:

@@ -90,7 +90,8 @@ class Images(Task):
             from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
 
             path = find_checkpoint("images.checkpoint", settings.checkpoint, request.data_dirs)
-            return load_checkpoint(model, path, "choose the fitting model and dataset (--set images.model=NAME)")
+            hint = "choose the fitting model and dataset (--set images.model=NAME)"
+            return load_checkpoint(model, path, hint, key=settings.checkpoint_key, setting="images.checkpoint_key")
         from ocd_bench_images.models.weights import find_weights
 
         return model if getattr(model, "trained", False) or find_weights(request, settings) is not None else None

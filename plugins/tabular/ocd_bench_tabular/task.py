@@ -64,13 +64,15 @@ class Tabular(Task):
         """
         import numpy as np
 
+        from ocd_bench.reading import reading
         from ocd_bench_tabular.prepare import encode, split_rows
         from ocd_bench_tabular.sources import read_table
 
         settings = request.settings or TabularSettings()
         table = read_table(request, settings)
         rows = dict(zip(("train", "val", "test"), split_rows(table, request.dataset, settings.split_seed), strict=True))
-        inputs, names = encode(table, rows["train"], settings.features, settings.max_categories)
+        with reading(f"dataset {request.dataset!r}"):  # categories may need more memory than there is
+            inputs, names = encode(table, rows["train"], settings.features, settings.max_categories)
         extras: dict[str, Any] = {"features": names, "classes": tuple(table.classes), "rows": rows}
         targets = table.target
         if not table.classes:

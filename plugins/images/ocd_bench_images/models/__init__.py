@@ -88,7 +88,7 @@ def _load(model: nn.Module, name: str, request: Request, settings: ImagesSetting
     if isinstance(model, Pretrained):
         model.load(weights.path, hint)
     else:
-        load_checkpoint(model, weights.path, hint)
+        load_checkpoint(model, weights.path, hint, key=settings.checkpoint_key, setting="images.checkpoint_key")
 
 
 def check_size(model: nn.Module, name: str, splits: Splits) -> None:

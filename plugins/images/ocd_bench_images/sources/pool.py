@@ -35,17 +35,22 @@ class Pool:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, indices: np.ndarray) -> Pool:
+        """The pool of the samples with these numbers."""
+        return Pool(self.labels[indices], lambda wanted: self.read(indices[wanted]), self.by_class)
+
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset before it is split: ``val`` only where the dataset has a validation part beside a test part.
+    """A dataset before it is split: ``val`` only where the dataset has a validation part beside a test part; ``test`` None
+    where it has neither, and a part of training is to be set aside.
 
     ``all_colour`` false: pictures decoded as three channels become one if they are grey throughout.
     ``home_test``: the test part of the dataset that ``train`` is of, where ``test`` is of another one.
     """
 
     train: Pool
-    test: Pool
+    test: Pool | None
     classes: Sequence[str]
     val: Pool | None = None
     note: str = ""
