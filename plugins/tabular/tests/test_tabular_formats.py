@@ -185,6 +185,14 @@ def test_class_labels_are_compared_as_they_stand(tmp_path: Path, labels: list[st
     assert [expected[code] for code in found.target] == [normal.get(labels[i % 3], labels[i % 3]) for i in range(30)]
 
 
+def test_very_long_cells_and_exponents_take_no_time(tmp_path: Path) -> None:
+    long = "1 " * 50_000 + "x"
+    assert column(tmp_path, [long, "a", "b"]) == [long, "a", "b"]
+    labels = ["1e-999999999", "5"]
+    found = table(tmp_path, "\n".join(["x,target", *(f"{i},{labels[i % 2]}" for i in range(20))]))
+    assert tuple(found.classes) == ("1E-999999999", "5")
+
+
 def test_a_large_integer_to_regress_on_must_be_asked_for(tmp_path: Path) -> None:
     rows = "\n".join(["x,target", *(f"{i},{2**53 + 2 * i}" for i in range(30))])
     with pytest.raises(UsageError, match="30 different values in 30 rows: too many for classes"):
