@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,24 @@ Read = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Entry:
-    """One reader: its files by their path in the data directory, and the call."""
+    """One reader: its files by their path in the data directory (or a function that makes them), the call, and whether the
+    short form runs it too."""
 
-    files: Mapping[str, bytes]
+    given: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]]
     read: Read
+    brief: bool = True
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        return self.given() if callable(self.given) else self.given
 
 
 ENTRIES: dict[str, Entry] = {}
 
 
-def entry(name: str, files: Mapping[str, bytes], read: Read) -> None:
+def entry(name: str, files: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]], read: Read, brief: bool = True) -> None:
     """Register a reader."""
-    ENTRIES[name] = Entry(files, read)
+    ENTRIES[name] = Entry(files, read, brief)
 
 
 def load(task: str, dataset: str, **settings: Any) -> Read:
@@ -213,3 +220,5 @@ def parquet() -> bytes:
 
 if importlib.util.find_spec("pyarrow"):
     entry("tabular parquet", {"d.parquet": parquet()}, rows_of("d"))
+
+import media  # noqa: E402, F401  (registers the entries of pictures, views, sounds and weights)
