@@ -407,7 +407,7 @@ def test_bikes_are_tested_on_the_second_year(tmp_path: Path) -> None:
         "instant,dteday,season,yr,mnth,hr,holiday,weekday,workingday,weathersit,temp,atemp,hum,windspeed,casual,registered,cnt"
     )
     (tmp_path / "bike_sharing").mkdir()
-    rows = [f"{i},2011-01-01,1,{i % 2},1,{i % 24},0,6,0,1,0.24,0.28,0.81,0,3,13,{i}" for i in range(60)]
+    rows = [f"{i},2011-01-{1 + i // 6:02},1,{i % 2},1,{i % 24},0,6,0,1,0.24,0.28,0.81,0,3,13,{i}" for i in range(60)]
     (tmp_path / "bike_sharing/hour.csv.gz").write_bytes(gzip.compress("\n".join([names, *rows]).encode()))
     found = read_table(Request("tabular", "bike_sharing", data_dirs=(tmp_path,)), TabularSettings())
     assert len(found.names) == 11
@@ -415,3 +415,5 @@ def test_bikes_are_tested_on_the_second_year(tmp_path: Path) -> None:
     assert found.target.tolist() == np.log1p(np.arange(60)).tolist()
     assert found.parts is not None
     assert found.parts.tolist() == [TRAIN, TEST] * 30
+    assert found.groups is not None
+    assert found.groups.tolist() == [i // 6 for i in range(60)], "the hours of a day are one group"
