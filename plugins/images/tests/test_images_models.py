@@ -138,7 +138,7 @@ def test_a_checkpoint_replaces_training(tmp_path, key):
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     torch.save(LeNet5(classes=7).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(
-        UsageError, match=r"weights.pth: 'fc2.weight' is 7 x 84, the model has 10 x 84 .all else fits.*; choose the fitting model"
+        UsageError, match=r"weights.pth: 'fc2.weight' is 7 x 84, the model has 10 x 84 .all else fits.*; choose the fit"
     ):
         Images().base_model(splits_of(1, 28, 28), request(folder=tmp_path, checkpoint="weights.pth"))
 
