@@ -269,6 +269,8 @@ def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
             for difference in config_differences(mine.get("config", {}), entry.get("config", {}), common=True):
                 raise UsageError(f"{runs[0].name} and {run.name} differ in configuration: {task}: {difference}")
             mine["config"] = {**entry.get("config", {}), **mine.get("config", {})}
+            if sets := {**entry.get("corruption_sets", {}), **mine.get("corruption_sets", {})}:
+                mine["corruption_sets"] = sets
         for name in ("seeds", "methods"):
             info[name] = list(dict.fromkeys([*info.get(name, []), *run.info.get(name, [])]))
         for name in ("plugins", "notes"):

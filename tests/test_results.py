@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocd_bench import results
 from ocd_bench.errors import UsageError
 from ocd_bench.results import Key, config_differences, merge_runs, primary_of, read_run, write_atomic
 from tests.runs import cell, edit_cell, make_run, write_run
@@ -121,7 +120,7 @@ def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path: Path, monkeyp
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(results.os, "replace", fail)
+    monkeypatch.setattr("ocd_bench.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, b"newer")
     assert path.read_bytes() == b"new"

@@ -9,6 +9,7 @@ DATASETS = (
         "diabetes",
         "disease progression after a year, 442 rows, 10 features (scikit-learn)",
         embedded=True,
+        default=True,
         licence="none stated",
         citation="Efron, Hastie, Johnstone and Tibshirani, Least angle regression, Annals of Statistics 32, 2004",
         homepage="https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html",
@@ -18,6 +19,7 @@ DATASETS = (
         "breast-cancer",
         "benign or malignant, 569 rows, 30 features (scikit-learn)",
         embedded=True,
+        default=True,
         licence="CC BY 4.0",
         citation="Wolberg, Mangasarian, Street and Street, Breast Cancer Wisconsin (Diagnostic), UCI 1993",
         homepage="https://archive.ics.uci.edu/dataset/17",
@@ -77,4 +79,5 @@ DATASETS = (
         homepage="https://archive.ics.uci.edu/dataset/275",
     ),
 )
-"""The default first. Any other folder or file of a known form works under its own name."""
+"""The first two are measured by default: one of numbers, one of classes. Any other folder or file of a known form works under
+its own name."""

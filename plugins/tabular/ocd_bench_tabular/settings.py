@@ -24,9 +24,11 @@ class TabularSettings(Checked):
     """Section ``tabular``: data and base model of the task."""
 
     model: str = setting(
-        "mlp",
-        choices=("mlp", "resnet"),
-        help="The base model. mlp: 'depth' linear layers. resnet: 'depth' residual blocks (Gorishniy et al. 2021).",
+        "auto",
+        choices=("auto", "mlp", "resnet"),
+        help="The base model. mlp: 'depth' linear layers. resnet: 'depth' residual blocks with BatchNorm1d (Gorishniy et al. "
+        "2021). auto: mlp for regression, as in the paper, and resnet for classes, so that methods that adapt norm layers "
+        "apply.",
     )
     width: int = setting(256, least=1, most=65_536, unit="units", help="Width of the base model.")
     depth: int = setting(3, least=1, most=1000, help="Linear layers (mlp) or residual blocks (resnet) of the base model.")

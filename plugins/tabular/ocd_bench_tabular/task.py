@@ -93,7 +93,10 @@ class Tabular(Task):
         if not splits.train.targets.is_floating_point():
             outputs = len(splits.extras.get("classes", ())) or int(splits.train.targets.max()) + 1
         inputs = splits.train.inputs.shape[1]
-        return MODELS[settings.model](inputs, outputs, settings.width, settings.depth, settings.dropout)
+        model = settings.model
+        if model == "auto":
+            model = "mlp" if splits.train.targets.is_floating_point() else "resnet"
+        return MODELS[model](inputs, outputs, settings.width, settings.depth, settings.dropout)
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The first layer, as in the paper; None (the entropy criterion) for a model that has no ``layer1``."""

@@ -156,6 +156,39 @@ def test_dropped_and_forced_categories(tmp_path: Path) -> None:
     assert set(names) == {*(f"rooms={i}" for i in range(5)), "town=north", "town=south"}
 
 
+def test_rows_of_one_value_of_the_column_of_groups_are_one_group(tmp_path: Path) -> None:
+    write(tmp_path, "\n".join(houses()))
+    splits = load(tmp_path, groups="rooms")
+    assert "rooms" not in splits.extras["features"]
+    assert "5 groups by rooms" in splits.note
+    assert splits.test.groups.tolist() == [int(row) % 5 for row in splits.extras["rows"]["test"]]
+    assert len(load(tmp_path).test.groups.unique()) == len(load(tmp_path).test)
+    with pytest.raises(UsageError, match="tabular.groups"):
+        load(tmp_path, groups="street")
+    with pytest.raises(UsageError, match="has its own groups"):
+        load(tmp_path, "diabetes", groups="rooms")
+
+
+def test_hours_of_one_day_of_bike_sharing_are_one_group(tmp_path: Path) -> None:
+    rows = ["dteday,hr,cnt", *(f"2011-01-{1 + i // 6:02},{i % 6},{3.5 * i + 0.25}" for i in range(60))]
+    write(tmp_path, "\n".join(rows), "bike_sharing/hour.csv")
+    splits = load(tmp_path, "bike_sharing", target="cnt")
+    assert splits.extras["features"] == ("hr",)
+    assert splits.test.groups.tolist() == [int(row) // 6 for row in splits.extras["rows"]["test"]]
+
+
+def test_neighbours_on_the_map_are_one_tile() -> None:
+    import numpy as np
+
+    from ocd_bench_tabular.california import FEATURES, tiles
+
+    rows = np.zeros((4, len(FEATURES)))
+    rows[:, -2:] = [[34.01, -118.01], [34.24, -118.24], [34.26, -118.01], [-34.01, 118.01]]
+    found = tiles(rows)
+    assert found[0] == found[1]
+    assert len(set(found.tolist())) == 3
+
+
 # -- what is refused ------------------------------------------------------------------------------------------------------
 def test_text_in_a_number_column_is_named(tmp_path: Path) -> None:
     rows = houses()

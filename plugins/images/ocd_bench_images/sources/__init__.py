@@ -39,6 +39,10 @@ def open_source(request: Request, image_size: int, background: str = "") -> Sour
         from ocd_bench_images.sources.digits import open_digits
 
         return open_digits()
+    if request.dataset == "cifar10.1":
+        from ocd_bench_images.sources.recorded import open_cifar10_1
+
+        return open_cifar10_1(request, image_size)
     if request.dataset in MIXED:
         from ocd_bench_images.sources.usps import with_test_of
 

@@ -3,7 +3,7 @@ Tiny ImageNet is one of these, but for its validation file."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -68,4 +68,5 @@ def _pool(entries: list[Entry], numbers: np.ndarray, image_size: int, background
         assert pictures is not None
         return pictures
 
-    return Pool(numbers.astype(np.int64), read, by_class=True)
+    names = [f"{entry.label}/{PurePosixPath(entry.name).stem}" for entry in entries]
+    return Pool(numbers.astype(np.int64), read, by_class=True, names=names)
