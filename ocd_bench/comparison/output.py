@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ocd_bench.compare.judge import Comparison, RowResult
+from ocd_bench.comparison.judge import Comparison, RowResult
 from ocd_bench.report import markdown
 from ocd_bench.report.numbers import Style, style_for
 from ocd_bench.report.table import DASH, Column, Field, Kind

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from ocd_bench.compare.evidence import Evidence, steady, weigh
-from ocd_bench.compare.pairing import Pair, RowName, Side, pair_rows
-from ocd_bench.compare.thresholds import Thresholds
+from ocd_bench.comparison.evidence import Evidence, steady, weigh
+from ocd_bench.comparison.pairing import Pair, RowName, Side, pair_rows
+from ocd_bench.comparison.thresholds import Thresholds
 from ocd_bench.errors import UsageError
 from ocd_bench.report.numbers import seeds_text
 from ocd_bench.report.table import BASE
