@@ -9,6 +9,7 @@ imports no torch. docs/public-api.md lists the other public modules, and says ho
 from ocd_bench._version import __version__
 from ocd_bench.api import Run, compare, load, run
 from ocd_bench.errors import DataMissing, NotApplicable, OCDBenchError, Unavailable, UsageError
+from ocd_bench.layout import Layout
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.metrics import Metric
 from ocd_bench.plugin import hookimpl
@@ -20,6 +21,7 @@ __all__ = [
     "Context",
     "DataMissing",
     "Dataset",
+    "Layout",
     "Method",
     "Metric",
     "NotApplicable",

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from ocd_bench.config import Config, fingerprint, resolve
-from ocd_bench.engine.capture import TargetLayer, candidates
+from ocd_bench.engine.capture import candidates, refusal
 from ocd_bench.engine.selection import layer_entropy
 from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.layers import check_layers, refused
 from ocd_bench.method import Context, Method
 from ocd_bench.runner.base import BaseModel, obtain_base, tensor_sha256
 from ocd_bench.runner.cells import Group, Variant, cell_name
@@ -106,9 +107,9 @@ class GroupRunner:
         data: Mapping[Variant, str],
         cells: Cells,
     ) -> None:
-        base = self._base(hidden)
+        base = self._base(hidden, examine=True)
         ranking = functools.cache(lambda: self._rank(base.model, hidden.train))
-        layer = self._layer(base.model, ranking)
+        layer = self._layer(base.model, hidden.train, ranking)
         context = Context(
             task=self.task,
             request=self.request,
@@ -162,8 +163,13 @@ class GroupRunner:
         )
         return Samples(self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator), test.targets)
 
-    def _base(self, splits: Splits) -> BaseModel:
-        build = lambda: self.manager.hook.ocd_bench_base_model(task=self.task, splits=splits, request=self.request)  # noqa: E731
+    def _base(self, splits: Splits, examine: bool = False) -> BaseModel:
+        def build() -> torch.nn.Module:
+            model = self.manager.hook.ocd_bench_base_model(task=self.task, splits=splits, request=self.request)
+            if examine:
+                check_layers(self.task, model, self.config.section("select").layer, splits.train, self.request)
+            return model
+
         return obtain_base(self.task, splits, self.request, self.config, self.run.device, build, self.reporter.progress)
 
     def _fold_bases(self, hidden: Splits, base: BaseModel, folds: int) -> list[tuple[torch.nn.Module, torch.Tensor]]:
@@ -187,8 +193,6 @@ class GroupRunner:
         inputs, targets = self.task.subsample(sample.inputs, sample.targets, draw)
         inputs, targets = inputs.to(self.run.device), targets.to(self.run.device)
         names = candidates(model, inputs[:3])  # three, to notice samples that influence each other
-        if not names:
-            raise UsageError(f"task {self.task.name!r}: the base model has no Linear or Conv layer that can be adapted")
         scores = layer_entropy(
             model,
             inputs,
@@ -202,13 +206,17 @@ class GroupRunner:
         )
         return sorted(scores.items(), key=lambda item: -item[1])
 
-    def _layer(self, model: torch.nn.Module, ranking: Callable[[], list[tuple[str, float]]]) -> str:
+    def _layer(self, model: torch.nn.Module, train: Samples, ranking: Callable[[], list[tuple[str, float]]]) -> str:
         wanted = self.config.section("select").layer
         if wanted == "task":
             wanted = self.manager.hook.ocd_bench_select_layer(task=self.task, model=model, request=self.request) or "entropy"
-        name = ranking()[0][0] if wanted == "entropy" else wanted
-        TargetLayer(model, name)  # refuses an unknown or unsuitable layer by name
-        return name
+        if wanted == "entropy":
+            return ranking()[0][0]
+        some, _ = self.task.subsample(train.inputs[:3], train.targets[:3], self.request.generator("layers"))
+        some = some.to(self.run.device)
+        if wanted not in dict(model.named_modules()) or refusal(model, wanted, some) is not None:
+            raise refused(self.task, model, wanted, some, origin="select_layer")
+        return wanted
 
     def _restrict(self, context: Context, method: Method) -> Context:
         allowed = {method.section, *method.reads, "base", "select", "run", self.task.name}
