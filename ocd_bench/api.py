@@ -149,7 +149,8 @@ class Run:
             from ocd_bench.report.csv import fields, records
 
             table = self._table()
-            return pandas.DataFrame.from_records(list(records(table)), columns=fields(table))
+            frame = pandas.DataFrame.from_records(list(records(table)), columns=fields(table))
+            return frame.astype({name: float for name in NUMBERS if name in frame})  # of one seed, the SD is missing
         return pandas.DataFrame.from_records(list(_long(self.cells)), columns=CELL_FIELDS)
 
     def _table(self, sections: bool = False) -> Table:
@@ -175,6 +176,8 @@ class Run:
         return render(self._table())
 
 
+NUMBERS = ("mean", "sd", "low", "high", "delta", "delta_low", "delta_high")
+"""Columns of ``to_pandas("rows")`` that are numbers also where none is known."""
 CELL_FIELDS = ["task", "dataset", "method", "seed", "status", "reason", "layer", "n_test", "metric", "unit", "primary", "value"]
 """Columns of ``to_pandas("cells")``; the value is in ``unit``."""
 

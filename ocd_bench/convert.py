@@ -90,7 +90,7 @@ def as_tensor(value: Any, name: str) -> torch.Tensor:
     """A tensor of numbers ``(N, ...)``. Numbers that are no tensor yet and 64-bit floating become torch's default type.
 
     Args:
-        value: tensor; NumPy array; data frame or series of pandas or polars; list or tuple of numbers, or of tensors, arrays or
+        value: tensor; NumPy array; data frame or series of pandas, table of pyarrow; list or tuple of numbers, or of tensors, arrays or
             pictures of one shape.
         name: ``inputs`` or ``targets``, for messages.
 
@@ -185,9 +185,9 @@ def _stacked(tensors: Sequence[torch.Tensor], name: str) -> torch.Tensor:
 
 # -- data frames ----------------------------------------------------------------------------------------------------------
 def _is_frame(value: Any) -> bool:
-    """Whether it is a data frame or series of pandas or polars, or a table of pyarrow; none of them is imported for it."""
+    """Whether it is a data frame or series of pandas, or a table of pyarrow; none of them is imported for it."""
     top = type(value).__module__.partition(".")[0]
-    return top in ("pandas", "polars", "pyarrow") and (hasattr(value, "columns") or hasattr(value, "to_numpy"))
+    return top in ("pandas", "pyarrow") and (hasattr(value, "columns") or hasattr(value, "to_numpy"))
 
 
 def _is_array(value: Any) -> bool:
