@@ -87,11 +87,11 @@ def of_several(value: Any) -> str:
 
 
 def as_tensor(value: Any, name: str) -> torch.Tensor:
-    """A tensor of numbers ``(N, ...)``. Numbers that are no tensor yet and 64-bit floating become torch's default type.
+    """A tensor of numbers ``(N, ...)``. 64-bit floating numbers that are no tensor become torch's default type.
 
     Args:
-        value: tensor; NumPy array; data frame or series of pandas, table of pyarrow; list or tuple of numbers, or of tensors, arrays or
-            pictures of one shape.
+        value: tensor; NumPy array; data frame or series of pandas; table of pyarrow; list or tuple of numbers, or of tensors,
+            arrays or pictures of one shape.
         name: ``inputs`` or ``targets``, for messages.
 
     Raises:

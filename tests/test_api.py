@@ -182,7 +182,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
     (result,) = play(ROOT / "docs" / "python.md", tmp_path).results
     assert result.code == 0, result.err
     assert "of 180 correct, in runs" in result.out
-    assert "{'no change': 2}" in result.out
+    assert "\n2 no change\n" in result.out
 
 
 def test_the_notebook_runs_and_shows_what_it_has_stored(tmp_path: Path) -> None:

@@ -117,6 +117,10 @@ class Comparison:
             raise UsageError(f"unknown format {format!r}; formats: {', '.join(formats)}")
         return formats[format]()
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
+        return f"<ocd_bench.Comparison {self.baseline} → {self.candidate}: {counts or 'no rows'}>"
+
     def __str__(self) -> str:
         return self.table()
 
