@@ -12,8 +12,9 @@ class Blobs(ocd_bench.Task):
         kind = torch.arange(360) % 3
         centre = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
         points = centre[kind] + torch.randn(360, 2, generator=random)
+        group = torch.arange(360)  # each point is independent of the others
         parts = (slice(0, 120), slice(120, 180), slice(180, 360))
-        return ocd_bench.Splits(*((points[part], kind[part]) for part in parts))
+        return ocd_bench.Splits(*((points[part], kind[part], group[part]) for part in parts))
 
     def base_model(self, splits, request):
         return torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))

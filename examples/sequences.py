@@ -51,6 +51,9 @@ class Sequences(ocd_bench.Task):
     def logits(self, output):
         return OUTPUT.unpack(output)["classes"]
 
+    def ensemble(self, outputs):
+        return outputs.mean(0)
+
 
 @ocd_bench.hookimpl
 def ocd_bench_register_tasks(register):

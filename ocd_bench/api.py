@@ -256,11 +256,12 @@ def run(
         _register(manager, own_tasks, own_methods)
 
     from ocd_bench.runner.machine import choose_device
+    from ocd_bench.runner.order import RunRequest
     from ocd_bench.runner.progress import ConsoleReporter
-    from ocd_bench.runner.run import Order, default_folder, execute, plan
+    from ocd_bench.runner.run import default_folder, execute, plan
     from ocd_bench.runner.store import RunFolder
 
-    order = Order(
+    request = RunRequest(
         tasks=tasks,
         dataset=None if dataset is None else ",".join(_names("dataset", dataset)[0]),
         corruption=corruption,
@@ -274,15 +275,15 @@ def run(
         plugins=names,
         jobs=jobs,
     )
-    groups, left_out = plan(order, manager)
-    choose_device(order.device)
-    folder = RunFolder(Path(out) if out is not None else default_folder(order, groups))
+    groups, left_out = plan(request, manager)
+    choose_device(request.device)
+    folder = RunFolder(Path(out) if out is not None else default_folder(request, groups))
     total = sum(len(group.methods) * len(group.variants) for group in groups)
     with ConsoleReporter(total, quiet=not progress) as reporter:
         for line in left_out:
             reporter.note(line)
-        outcome = execute(order, groups, folder, manager, reporter)
-    if outcome.interrupted:
+        outcome = execute(request, groups, folder, manager, reporter)
+    if outcome.stopped:
         raise KeyboardInterrupt(f"{folder.path}: the same call continues")
     if outcome.problems and not outcome.cells:
         raise UsageError("; ".join(dict.fromkeys(outcome.problems)))

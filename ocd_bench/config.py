@@ -81,13 +81,19 @@ class SelectSettings(Checked):
 
 @dataclass(frozen=True)
 class RunSettings(Checked):
-    """Section ``run``: how test samples are presented to the methods."""
+    """Section ``run``: how test samples are presented to the methods, and how it is computed."""
 
     batch_size: int = setting(
         200,
         least=1,
         unit="samples",
         help="Samples of a test batch. Methods that use batch statistics, such as Tent, depend on it.",
+    )
+    threads: int = setting(
+        1,
+        least=1,
+        most=1024,
+        help="Threads that compute a base model or a method. Another number rounds differently.",
     )
     section: ClassVar[str] = "run"
 

@@ -21,8 +21,10 @@ KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "durations", "V": "record
 """Kinds that are none."""
 
 
-def as_pair(split: Any, name: str) -> tuple[Any, Any]:
-    """Inputs and targets of a split that is given as a pair, a ``TensorDataset`` or another map-style dataset of pairs.
+def parts_of(split: Any, name: str) -> tuple[Any, ...]:
+    """Inputs, targets and, if given, groups of a split.
+
+    A split is a tuple of them, a ``TensorDataset`` of two tensors, or another map-style dataset of pairs.
 
     Args:
         name: of the split, for messages.
@@ -32,12 +34,12 @@ def as_pair(split: Any, name: str) -> tuple[Any, Any]:
         ValueError: if its samples are no pairs.
     """
     if isinstance(split, tuple | list):
-        if len(split) == 2:
-            return split[0], split[1]
+        if len(split) in (2, 3):
+            return tuple(split)
         cure = ""
         if split and isinstance(split[0], tuple | list) and len(split[0]) == 2:
             cure = ": of a list of (input, target) pairs make tuple(zip(*pairs))"
-        elif len(split) > 2:
+        elif len(split) > 3:
             cure = f"; several inputs: {PACK}"
         raise ValueError(f"{name}: expected a pair (inputs, targets), got a {type(split).__name__} of {len(split)}{cure}")
     what = f"{name}: a {type(split).__name__}"

@@ -25,3 +25,15 @@ class Unavailable(OCDBenchError):
 
 class NotApplicable(OCDBenchError):
     """A method cannot do here what its name says. The row then shows ``n/a`` and the message, and no number."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end by a signal other than Ctrl-C; like ``KeyboardInterrupt`` no ``except Exception`` meets it.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from ocd_bench.config import check_overrides, known_sections, nearest, resolve
 from ocd_bench.engine._replay import quiet
 from ocd_bench.engine.capture import ADAPTABLE, refusal
-from ocd_bench.errors import OCDBenchError, Unavailable, UsageError
-from ocd_bench.plugin.manager import explain
-from ocd_bench.samples import Samples, Splits
-from ocd_bench.task import Request, Task
+from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.samples import Samples
+from ocd_bench.task import Request
 
 if TYPE_CHECKING:
     from ocd_bench.plugin.manager import Manager
+    from ocd_bench.runner.contract import TaskContract
 
 SAMPLES = 3
 """Enough to notice samples that influence each other."""
@@ -60,64 +60,69 @@ def layers_of(model: nn.Module, inputs: Tensor) -> list[Layer]:
         inputs: a few samples ``(N, ...)``, three or more.
 
     Raises:
-        UsageError: if the model does not return one tensor with a row for each sample.
+        ValueError: if the model does not return one tensor with a row for each sample.
     """
     calls = _calls(model, inputs)
     return [_layer(model, name, module, calls, inputs) for name, module in _with_parameters(model)]
 
 
-def check_layers(task: Task, model: nn.Module, wanted: str, samples: Samples, request: Request) -> None:
+class Unsuitable(NamedTuple):
+    """Why a layer cannot be adapted, and the names of those that can, as text."""
+
+    why: str
+    instead: str
+
+
+def unsuitable(model: nn.Module, name: str, inputs: Tensor) -> Unsuitable | None:
+    """What speaks against adapting the layer ``name``; None if nothing does."""
+    modules = dict(model.named_modules())
+    if isinstance(modules.get(name), ADAPTABLE) and refusal(model, name, inputs) is None:
+        return None
+    found = layers_of(model, inputs)
+    good = [layer.name for layer in found if not layer.reason]
+    why = next((layer.reason for layer in found if layer.name == name), "")
+    if not why and name in modules:
+        why = f"a {type(modules[name]).__name__} has no weight of its own"
+    shown = ", ".join(good[:SHOWN]) + (f" and {len(good) - SHOWN} more" if len(good) > SHOWN else "")
+    return Unsuitable(why or f"the base model has no such layer{nearest(name, good)}", shown or "none")
+
+
+def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples: Samples, request: Request) -> None:
     """Refuse, before anything is trained, a base model without a layer to adapt, or a ``select.layer`` that cannot be adapted.
 
     It draws no random number that anything else depends on, and leaves the model as it was.
 
     Args:
-        model: the untrained base, on the CPU.
+        contract: of the task; it names the place of what is wrong.
+        model: the untrained base.
         wanted: the setting ``select.layer``.
         samples: training samples.
 
     Raises:
         UsageError: with the layers that can be adapted; without any, with what hinders each layer.
     """
+    task = contract.task
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         some = samples.take(slice(SAMPLES))
-        inputs, _ = task.subsample(some.inputs, some.targets, request.generator("layers"))
+        inputs, _ = contract.call("subsample", lambda: task.subsample(some.inputs, some.targets, request.generator("layers")))
         inputs = inputs.to(device)
-        names = dict(model.named_modules())
-        if wanted in ("task", "entropy"):
-            kinds = [name for name in names if isinstance(names[name], ADAPTABLE)]
-            if any(refusal(model, name, inputs) is None for name in kinds):
-                return
-            raise UsageError(f"task {task.name!r}: {_hindrances(model, inputs)}")
-        if wanted in names and isinstance(names[wanted], ADAPTABLE) and refusal(model, wanted, inputs) is None:
+        if wanted not in ("task", "entropy"):
+            if problem := unsuitable(model, wanted, inputs):
+                raise UsageError(
+                    f"setting select.layer={wanted!r}: {problem.why}; layers of task {task.name!r} that can be adapted: "
+                    f"{problem.instead} (ocd-bench list layers --task {task.name})"
+                )
             return
-        raise refused(task, model, wanted, inputs)
-
-
-def refused(task: Task, model: nn.Module, wanted: str, inputs: Tensor, origin: str = "setting select.layer") -> UsageError:
-    """The error for a layer that cannot be adapted: why, and the layers that can."""
-    found = layers_of(model, inputs)
-    good = [layer.name for layer in found if not layer.reason]
-    why = next((layer.reason for layer in found if layer.name == wanted), "")
-    if not why and wanted in dict(model.named_modules()):
-        why = f"a {type(model.get_submodule(wanted)).__name__} without a weight of its own"
-    why = why or f"the base model has no such layer{nearest(wanted, good)}"
-    shown = ", ".join(good[:SHOWN]) + (f" and {len(good) - SHOWN} more" if len(good) > SHOWN else "")
-    return UsageError(
-        f"{origin}={wanted!r}: {why}; layers of task {task.name!r} that can be adapted: {shown or 'none'} "
-        f"(ocd-bench list layers --task {task.name})"
-    )
-
-
-def _hindrances(model: nn.Module, inputs: Tensor) -> str:
-    try:
-        found = layers_of(model, inputs)
-    except UsageError as error:  # the model gives no output of which a layer could be one
-        return str(error)
-    shown = "; ".join(f"{layer.name or 'the model itself'}: {layer.reason}" for layer in found[:SHOWN])
-    what = "no layer of the base model can be adapted"
-    return f"{what}: {shown or 'it has no parameters'} (docs/plugins.md says which layers can)"
+        names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
+        if any(refusal(model, name, inputs) is None for name in names):
+            return
+        hindrances = "; ".join(f"{layer.name or 'the model'}: {layer.reason}" for layer in layers_of(model, inputs)[:SHOWN])
+        raise contract.broken(
+            "base_model",
+            f"gave a model without a layer that can be adapted ({hindrances or 'it has no parameters'})",
+            "a Linear or Conv layer that runs once in a forward pass",
+        )
 
 
 def layers_of_task(
@@ -132,29 +137,27 @@ def layers_of_task(
     Raises:
         UsageError: for a name or setting that does not exist; or if the task breaks its contract: with the place.
     """
+    from ocd_bench.runner.blame import Blame
+    from ocd_bench.runner.contract import TaskContract
+
     task = manager.task(name)
     if reason := manager.availability(task):
         raise Unavailable(f"task {name!r} {reason}")
     everything = list(manager.methods.values())
     check_overrides(overrides, known_sections(list(manager.tasks.values()), everything))
     settings = resolve(task, everything, preset, overrides).section(name)
-    try:
-        request = Request(name, dataset or task.datasets()[0].name, settings, preset, 0, True, tuple(data_dirs))
-        splits: Splits = manager.hook.ocd_bench_load_data(task=task, request=request)
-        hidden = replace(splits, test=splits.val)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model: nn.Module = manager.hook.ocd_bench_base_model(task=task, splits=hidden, request=request)
-            some = splits.train.take(slice(SAMPLES))
-            inputs, _ = task.subsample(some.inputs, some.targets, request.generator("layers"))
-            try:
-                return request.dataset, layers_of(model, inputs)
-            except UsageError as error:
-                raise UsageError(f"task {name!r}: {error}") from None
-    except OCDBenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"task {name!r}: {explain(error)}; run 'ocd-bench plugin check {manager.owner(task)}'") from error
+    contract, hook = TaskContract(task, Blame(manager)), manager.hook
+    chosen = dataset or contract.call("datasets", task.datasets)[0].name
+    request = Request(name, chosen, settings, preset, 0, True, tuple(data_dirs))
+    loaded = contract.splits(contract.call("load_data", lambda: hook.ocd_bench_load_data(task=task, request=request)))
+    hidden = replace(loaded, test=loaded.val)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        build = lambda: hook.ocd_bench_base_model(task=task, splits=hidden, request=request)  # noqa: E731
+        model = contract.model(contract.call("base_model", build))
+        some = loaded.train.take(slice(SAMPLES))
+        inputs, _ = contract.call("subsample", lambda: task.subsample(some.inputs, some.targets, request.generator("layers")))
+        return chosen, contract.call("base_model", lambda: layers_of(model, inputs))
 
 
 # -- one layer ------------------------------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ def _calls(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
         for hook in hooks:
             hook.remove()
     if not isinstance(output, Tensor):
-        raise UsageError(
+        raise ValueError(
             f"the base model returns a {type(output).__name__}: return one tensor (N, ...); several outputs are packed with "
             "ocd_bench.Layout (docs/plugins.md, 'Several inputs, sequences, several outputs')"
         )

@@ -59,8 +59,9 @@ class Context:
     ranking: Callable[[], list[tuple[str, float]]]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
+    charges: list[float] = field(default_factory=list)
+    """Seconds that other methods spent on what this one took from :meth:`shared`; the runner adds them to ``cost.fit_s``."""
     _shared: dict[Hashable, tuple[Any, float]] = field(default_factory=dict)
-    _charges: list[float] = field(default_factory=list)
 
     @property
     def train(self) -> Samples:
@@ -89,12 +90,17 @@ class Context:
         """
         if key in self._shared:
             value, seconds = self._shared[key]
-            self._charges.append(seconds)
+            self.charges.append(seconds)
             return value
         start = time.perf_counter()
         value = build()
         self._shared[key] = value, time.perf_counter() - start
         return value
+
+    @property
+    def shared_count(self) -> int:
+        """How many values methods share so far."""
+        return len(self._shared)
 
     def forget(self) -> None:
         """Drop the shared values; the runner calls this.

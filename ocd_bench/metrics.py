@@ -90,6 +90,9 @@ REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {"mean": _mean, "root_mean"
 CERTAINTY = ("confidence", "correct")
 """Scores stored beside the metrics where a task has class logits: the largest class probability, whether it is right."""
 
+GROUPS = "groups"
+"""What is stored beside the scores where samples have groups (:attr:`ocd_bench.Samples.groups`); no metric has this name."""
+
 KNOWN: Mapping[str, Metric] = {
     "accuracy": Metric("fraction", True),
     "cross_entropy": Metric("nats", False),
@@ -112,6 +115,10 @@ def metric_info(task: Task, name: str) -> Metric:
     Raises:
         UsageError: if its name is not a common one and the task does not declare it.
     """
+    if name == GROUPS:
+        raise UsageError(
+            f"task {task.name!r}: no metric can be named {GROUPS!r}: the groups of samples are stored under that name"
+        )
     info = task.metric_info.get(name) or KNOWN.get(name)
     if info is None:
         raise UsageError(

@@ -6,10 +6,9 @@ A run folder is plain JSON and NumPy archives, so this module needs neither torc
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
-import os
-import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
-from ocd_bench.metrics import REDUCTIONS
+from ocd_bench.files import is_intact, sha256, write_atomic
+from ocd_bench.metrics import GROUPS, REDUCTIONS
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
@@ -38,24 +38,6 @@ class Key(NamedTuple):
     def stem(self) -> str:
         """Stem of the cell's files."""
         return f"{self.task}-{self.dataset}-{self.method}-s{self.seed}".replace("/", "_")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, meets the old content or the new, never a part.
-
-    Raises:
-        OSError: if the folder cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @dataclass
@@ -87,6 +69,20 @@ class Run:
             self._loaded[key] = self._load(key)
         return self._loaded[key].get(metric)
 
+    def groups(self, key: Key) -> Array | None:
+        """Groups of the test samples, integers ``(N,)`` or ``(N, K)`` (:attr:`ocd_bench.Samples.groups`); None where the folder
+        has none.
+
+        Raises:
+            UsageError: if the archive is damaged, or does not fit its cell.
+        """
+        import numpy as np
+
+        stored, cell = self.scores(key, GROUPS), self.cells[key]
+        if stored is None and (cell.get("groups") or 0) >= cell["n_test"]:
+            return np.arange(cell["n_test"])  # every sample is a group of its own, which needs no list
+        return stored
+
     def _load(self, key: Key) -> dict[str, Array]:
         import numpy as np
 
@@ -94,13 +90,22 @@ class Run:
         if path is None:
             return {}
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
+            data = path.read_bytes()
+            if self.cells[key].get("scores_sha256", sha256(data)) != sha256(data):
+                raise UsageError(f"{path}: damaged: its content does not match the sha256 in its cell; run the cell again")
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+                arrays = {
+                    name: array.astype(np.int64 if name == GROUPS and array.dtype.kind in "iu" else np.float64)
+                    for name, array in arrays.items()
+                }
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path}: cannot read the scores: {error}") from error
         n_test = self.cells[key]["n_test"]
         for name, array in arrays.items():
-            if array.shape != (n_test,):
+            if name == GROUPS and array.dtype != np.int64:
+                raise UsageError(f"{path}: {name!r} are no integers")
+            if array.shape != (n_test,) and not (name == GROUPS and array.ndim == 2 and len(array) == n_test):
                 raise UsageError(f"{path}: {name!r} has shape {array.shape}, the cell says ({n_test},)")
             if not np.isfinite(array).all():
                 raise UsageError(f"{path}: {name!r} holds values that are not finite")
@@ -127,9 +132,9 @@ def read_run(path: Path | str) -> Run:
         if file.name.startswith("."):
             continue
         cell = _read_json(file)
-        key = _check_cell(cell, file)
-        if key in cells:
-            raise UsageError(f"{file}: a second file for cell {key.stem}")
+        key = check_cell(cell, file)
+        if key.stem != file.stem:
+            raise UsageError(f"{file}: holds the cell {key.stem}; a cell's file has its name")
         cells[key] = cell
         if (path / "scores" / f"{file.stem}.npz").exists():
             sources[key] = path / "scores" / f"{file.stem}.npz"
@@ -151,10 +156,14 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: expected an object")
     if value.get("schema") != SCHEMA:
         raise UsageError(f"{path}: schema {value.get('schema')!r}, this version reads schema {SCHEMA}")
+    if not is_intact(value):
+        raise UsageError(
+            f"{path}: damaged: its content does not match its sha256; 'ocd-bench run' with the same --out repairs it"
+        )
     return value
 
 
-def _check_cell(cell: Mapping[str, Any], file: Path) -> Key:
+def check_cell(cell: Mapping[str, Any], file: Path) -> Key:
     """The cell's key, after its shape has been checked."""
 
     def need(condition: bool, what: str) -> None:
@@ -168,6 +177,7 @@ def _check_cell(cell: Mapping[str, Any], file: Path) -> Key:
     for name in ("metrics", "cost", "fingerprint"):
         need(isinstance(cell.get(name), dict), f"{name!r} is missing")
     need(isinstance(cell.get("n_test"), int), "'n_test' is not an integer")
+    need(isinstance(cell.get("groups"), int | None), "'groups' is not an integer")
     for name, metric in cell["metrics"].items():
         need(isinstance(metric, dict), f"metric {name!r}")
         value = metric.get("value")
@@ -236,6 +246,8 @@ def _same_cell(key: Key, first: Mapping[str, Any], second: Mapping[str, Any], wh
     for what in ("status", "fingerprint", "metrics", "n_test", "layer"):
         if first.get(what) != second.get(what):
             raise UsageError(f"cell {key.stem} differs in {what} between {where} and {there}")
+    if first.get("scores_sha256", second.get("scores_sha256")) != second.get("scores_sha256", first.get("scores_sha256")):
+        raise UsageError(f"cell {key.stem} differs in its scores between {where} and {there}")
 
 
 def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
@@ -280,9 +292,14 @@ def config_differences(
         differences += [
             f"{section}.{key} {one.get(key, 'absent')} and {two.get(key, 'absent')}"
             for key in dict.fromkeys([*one, *two])
-            if key not in one or key not in two or one[key] != two[key]
+            if (key not in one or key not in two or one[key] != two[key]) and not _is_new(section, key, one, two)
         ]
     return differences
+
+
+def _is_new(section: str, key: str, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether one of two configurations is older than a setting that only decides how numbers are rounded."""
+    return (section, key) == ("run", "threads") and (key not in one or key not in two)
 
 
 def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:

@@ -52,6 +52,7 @@ class Dataset:
         folder: its sub-folder of a data directory; empty: the name.
         sources: official files, for ``ocd-bench data fetch``; empty if a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
+        seen_in_tuning: whether default settings were revised after scores on its test set had been seen. Tables then say so.
 
     .. versionadded:: 0.1
     """
@@ -64,6 +65,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    seen_in_tuning: bool = False
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def cell(
         "reason": reason,
         "layer": layer,
         "n_test": len(next(iter(scores.values()))) if scores else 0,
+        "groups": len(next(iter(scores.values()))) if scores else 0,
         "metrics": metrics,
         "cost": dict(cost or {"fit_s": 1.5, "adapt_s": 0.5, "samples_per_s": 200.0, "peak_memory_mb": 300.0, "parameters": 10}),
         "fingerprint": {

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from ocd_bench.config import parse_assignment, resolve
 from ocd_bench.methods import builtin
+from ocd_bench.results import read_run
+from ocd_bench.stats import Paired
+from tests.runs import make_run
 from tests.toy import ToyClasses
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -22,6 +26,7 @@ def load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -50,3 +55,63 @@ def test_bad_input_gets_a_line(script: str, arguments: list[str], message: str) 
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# -- intervals --------------------------------------------------------------------------------------------------------------
+def test_intervals_cover_the_truth() -> None:
+    """A small form of benchmarks/coverage.py: 200 simulations a cell, so that 95 % is 92 to 98 %."""
+    coverage = load("coverage")
+    laws = {law.name: law for law in coverage.LAWS}
+    for name, groups, n, seeds, ratio in (
+        ("normal differences", None, 100, 3, 1.5),
+        ("skewed (lognormal)", None, 100, 1, 0.0),
+        ("RMSE (t, 5)", coverage.Groups(20), 300, 3, 0.0),
+        ("accuracy, 10 % better, 5 % worse", coverage.Groups(10, columns=2), 300, 1, 0.0),
+        ("Matthews, half and half", None, 200, 3, 1.5),
+    ):
+        found = coverage.coverage(laws[name], n, groups, seeds, ratio, 200, np.random.default_rng(0))
+        assert 0.9 <= found.covered <= 0.995, name
+        assert found.text.startswith("(") == (groups is not None and groups.count < 20), name
+
+
+def test_intervals_that_take_speakers_for_none_do_not_cover() -> None:
+    """What the simulation would find if groups were not counted: so it can fail."""
+    coverage = load("coverage")
+    law, groups, random = coverage.LAWS[0], coverage.Groups(10, columns=2), np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        e = coverage.effects(1, 300, groups.draw(300, random), random)
+        base, method = law.scores(e, 0.0)
+        found = Paired({("b", 0): base[0], ("m", 0): method[0]}, "mean").difference("m", "b")
+        covered += found.low <= 0 <= found.high
+    assert covered / 200 < 0.8
+
+
+def test_the_coverage_table_has_a_line_for_each_law_and_design(capsys: pytest.CaptureFixture[str]) -> None:
+    coverage = load("coverage")
+    assert coverage.main(["--draws", "2", "--only", "half and half", "--quick"]) == 0
+    head, rule, *lines = capsys.readouterr().out.splitlines()
+    assert head.count("|") == rule.count("|") == lines[0].count("|")
+    assert len(lines) == 2 + 2
+    with pytest.raises(SystemExit):
+        coverage.main(["--only", "no such law"])
+
+
+def test_claims_are_judged_by_the_interval_over_seeds_and_samples(tmp_path: Path) -> None:
+    claims = load("claims")
+    clear = read_run(make_run(tmp_path / "clear", {"base": 0.0, "ocd": 1.0}))
+    luck = read_run(make_run(tmp_path / "luck", {"base": 0.0, "ocd": 0.4}, own=0.4))
+    bare = read_run(make_run(tmp_path / "bare", {"base": 0.0, "ocd": 1.0}, with_scores=False))
+    claim = claims.Claim("ahead", "any", "mnist", "ocd", "+1")
+    assert claims.line(claim, clear)[-1] == "holds"
+    assert claims.line(claim, luck)[-1] == "not significant"
+    assert claims.line(claim, bare)[-1] == "clear over seeds, on one test set; no scores to judge new samples by"
+    few = read_run(make_run(tmp_path / "few", {"base": 0.0, "ocd": 3.0}, n=50))
+    assert claims.line(claim, few)[-1] == "zero is outside, but it is no claim: fewer than 100 test samples"
+
+
+def test_the_page_of_claims_names_only_rows_that_there_are() -> None:
+    claims = load("claims")
+    for claim in claims.CLAIMS:
+        if claim.folder in ("mnist", "tabular"):
+            assert claims.by_seed(claim, read_run(claims.RESULTS / claim.folder)) is not None, claim.text

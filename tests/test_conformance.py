@@ -69,7 +69,7 @@ def splits_with(change: Callable[[Splits], Splits]) -> dict[str, Any]:
 def leak(splits: Splits, count: int) -> Splits:
     inputs = splits.test.inputs.clone()
     inputs[:count] = splits.train.inputs[:count]
-    return dataclasses.replace(splits, test=Samples(inputs, splits.test.targets))
+    return dataclasses.replace(splits, test=Samples(inputs, splits.test.targets, splits.test.groups))
 
 
 class Mixing(nn.Sequential):

@@ -45,8 +45,15 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return play(DOCS / "tutorial.md", tmp_path_factory.mktemp("tutorial"))
 
 
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = tmp_path_factory.mktemp("engine")
+    (folder / "blobs.py").write_text(next(block.text for block in blocks(DOCS / "plugins.md") if block.file == "blobs.py"))
+    return play(DOCS / "engine.md", folder)
+
+
 # -- examples -------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["plugins", "tutorial"])
+@pytest.mark.parametrize("name", ["plugins", "tutorial", "engine"])
 def test_commands_run_and_print_what_the_page_shows(name: str, request: pytest.FixtureRequest) -> None:
     story: Story = request.getfixturevalue(name)
     assert story.results
@@ -202,7 +209,7 @@ def test_the_results_format_names_every_key(plugins: Story) -> None:
 
 def test_exit_codes_are_documented() -> None:
     table = (DOCS / "results-format.md").read_text().partition("## Exit codes")[2]
-    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == ["0", "1", "2", "3", "4", "70", "130"]
+    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == ["0", "1", "2", "3", "4", "70", "130", "143"]
 
 
 def test_numbers_on_the_page_are_those_in_use() -> None:

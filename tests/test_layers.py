@@ -157,7 +157,7 @@ def test_list_layers(capsys: pytest.CaptureFixture[str]) -> None:
         ([], "list layers: give --task NAME"),
         (["--task", "lop"], "unknown task 'lop' (did you mean 'loop'?)"),
         (["--task", "loop", "--set", "base.epoch=1"], "unknown setting 'base.epoch'"),
-        (["--task", "detector"], "task 'detector': the base model returns a dict: return one tensor (N, ...)"),
+        (["--task", "detector"], "the base model returns a dict: return one tensor (N, ...)"),
         (["--task", "two-inputs"], "/odd.py line"),
     ],
 )
@@ -199,19 +199,18 @@ def test_a_right_layer_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_layer_of_the_task_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = run(capsys, "chosen", "--set", "base.epochs=1")
     assert code == 2
-    assert (
-        "select_layer='step': runs 3 times in one forward pass; layers of task 'chosen' that can be adapted: first, last"
-        in line
-    )
+    assert "select_layer chose 'step': runs 3 times in one forward pass, expected one of first, last" in line
+    assert "run 'ocd-bench plugin check odd.py'" in line
 
 
 def test_a_model_without_a_layer_to_adapt_is_refused_before_training(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = run(capsys, "gated")
     assert code == 2
-    assert "no layer of the base model can be adapted: gru: GRU: not supported" in line
+    assert "odd.py line " in line
+    assert "base_model gave a model without a layer that can be adapted (gru: GRU: not supported)" in line
     code, line = run(capsys, "detector")
     assert code == 2
-    assert "returns a dict" in line
+    assert "expected one tensor" in line
 
 
 def test_a_task_with_a_fault_does_not_stop_the_others_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,8 @@ def sources() -> dict[str, str]:
     for name, text in vars(templates).items():
         if name.isupper() and "import" in text and name not in ("PYPROJECT", "README"):
             found[f"template {name}"] = text.replace("$package", "package").replace("$cls", "Class").replace("$name", "name")
-    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/README.md")]:
+    inside = ROOT / "docs" / "engine.md"  # for those who change the core
+    for page in [ROOT / "README.md", *set(ROOT.glob("docs/*.md")) - {inside}, *ROOT.glob("plugins/*/README.md")]:
         for block in blocks(page):
             if block.language == "python":
                 found[f"{page.relative_to(ROOT)}:{block.line}"] = block.text

@@ -61,7 +61,7 @@ def overconfident(folder: Path) -> Path:
 
 
 def test_the_report_says_who_is_too_sure(tmp_path: Path):
-    group = build_table(read_run(overconfident(tmp_path / "run")), draws=200).groups[0]
+    group = build_table(read_run(overconfident(tmp_path / "run"))).groups[0]
     errors = {row.method: row.reliability.error for row in group.rows}
     assert errors == {"base": pytest.approx(0.0), "ocd": pytest.approx(0.24), "oracle": pytest.approx(0.0)}
     plots = dict(result_figures(group))
@@ -72,7 +72,7 @@ def test_the_report_says_who_is_too_sure(tmp_path: Path):
 
 
 def test_runs_without_confidences_have_no_such_plot(tmp_path: Path):
-    group = build_table(read_run(make_run(tmp_path / "run")), draws=200).groups[0]
+    group = build_table(read_run(make_run(tmp_path / "run"))).groups[0]
     assert all(row.reliability is None for row in group.rows)
     assert not any("alibration" in caption for caption, _ in result_figures(group))
 

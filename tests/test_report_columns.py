@@ -34,9 +34,9 @@ def seeds_and_a_half(row: Row) -> float | None:
 
 def test_a_new_column_of_a_report_is_one_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = read_run(make_run(tmp_path / "run", n=60))
-    before = {format: render(build_table(run, draws=200), format, 200) for format in FORMATS}
+    before = {format: render(build_table(run), format, 200) for format in FORMATS}
     monkeypatch.setattr(columns, "FIELDS", (*FIELDS, Field("half", "seeds & half", seeds_and_a_half)))
-    table = build_table(run, draws=200)
+    table = build_table(run)
     for format, escaped in zip(FORMATS, ("&", "&amp;", None, r"\&", "&amp;"), strict=True):
         text = render(table, format, 200)
         assert not re.search("half|7.50", before[format])
@@ -64,7 +64,7 @@ def test_a_metric_may_have_the_name_of_a_column(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(
         columns, "FIELDS", (*FIELDS, Field("accuracy", "words", lambda row: f"of {row.method}", kind=Kind.LABEL))
     )
-    table = build_table(read_run(make_run(tmp_path / "run", n=60)), draws=200)
+    table = build_table(read_run(make_run(tmp_path / "run", n=60)))
     lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert {line["accuracy"] for line in lines if line["metric"] == "accuracy"} == {"of base", "of ocd", "of tent"}
     assert all(0 < float(line["mean"]) < 1 for line in lines if line["metric"] == "accuracy")
@@ -73,26 +73,26 @@ def test_a_metric_may_have_the_name_of_a_column(tmp_path: Path, monkeypatch: pyt
 
 def test_columns_without_any_entry_are_left_out_of_tables_but_not_of_csv(tmp_path: Path):
     folder = make_run(tmp_path / "run", {"base": 0.0}, cell_options={"cost": {"fit_s": 2.0}})
-    (group,) = build_table(read_run(folder), draws=200).groups
+    (group,) = build_table(read_run(folder)).groups
     assert [column.heading for column in group.shown(compact=False)] == [
         "method", "accuracy [%] ↑", "cross_entropy [nats] ↓", "fit s"
     ]  # fmt: skip
-    header = render(build_table(read_run(folder), draws=200), "csv").splitlines()[0]
+    header = render(build_table(read_run(folder)), "csv").splitlines()[0]
     assert header.endswith("verdict,fit_s,adapt_s,samples_per_s,peak_memory_mb,parameters")
 
 
 def test_compact_columns_are_for_formats_of_little_width(tmp_path: Path):
-    (group,) = build_table(read_run(make_run(tmp_path / "run", n=60)), draws=200).groups
+    (group,) = build_table(read_run(make_run(tmp_path / "run", n=60))).groups
     compact, every = group.shown(), group.shown(compact=False)
     assert [column.name for column in every if column not in compact] == ["adapt_s", "peak_memory_mb", "parameters"]
 
 
-def test_only_the_difference_and_the_name_of_an_improved_row_are_marked():
+def test_only_the_differences_and_the_name_of_an_improved_row_are_marked():
     metric = TableMetric("accuracy", "fraction", True, True, style_for("fraction", [0.5]))
     rows = [Row(name, "ok", "", (0,), {"accuracy": (0.5, None)}, verdict=name) for name in ("better", "worse", "")]
     marks = {column.name or column.heading: [column.mark(place) for place in range(3)] for column in columns_of(rows, [metric])}
     assert marks.pop("method") == ["better", "", ""]
-    assert marks.pop("delta") == ["better", "worse", ""]
+    assert marks.pop("delta") == marks.pop("delta_wide") == ["better", "worse", ""]
     assert all(mark == ["", "", ""] for mark in marks.values())
 
 
@@ -107,7 +107,7 @@ def test_a_column_is_aligned_by_its_kind():
 
 def test_a_plugins_column_of_a_name_that_is_taken_hides_nothing(tmp_path: Path):
     run = read_run(make_run(tmp_path / "run", n=60))
-    table = build_table(run, draws=200, columns=lambda cells: {"status": "mine", "fit_s": "own"})
+    table = build_table(run, columns=lambda cells: {"status": "mine", "fit_s": "own"})
     lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     for line in lines:
         assert (line["status"], line["status (plugin)"]) == ("ok", "mine")
@@ -116,7 +116,7 @@ def test_a_plugins_column_of_a_name_that_is_taken_hides_nothing(tmp_path: Path):
 
 
 def test_a_plugins_text_cannot_steer_the_terminal(tmp_path: Path):
-    table = build_table(read_run(make_run(tmp_path / "run", n=60)), draws=200, columns=lambda cells: {"a\x1b[2J": "b\nc"})
+    table = build_table(read_run(make_run(tmp_path / "run", n=60)), columns=lambda cells: {"a\x1b[2J": "b\nc"})
     text = render_text(table, 200)
     assert "\x1b" not in text
     assert "b c" in text

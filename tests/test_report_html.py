@@ -55,7 +55,7 @@ class Checker(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return render(build_table(read_run(detailed_run(tmp_path_factory.mktemp("html") / "run")), draws=300), "html")
+    return render(build_table(read_run(detailed_run(tmp_path_factory.mktemp("html") / "run"))), "html")
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_samples_come_in_the_order_of_the_table():
 
 
 def test_a_shared_fit_is_drawn_once(tmp_path: Path):
-    group = build_table(read_run(detailed_run(tmp_path / "run")), draws=200).groups[0]
+    group = build_table(read_run(detailed_run(tmp_path / "run"))).groups[0]
     base, ocd, ensemble, *rest = group.rows
     other = {seed: {**detail, "gain_losses": [0.5, 0.3, 0.4]} for seed, detail in ocd.details.items()}
     rows = (base, ocd, dataclasses.replace(ensemble, details=other), *rest)
@@ -215,15 +215,15 @@ def test_plugins_add_sections(tmp_path: Path):
         return [{"Of mine": f"<p>{len(cells)} cells</p>"} if task == "images" else None]
 
     run = read_run(detailed_run(tmp_path / "run"))
-    text = render(build_table(run, draws=200, sections=sections), "html")
+    text = render(build_table(run, sections=sections), "html")
     assert text.count("<h3>Of mine</h3><p>10 cells</p>") == 1
-    broken = build_table(run, draws=200, sections=lambda **_: 1 / 0)
+    broken = build_table(run, sections=lambda **_: 1 / 0)
     assert "a plugin's sections are left out: ZeroDivisionError: division by zero" in broken.notes
 
 
 def test_details_of_any_other_shape_are_passed_over(tmp_path: Path):
     strange = {"history": [1, 2], "history_parts": {"a": "b"}, "rho": {"true": [1.0]}, "entropies": [3], "gain_losses": None}
-    text = render(build_table(read_run(detailed_run(tmp_path / "run", strange)), draws=300), "html")
+    text = render(build_table(read_run(detailed_run(tmp_path / "run", strange))), "html")
     assert "training, seed" not in text
     assert "Layer selection and fitting" not in text
 

@@ -24,7 +24,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return render(build_table(read_run(detailed_run(tmp_path_factory.mktemp("browsed") / "run")), draws=300), "html")
+    return render(build_table(read_run(detailed_run(tmp_path_factory.mktemp("browsed") / "run"))), "html")
 
 
 @pytest.fixture

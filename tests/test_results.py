@@ -58,7 +58,7 @@ def test_a_run_without_scores_can_be_read(tmp_path: Path):
         (lambda f: edit_cell(f, "images-mnist-ocd-s0", status="fine"), "status 'fine'"),
         (lambda f: edit_cell(f, "images-mnist-ocd-s0", seed="0"), "'seed' is not an integer"),
         (lambda f: edit_cell(f, "images-mnist-ocd-s0", metrics={}), "0 primary metrics"),
-        (lambda f: edit_cell(f, "images-mnist-ocd-s0", method="tent"), "second file for cell images-mnist-tent-s0"),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", method="tent"), "holds the cell images-mnist-tent-s0"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, damage, message: str):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,19 +21,26 @@ from typing import Any, NoReturn
 
 from ocd_bench import __version__
 from ocd_bench.config import nearest
-from ocd_bench.errors import OCDBenchError, UsageError
+from ocd_bench.errors import OCDBenchError, Terminated, UsageError
 
-COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin")
+COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin", "cache")
 
 DEPENDENCIES = ("jinja2", "numpy", "platformdirs", "pluggy", "rich", "scipy", "torch")
 """What the core needs: its absence is a broken installation, not a defect."""
 
 EPILOG = """\
 exit codes: 0 fine, 1 regression, 2 wrong usage or bad input, 3 some cell failed, 4 nothing was measured, 130 interrupted,
-70 a defect in OCD-Bench itself (a traceback is printed)
+143 terminated, 70 a defect in OCD-Bench itself (a traceback is printed)
 """
 DEFECT = 70
 """Neither 1, which would look like a regression, nor another code with a meaning of its own (``EX_SOFTWARE`` of sysexits.h)."""
+
+ENVIRONMENT = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENAMETOOLONG", "EFBIG")
+    if hasattr(errno, name)
+)
+"""Errors of the machine (a full disk, a folder without permission) that are no defect of this program."""
 
 BROKEN_PIPE = 141
 """What a shell reports for a program that was stopped by SIGPIPE."""
@@ -100,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign gets a question mark, not a traceback
+    before = _on_termination(_raise_terminated)
     try:
         parser, modules = build_parser()
         args = parser.parse_args(argv)
@@ -114,9 +125,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ocd-bench: interrupted", file=sys.stderr)
         return 130
+    except Terminated as ended:
+        print("ocd-bench: terminated", file=sys.stderr)
+        return 128 + ended.number
     except BrokenPipeError:
         _drop_stdout()
         return BROKEN_PIPE
+    except MemoryError:
+        print("ocd-bench: error: out of memory", file=sys.stderr)
+        return OCDBenchError.exit_code
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            traceback.print_exc()
+            return DEFECT
+        _drop_stdout()
+        where = error.filename or "cannot write the output"
+        print(f"ocd-bench: error: {where}: {error.strerror}", file=sys.stderr)
+        return OCDBenchError.exit_code
     except Exception as error:
         absent = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if absent in DEPENDENCIES:
@@ -124,6 +149,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             return OCDBenchError.exit_code
         traceback.print_exc()
         return DEFECT
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_terminated(number: int, frame: object) -> NoReturn:
+    raise Terminated(number)
+
+
+def _on_termination(handler: Any) -> dict[int, Any]:
+    """Set what happens on SIGTERM and SIGHUP; returns what was set before. Only the main thread may do this."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) in (signal.SIG_DFL, _raise_terminated):  # nohup's SIG_IGN stays
+                before[number] = signal.signal(number, handler)
+    return before
 
 
 def _drop_stdout() -> None:

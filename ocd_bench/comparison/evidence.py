@@ -30,7 +30,19 @@ from ocd_bench.comparison.pairing import Pair
 from ocd_bench.comparison.spread import Spread, moderate
 from ocd_bench.report.table import BASE
 from ocd_bench.results import Key, Run
-from ocd_bench.stats import Array, influence, pooled_variance, swap_test, two_part_margin, two_part_p
+from ocd_bench.stats import (
+    Array,
+    Dependence,
+    Ids,
+    dependence,
+    influence,
+    pooled_variance,
+    same_groups,
+    sample_variance,
+    swap_test,
+    two_part_margin,
+    two_part_p,
+)
 
 SAME_MACHINE = ("device", "cpu", "threads", "torch")
 SAME_SEEDS = "same seeds"
@@ -72,16 +84,25 @@ class _Side:
     Attributes:
         values: one per seed.
         pulls: for each seed the influence of each test sample on the value, ``(N,)``; None without per-sample scores.
+        groups: for each seed the groups of its test samples; None where the run has none.
     """
 
     seeds: tuple[int, ...]
     values: Array
     pulls: list[Array] | None
+    groups: list[Ids | None]
 
     @property
     def sizes(self) -> set[int]:
         """Numbers of test samples."""
         return {len(pull) for pull in self.pulls or ()}
+
+    @property
+    def problem(self) -> str:
+        """Why its test samples cannot be judged by; empty if they can."""
+        if not self.pulls:
+            return ""
+        return dependence([len(pull) for pull in self.pulls], self.groups)[0].problem
 
     def mean_pull(self) -> Array:
         """Mean over seeds, where all have equally many samples."""
@@ -90,7 +111,7 @@ class _Side:
     def less(self, other: _Side, slope: float) -> _Side:
         """With ``slope`` times ``other``, of the same seeds, subtracted."""
         pulls = [one - slope * two for one, two in zip(self.pulls or (), other.pulls or (), strict=True)]
-        return _Side(self.seeds, self.values - slope * other.values, pulls)
+        return _Side(self.seeds, self.values - slope * other.values, pulls, self.groups)
 
 
 def weigh(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: str) -> Evidence:
@@ -101,6 +122,9 @@ def weigh(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: 
     """
     old, new = _side(baseline, pair.baseline.ok, metric), _side(candidate, pair.candidate.ok, metric)
     change = float(new.values.mean() - old.values.mean())
+    problem = old.problem or new.problem
+    if problem:
+        return Evidence(change, change, reason=problem)
     bases = _bases(pair, base, baseline, candidate, metric)
     if old.pulls and new.pulls and _same_seeds(pair, baseline, candidate):
         return _paired(pair, baseline, candidate, metric, bases)
@@ -168,7 +192,7 @@ def _side(run: Run, keys: Sequence[Key], metric: str) -> _Side:
     arrays = [array for array in scores if array is not None and len(array) > 1]
     reduce = entries[0].get("reduce", "mean")
     pulls = [influence(array, reduce) for array in arrays] if len(arrays) == len(keys) else None
-    return _Side(tuple(key.seed for key in keys), values, pulls)
+    return _Side(tuple(key.seed for key in keys), values, pulls, [run.groups(key) for key in keys])
 
 
 # -- the same seeds -----------------------------------------------------------------------------------------------------
@@ -204,10 +228,12 @@ def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple
     old, new = _side(baseline, keys, metric), _side(candidate, keys, metric)
     change = float(new.values.mean() - old.values.mean())
     pulls = [two - one for one, two in zip(old.pulls or (), new.pulls or (), strict=True)]
-    part = _over_samples(pulls)
-    if len(old.sizes) == 1:
+    groups = [one if one is not None else two for one, two in zip(old.groups, new.groups, strict=True)]  # the same data
+    part = sample_variance(pulls, groups)
+    if len(old.sizes) == 1 and same_groups(groups):
         scores = [np.stack([run.scores(key, metric) for key in keys]) for run in (baseline, candidate)]  # type: ignore[misc]
-        p = swap_test(scores[0], scores[1], baseline.cells[keys[0]]["metrics"][metric].get("reduce", "mean"))
+        reduce = baseline.cells[keys[0]]["metrics"][metric].get("reduce", "mean")
+        p = swap_test(scores[0], scores[1], reduce, groups=groups[0])
     else:
         p = two_part_p(change, [part])
     margin = two_part_margin([part])
@@ -219,47 +245,52 @@ def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple
     # is of the row's gain over the base, which both runs share, over seeds; steady() moderates it by the other rows.
     # Neither may be less than what the seeds' differences on single samples amount to, since two seeds may have equal
     # accuracies, or equal changes, by coincidence.
-    p_refit = two_part_p(change, [_over_seeds(new.values - old.values, pulls)])
+    p_refit = two_part_p(change, [_over_seeds(new.values - old.values, pulls, groups)])
     if bases is not None and bases[0].seeds == bases[1].seeds == old.seeds and _sizes(old, new, *bases) is not None:
         old, new = old.less(bases[0], 1.0), new.less(bases[0], 1.0)
-    scale = _refitting(old, new)
+    scale = _refitting(old, new, groups)
     if scale <= 0:
         return replace(found, p_refit=p_refit)
     parts = (pooled_variance(old.values.tolist(), new.values.tolist()), (scale, 1.0))
     return replace(found, p_refit=p_refit, parts=parts, spread=_spread(pair, old, new, parts))
 
 
-def _over_seeds(changes: Array, pulls: Sequence[Array]) -> tuple[float, float]:
+def _over_seeds(changes: Array, pulls: Sequence[Array], groups: Sequence[Ids | None]) -> tuple[float, float]:
     """Variance over seeds of a mean change, and its degrees of freedom."""
     variance = float(changes.var(ddof=1)) / len(changes)
     if len({len(pull) for pull in pulls}) == 1:
-        variance = max(variance, float(np.var(pulls, axis=0, ddof=1).mean()) / len(pulls[0]) / len(pulls))
+        variance = max(variance, _own_variance(np.stack(pulls), groups[0]) / len(pulls))
     return variance, len(changes) - 1
 
 
-def _refitting(old: _Side, new: _Side) -> float:
+def _refitting(old: _Side, new: _Side, groups: Sequence[Ids | None]) -> float:
     """The part of a change's variance that comes from the seeds' differences on single samples; 0 if the sizes differ."""
     if _sizes(old, new) is None:
         return 0.0
-    residuals = [np.stack(side.pulls or []) - side.mean_pull() for side in (old, new)]
-    free = sum(len(residual) - 1 for residual in residuals)
-    per_sample = sum(float((residual**2).sum()) for residual in residuals) / free / residuals[0].shape[1]
-    return per_sample / residuals[0].shape[1] * sum(1 / len(residual) for residual in residuals)
+    stacks = [np.stack(side.pulls or []) for side in (old, new)]
+    free = [len(stack) - 1 for stack in stacks]
+    own = sum(_own_variance(stack, groups[0]) * one for stack, one in zip(stacks, free, strict=True)) / sum(free)
+    return own * sum(1 / len(stack) for stack in stacks)
+
+
+def _own_variance(pulls: Array, groups: Ids | None) -> float:
+    """Variance over seeds of a mean over test samples, as far as it comes from samples on which the seeds differ.
+
+    Args:
+        pulls: ``(S, N)``.
+    """
+    seeds, n = pulls.shape
+    if seeds < 2:
+        return 0.0
+    own = (pulls - pulls.mean(axis=0)) / n
+    depends = Dependence(np.full(n, 1 / n), groups)
+    return sum(depends.variance(row) for row in own) / (seeds - 1)
 
 
 def _sizes(*sides: _Side) -> int | None:
     """The number of test samples, if it is one and the same everywhere."""
     sizes = set().union(*(side.sizes for side in sides))
     return sizes.pop() if len(sizes) == 1 and all(side.pulls for side in sides) else None
-
-
-def _over_samples(pulls: Sequence[Array]) -> tuple[float, float]:
-    """Variance over test samples of a mean over seeds: paired by position where all sizes are equal, else seed by seed."""
-    if len({len(pull) for pull in pulls}) == 1:
-        pull = np.mean(pulls, axis=0)
-        return float(pull.var(ddof=1)) / len(pull), len(pull) - 1
-    variance = sum(float(pull.var(ddof=1)) / len(pull) for pull in pulls) / len(pulls) ** 2
-    return variance, sum(len(pull) - 1 for pull in pulls)
 
 
 # -- other seeds --------------------------------------------------------------------------------------------------------
@@ -294,7 +325,8 @@ def _sample_part(old: _Side, new: _Side) -> tuple[float, float] | None:
     """
     if old.pulls is None or new.pulls is None:
         return None
-    if _sizes(old, new) is not None:
-        return _over_samples([new.mean_pull() - old.mean_pull()])
-    one, two = _over_samples(old.pulls), _over_samples(new.pulls)
+    known = next((one for one in (*old.groups, *new.groups) if one is not None), None)
+    if _sizes(old, new) is not None and same_groups([known if one is None else one for one in (*old.groups, *new.groups)]):
+        return sample_variance([new.mean_pull() - old.mean_pull()], [known])
+    one, two = sample_variance(old.pulls, old.groups), sample_variance(new.pulls, new.groups)
     return one[0] + two[0], one[1] + two[1]

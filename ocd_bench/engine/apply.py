@@ -96,8 +96,8 @@ class _Piecewise(torch.autograd.Function):
                     slopes = torch.autograd.grad(part, wanted, allow_unused=True)
                     sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, slopes, strict=True)]
                 total += part.detach()
-        slopes = iter(sums[1:])
-        ctx.slopes = (sums[0], *(next(slopes) if parameter.requires_grad else None for parameter in learned))
+        rest = iter(sums[1:])
+        ctx.slopes = (sums[0], *(next(rest) if parameter.requires_grad else None for parameter in learned))
         return total
 
     @staticmethod

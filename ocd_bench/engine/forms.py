@@ -59,7 +59,7 @@ class Delta(ABC):
     def shape(self) -> tuple[int, int]:
         """``(O, I)``."""
 
-    def scaled(self, scale: Tensor) -> Self:
+    def scaled(self, scale: float | Tensor) -> Self:
         """ΔW times a scale per sample, ``(N,)`` (or one number for all)."""
         scale = torch.as_tensor(scale, dtype=self._parts()[0].dtype, device=self.device)
         first, *rest = self._parts()

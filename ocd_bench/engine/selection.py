@@ -1,9 +1,9 @@
-"""Which layer to adapt: the one whose weights, when shaken, spread the per-sample losses most (paper, section 3.3).
+"""Which layer to adapt: the one whose weight noise spreads the per-sample losses most (paper, section 3.3).
 
-The paper perturbs one layer's weight matrix with Gaussian noise many times (10,000), estimates by a Gaussian kernel density the
-entropy of each sample's loss values, sums over samples and takes the layer of the largest sum. It does not give the noise's
+The paper adds Gaussian noise to one layer's weight matrix many times (10,000). It estimates the entropy of each sample's loss
+values by a Gaussian kernel density, sums over samples, and takes the layer with the largest sum. It does not give the noise's
 standard deviation, on which the ranking depends. Two units are offered here: the root mean square of the layer's own weights,
-and the √(2 / I) of Kaiming's initialisation for I inputs, which shakes the responses of all layers alike.
+and the √(2 / I) of Kaiming's initialisation for I inputs, which perturbs the responses of all layers alike.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ocd_bench.engine.capture import TargetLayer, Trace
 
 FLOOR = 1e-6
-"""Least bandwidth, in units of the loss: about what float32 resolves. A loss that no perturbation moves would have entropy -∞
-and decide the sum alone; with the floor it counts as known to within that much: log(1e-6 √(2π)) = -12.9 nats."""
+"""Least bandwidth, in units of the loss: about the resolution of float32. A loss that no perturbation changes would have
+entropy -∞ and decide the sum alone. With the floor its entropy is log(1e-6 √(2π)) = -12.9 nats."""
 
 POINTS = 1024
 """Draws at which the density is evaluated: all up to twice this number, evenly spaced ranks beyond."""

@@ -105,7 +105,9 @@ class $cls(Task):
         points = torch.stack([angle.cos(), angle.sin()], 1)
         points += classes.unsqueeze(1) * torch.tensor([1.0, 0.5])
         noise = torch.randn(count, 2, generator=random)
-        return Samples(points + request.settings.noise * noise, classes)
+        points += request.settings.noise * noise
+        # groups: what samples have in common (speaker, scene, day); here each is independent.
+        return Samples(points, classes, groups=range(count))
 
     def base_model(self, splits: Splits, request: Request) -> nn.Module:
         width = request.settings.hidden

@@ -1,8 +1,8 @@
-"""The paper's denoiser: the U-Net of Ho et al. (2020) over the weight matrix, taken as a picture of one channel.
+"""The paper's denoiser: the U-Net of Ho et al. (2020), with the weight matrix as a picture of one channel.
 
-Residual blocks of two convolutions with group norm and SiLU, self-attention at chosen levels and twice in the bottleneck,
-halving and doubling of both sides between levels. Time and condition enter every residual block as one vector:
-e = PE(t) + E_i + E_a + E_o.
+It has residual blocks of two convolutions with group norm and SiLU, and self-attention at chosen levels and twice in the
+bottleneck. Both sides are halved from level to level, and doubled on the way back. Time and condition enter every residual block
+as one vector, e = PE(t) + E_i + E_a + E_o (paper section 3.1).
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from torch.nn import functional as F
 from ocd_bench.engine.hypernetwork import time_embedding
 
 PIECE = {False: 2**20, True: 2**27}
-"""Numbers that the finest level may hold without gradients, on a CPU and (True) on a GPU. A test batch of 200 matrices of
-LeNet5's fc1 would take 1.3 GB per layer, and on a CPU small tensors take half the time, as their memory is used again."""
+"""Numbers that the finest level may hold without gradients, on a CPU (False) and on a GPU (True). A test batch of 200 matrices of
+LeNet5's fc1 would take 1.3 GB per layer. On a CPU, small pieces take half the time, since their memory is reused."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of at most 32 groups, of four channels or more: a group of one would take the condition out again, which
-    enters as one number per channel."""
+    """Group norm of at most 32 groups, with four channels or more in each.
+
+    A group of one channel would remove the condition, which enters as one number per channel.
+    """
     return nn.GroupNorm(math.gcd(32, max(1, channels // 4)), channels, eps=1e-6)
 
 
 def _last(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that begins at zero, so that its block begins as the identity."""
+    """The layer with zero weights, so that its block starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -52,7 +54,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of one head among the positions of a picture."""
+    """Self-attention with one head among the positions of a picture, ``(N, C, H, W)`` to the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class Attention(nn.Module):
 
 
 class Level(nn.Module):
-    """A residual block, with attention after it or not."""
+    """A residual block, with or without attention after it."""
 
     def __init__(self, inputs: int, outputs: int, width: int, dropout: float, attention: bool) -> None:
         super().__init__()

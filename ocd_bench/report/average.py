@@ -9,36 +9,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from ocd_bench.report import remarks
 from ocd_bench.report.columns import columns_of
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, TableMetric, verdict
 from ocd_bench.results import Key, Run, primary_of
-from ocd_bench.stats import Estimate, Resampled, draws_for, estimate_average, mean_sd
+from ocd_bench.stats import Estimate, Paired, estimate, mean_sd
 
 NAME = "average"
 
 
-def averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """For each task and test variant (a corruption, or none) with two or more datasets: a group of means over the datasets.
-
-    Args:
-        draws: bootstrap resamples; 0: as many as the largest test set allows.
-    """
+def averages(run: Run) -> dict[str, tuple[Group, ...]]:
+    """For each task and test variant (a corruption, or none) with two or more datasets: a group of means over the datasets."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for key in run.cells:
         if run.info.get("tasks", {}).get(key.task, {}).get("average"):
             found.setdefault(key.task, {}).setdefault(key.dataset.partition("+")[2], {})[key.dataset] = None
     return {
-        task: tuple(_group(run, task, variant, list(names), draws) for variant, names in variants.items() if len(names) > 1)
+        task: tuple(_group(run, task, variant, list(names)) for variant, names in variants.items() if len(names) > 1)
         for task, variants in found.items()
     }
 
 
-def corruption_averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
-    """By task: a group of the means over all kinds of corruption of one severity, for each dataset that has two or more kinds.
+def corruption_averages(run: Run) -> dict[str, tuple[Group, ...]]:
+    """For each dataset and severity with two or more kinds of corruption: a group of means over the kinds, by task.
 
-    Only where the value of a row is the mean of its samples' scores, and their scores were kept: every kind has the same test
-    samples, so the mean over kinds is a score of the sample, and its interval that of one test set.
+    Every kind has the same test samples, so the interval is that of one test set, of the samples' means over kinds. There is no
+    such group if scores are missing, or if a metric is not the mean of its scores.
     """
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for key in run.cells:
@@ -49,15 +48,16 @@ def corruption_averages(run: Run, draws: int) -> dict[str, tuple[Group, ...]]:
     for (task, name, severity), datasets in found.items():
         if len(datasets) > 1:
             title = f"{name}: {len(datasets)} corruptions, severity {severity}"
-            if group := _corruptions(run, task, title, list(datasets), draws):
+            if group := _corruptions(run, task, title, list(datasets)):
                 groups[task] = (*groups.get(task, ()), group)
     return groups
 
 
-def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str], draws: int) -> Group | None:
+def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str]) -> Group | None:
     methods = list(dict.fromkeys(key.method for key in run.cells if key.task == task and key.dataset in datasets))
     seeds = {method: _common_seeds(run, task, method, datasets) for method in methods}
     scores: dict[tuple[str, int], Any] = {}
+    groups: dict[int, Any] = {}
     for method in methods:
         for seed in seeds[method]:
             keys = [Key(task, dataset, method, seed) for dataset in datasets]
@@ -67,36 +67,39 @@ def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str], draws
                 return None
             if len({len(array) for array in arrays if array is not None}) > 1:
                 return None
-            scores[method, seed] = sum(array for array in arrays if array is not None) / len(arrays)
+            scores[method, seed] = np.stack([array for array in arrays if array is not None])
+            groups[seed] = run.groups(keys[0])
             info, primary = metrics[0], primary_of(run.cells[keys[0]])
     if not scores:
         return None
-    size = max(map(len, scores.values()))
-    parts = [Resampled(scores, "mean", draws or draws_for(size))]
+    size = max(rows.shape[1] for rows in scores.values())
+    parts = [Paired(scores, "mean", groups)]
     by_method = {m: tuple(float(scores[m, seed].mean()) for seed in seeds[m]) for m in methods}
     metric, rows = _means(info, seeds, by_method, parts, datasets)
     notes = _seeds_notes(f"mean over {len(datasets)} kinds of corruption of {primary}", seeds, size)
+    notes += _remarks(run, task, datasets, seeds, rows)
     return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
 
 
-def _group(run: Run, task: str, variant: str, datasets: Sequence[str], draws: int) -> Group:
+def _group(run: Run, task: str, variant: str, datasets: Sequence[str]) -> Group:
     methods = list(dict.fromkeys(key.method for key in run.cells if key.task == task and key.dataset in datasets))
     seeds = {method: _common_seeds(run, task, method, datasets) for method in methods}
     kept = {dataset: [Key(task, dataset, m, s) for m in methods for s in seeds[m]] for dataset in datasets}
     sizes = {dataset: max((run.cells[key]["n_test"] for key in keys), default=0) for dataset, keys in kept.items()}
-    parts = _resample(run, kept, draws or draws_for(max(sizes.values())))
+    parts = _paired(run, kept)
     by_method = {m: tuple(_mean(run, task, m, seed, datasets) for seed in seeds[m]) for m in methods}
     metric, rows = _means(run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
     title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
     size = sum(sizes.values())
-    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), _notes(run, kept, seeds, size), size)
+    notes = _notes(run, kept, seeds, size) + _remarks(run, task, datasets, seeds, rows)
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
 
 
 def _means(
     info: Mapping[str, Any],
     seeds: Mapping[str, tuple[int, ...]],
     by_method: Mapping[str, tuple[float, ...]],
-    parts: Sequence[Resampled] | None,
+    parts: Sequence[Paired] | None,
     datasets: Sequence[str],
 ) -> tuple[TableMetric, tuple[Row, ...]]:
     """The column of the means, and a row for each method; ``info`` has the unit and the direction."""
@@ -120,20 +123,27 @@ def _mean(run: Run, task: str, method: str, seed: int, datasets: Sequence[str]) 
     return sum(cell["metrics"][primary_of(cell)]["value"] for cell in cells) / len(cells)
 
 
-def _resample(run: Run, kept: Mapping[str, Sequence[Key]], draws: int) -> list[Resampled] | None:
+def _paired(run: Run, kept: Mapping[str, Sequence[Key]]) -> list[Paired] | None:
     """The scores of each dataset; None where some are missing."""
     parts = []
-    for place, keys in enumerate(kept.values()):
-        scores, reduce = {}, "mean"
+    for keys in kept.values():
+        scores, groups, reduce = {}, {}, "mean"
         for key in keys:
             cell = run.cells[key]
             array = run.scores(key, primary_of(cell))
             if array is None:
                 return None
-            scores[key.method, key.seed] = array
+            scores[key.method, key.seed], groups[key.seed] = array, run.groups(key)
             reduce = cell["metrics"][primary_of(cell)].get("reduce", "mean")
-        parts.append(Resampled(scores, reduce, draws, seed=place))  # datasets are independent: other resamples for each
+        parts.append(Paired(scores, reduce, groups))
     return parts
+
+
+def _estimate(parts: Sequence[Paired], method: str, base: str | None = None) -> Estimate | None:
+    """Mean over independent test sets of the value of ``method``, or of its difference from ``base``; None if one lacks it."""
+    found = [part.part(method, base) for part in parts]
+    known = [one for one in found if one is not None]
+    return estimate(known) if len(known) == len(found) else None
 
 
 def _row(
@@ -141,7 +151,7 @@ def _row(
     seeds: tuple[int, ...],
     values: tuple[float, ...],
     base: Mapping[int, float],
-    parts: Sequence[Resampled] | None,
+    parts: Sequence[Paired] | None,
     metric: TableMetric,
     datasets: Sequence[str],
 ) -> Row:
@@ -150,10 +160,10 @@ def _row(
         return Row(method, "not-applicable", f"no seed has a number on all of {named}", ())
     row = Row(method, "ok", "", seeds, {NAME: mean_sd(values)}, {NAME: values})
     differences = [value - base[seed] for seed, value in zip(seeds, values, strict=True) if seed in base]
-    value = (estimate_average(parts, method) if parts else None) or Estimate(mean_sd(values)[0])
+    value = (_estimate(parts, method) if parts else None) or Estimate(mean_sd(values)[0])
     if method == BASE or not differences:
         return replace(row, value=value)
-    delta = estimate_average(parts, method, BASE) if parts else None
+    delta = _estimate(parts, method, BASE) if parts else None
     delta = delta or Estimate(sum(differences) / len(differences))
     return replace(row, value=value, delta=delta, verdict=verdict(delta, metric.higher_is_better))
 
@@ -176,3 +186,10 @@ def _seeds_notes(what: str, seeds: Mapping[str, Sequence[int]], size: int) -> tu
     facts = [f"{what}; {seeds_text(every)}; {size:,} test samples"]
     facts += [f"{m}: {seeds_text(own)} only" for m, own in seeds.items() if own and list(own) != every]
     return tuple(facts)
+
+
+def _remarks(
+    run: Run, task: str, datasets: Sequence[str], seeds: Mapping[str, Sequence[int]], rows: Sequence[Row]
+) -> tuple[str, ...]:
+    keys = [Key(task, dataset, method, seed) for dataset in datasets for method, own in seeds.items() for seed in own]
+    return remarks.of_tuning(run, task, datasets) + remarks.of_intervals(run, keys, rows)

@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ocd_bench.report import remarks
 from ocd_bench.report.average import averages, corruption_averages
 from ocd_bench.report.calibration import of_cells
 from ocd_bench.report.columns import columns_of, field_names
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, Table, TableMetric, verdict
 from ocd_bench.results import Key, Run, primary_of
-from ocd_bench.stats import MIN_SAMPLES, Estimate, Resampled, mean_sd
+from ocd_bench.stats import Estimate, Paired, mean_sd
 
 LEGEND = (
-    "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, "
-    "with its 95 % bootstrap interval over test samples (not adjusted for the number of rows)."
+    "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, with its 95 % interval "
+    "over new test samples, for these trained models (not adjusted for the number of rows)."
 )
+LEGEND_WIDE = "seeds and samples: 95 % interval of that difference over new seeds and new test samples."
 Hook = Callable[..., Any]
 """``ocd_bench_report_columns`` or ``ocd_bench_report_sections``: called by keyword, gives one mapping, or a list of mappings or
 None."""
 
 
-def build_table(run: Run, columns: Hook | None = None, draws: int = 0, sections: Hook | None = None) -> Table:
+def build_table(run: Run, columns: Hook | None = None, sections: Hook | None = None) -> Table:
     """The comparison table of ``run``.
 
     Args:
         columns, sections: the plugins' hooks for further columns, and for further sections of the HTML report.
-        draws: bootstrap resamples; 0: :func:`ocd_bench.stats.draws_for` of the test set.
 
     Raises:
         UsageError: if a score archive is damaged.
@@ -36,13 +37,15 @@ def build_table(run: Run, columns: Hook | None = None, draws: int = 0, sections:
     for key in run.cells:
         keys.setdefault((key.task, key.dataset), {}).setdefault(key.method, []).append(key)
     problems: list[str] = []
-    groups = [_group(run, *name, rows, columns, sections, problems, draws) for name, rows in keys.items()]
-    for found in (corruption_averages(run, draws), averages(run, draws)):
+    groups = [_group(run, *name, rows, columns, sections, problems) for name, rows in keys.items()]
+    for found in (corruption_averages(run), averages(run)):
         for task, means in found.items():
             last = max(place for place, group in enumerate(groups) if group.task == task)
             groups[last + 1 : last + 1] = means
     fields = field_names([row for group in groups for row in group.rows])
     notes = [LEGEND] if any(group.has_delta for group in groups) else []
+    if any(row.delta and row.delta.wide for group in groups for row in group.rows):
+        notes.append(LEGEND_WIDE)
     if any(row.method.startswith("oracle") and row.status == "ok" for group in groups for row in group.rows):
         notes.append("oracle rows are fitted to the test labels: an upper bound, not a method.")
     return Table(tuple(groups), fields, run.info, (*notes, *dict.fromkeys(problems)))
@@ -56,18 +59,20 @@ def _group(
     columns: Hook | None,
     sections: Hook | None,
     problems: list[str],
-    draws: int,
 ) -> Group:
     ok = {name: [key for key in keys if run.cells[key]["status"] == "ok"] for name, keys in methods.items()}
     metrics = _metrics(run, [key for keys in ok.values() for key in keys])
     primary = next((metric for metric in metrics if metric.primary), None)
-    resampled = _resample(run, ok, primary.name, draws) if primary else None
+    paired = _paired(run, ok, primary.name) if primary else None
     rows = tuple(
-        _row(run, name, keys, ok[name], ok.get(BASE, []), primary, resampled, columns, problems)
-        for name, keys in methods.items()
+        _row(run, name, keys, ok[name], ok.get(BASE, []), primary, paired, columns, problems) for name, keys in methods.items()
     )
     sizes = {run.cells[key]["n_test"] for keys in ok.values() for key in keys}
-    notes = _notes(run, task, dataset, methods, ok, sizes, resampled is not None and not resampled.complete)
+    keys = [key for found in ok.values() for key in found]
+    notes = _notes(run, task, dataset, methods, ok, sizes)
+    if paired is not None and any(key.seed not in paired.seeds(key.method) for key in keys):
+        notes += ("rows without per-sample scores have no interval",)
+    notes += remarks.of_intervals(run, keys, rows)
     cells = [run.cells[key] for keys in methods.values() for key in keys]
     added = _from_plugins(sections, "sections", problems, task=task, dataset=dataset, cells=cells)
     seeds = sorted(seed for name, data, seed in run.figures if (name, data) == (task, dataset))
@@ -93,25 +98,16 @@ def _metrics(run: Run, keys: Sequence[Key]) -> tuple[TableMetric, ...]:
     )
 
 
-class _Resampled(Resampled):
-    """Also says whether every cell has per-sample scores."""
-
-    complete = True
-
-
-def _resample(run: Run, ok: Mapping[str, Sequence[Key]], metric: str, draws: int) -> _Resampled:
-    scores, complete, reduce = {}, True, "mean"
+def _paired(run: Run, ok: Mapping[str, Sequence[Key]], metric: str) -> Paired:
+    """The per-sample scores that there are."""
+    scores, groups, reduce = {}, {}, "mean"
     for name, keys in ok.items():
         for key in keys:
             array = run.scores(key, metric)
-            if array is None:
-                complete = False
-                continue
-            scores[name, key.seed] = array
-            reduce = run.cells[key]["metrics"][metric].get("reduce", "mean")
-    resampled = _Resampled(scores, reduce, draws)
-    resampled.complete = complete
-    return resampled
+            if array is not None:
+                scores[name, key.seed], groups[key.seed] = array, run.groups(key)
+                reduce = run.cells[key]["metrics"][metric].get("reduce", "mean")
+    return Paired(scores, reduce, groups)
 
 
 def _row(
@@ -121,13 +117,13 @@ def _row(
     ok: Sequence[Key],
     base: Sequence[Key],
     primary: TableMetric | None,
-    resampled: Resampled | None,
+    paired: Paired | None,
     columns: Hook | None,
     problems: list[str],
 ) -> Row:
     cells = [run.cells[key] for key in keys]
     extra = _from_plugins(columns, "columns", problems, cells=cells)
-    if not ok or primary is None or resampled is None:
+    if not ok or primary is None or paired is None:
         first = next((cell for cell in cells if cell["status"] == "failed"), cells[0])
         return Row(method, first["status"], str(first.get("reason") or "no reason given"), (), extra=extra)
     good = [run.cells[key] for key in ok]
@@ -138,7 +134,7 @@ def _row(
         for name, cost in cell["cost"].items():
             if isinstance(cost, int | float):
                 spent.setdefault(name, []).append(cost)
-    delta = None if method == BASE else _delta(run, ok, base, method, primary.name, resampled)
+    delta = None if method == BASE else _delta(run, ok, base, method, primary.name, paired)
     return Row(
         method,
         "ok",
@@ -146,7 +142,7 @@ def _row(
         tuple(key.seed for key in ok),
         metrics={name: mean_sd(values) for name, values in by_seed.items()},
         by_seed=by_seed,
-        value=resampled.value(method) or Estimate(mean_sd(by_seed[primary.name])[0]),
+        value=paired.value(method) or Estimate(mean_sd(by_seed[primary.name])[0]),
         delta=delta,
         verdict=verdict(delta, primary.higher_is_better),
         cost={name: sum(values) / len(values) for name, values in spent.items()},
@@ -156,16 +152,16 @@ def _row(
     )
 
 
-def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, resampled: Resampled) -> Estimate | None:
+def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, paired: Paired) -> Estimate | None:
     """Difference from base: from per-sample scores, or without an interval from the cells' values if scores are missing."""
     theirs = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in base if metric in run.cells[key]["metrics"]}
     mine = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in ok if metric in run.cells[key]["metrics"]}
     common = [seed for seed in mine if seed in theirs]
     if not common:
         return None
-    scored = set(resampled.seeds(method)) & set(resampled.seeds(BASE))
+    scored = set(paired.seeds(method)) & set(paired.seeds(BASE))
     if scored == set(common):
-        return resampled.difference(method, BASE)
+        return paired.difference(method, BASE)
     return Estimate(sum(mine[seed] - theirs[seed] for seed in common) / len(common))
 
 
@@ -189,24 +185,20 @@ def _notes(
     methods: Mapping[str, Sequence[Key]],
     ok: Mapping[str, Sequence[Key]],
     sizes: set[int],
-    unscored: bool,
 ) -> tuple[str, ...]:
     facts = []
     seeds = sorted({key.seed for keys in ok.values() for key in keys})
     if seeds:
         facts.append(seeds_text(seeds))
     if sizes:
-        facts.append(" or ".join(f"{size:,}" for size in sorted(sizes)) + " test samples")
+        facts.append(" or ".join(f"{size:,}" for size in sorted(sizes)) + " test samples" + _origins(run, ok))
     facts += _layers(run, ok)
     notes = ["; ".join(facts)] if facts else []
     names = run.info.get("notes", {})
     note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{dataset.partition('+')[0]}")
     if note:
         notes.append(str(note))
-    if sizes and max(sizes) < MIN_SAMPLES:
-        notes.append(f"fewer than {MIN_SAMPLES} test samples: no intervals")
-    elif unscored:
-        notes.append("rows without per-sample scores have no interval")
+    notes += remarks.of_tuning(run, task, [dataset])
     if BASE not in methods and ok:
         notes.append("no base row: no differences")
     for name, keys in methods.items():
@@ -218,6 +210,18 @@ def _notes(
         elif ok[name] and {key.seed for key in keys} != set(seeds):
             notes.append(f"{name}: {seeds_text(key.seed for key in keys)} only")
     return tuple(notes)
+
+
+def _origins(run: Run, ok: Mapping[str, Sequence[Key]]) -> str:
+    """`` of 10 groups``; empty where every test sample is a group of its own, or the run states no groups."""
+    counts = {
+        (run.cells[key]["groups"], run.cells[key]["n_test"])
+        for keys in ok.values()
+        for key in keys
+        if run.cells[key].get("groups")
+    }
+    fewer = sorted({count for count, size in counts if count < size})
+    return f" of {' or '.join(f'{count:,}' for count in fewer)} groups" if fewer else ""
 
 
 def _layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:

@@ -37,7 +37,7 @@ def columns_of(rows: Sequence[Row], metrics: Sequence[TableMetric]) -> tuple[Col
     for place, metric in enumerate(metrics):
         declared.append(_metric(metric, 0 if metric.primary else 40 + place))
         if metric.primary:
-            declared.append(_difference(metric))
+            declared += [_difference(metric), _wide(metric)]
     declared += FIELDS
     headings = dict.fromkeys(heading for row in rows for heading in row.extra)
     declared += [_plugin(heading, 60 + place) for place, heading in enumerate(headings)]
@@ -75,6 +75,15 @@ def _difference(metric: TableMetric) -> Field[Row]:
         Kind.DIFFERENCE,
         mark=lambda row: row.verdict,
         rank=1,
+    )
+
+
+def _wide(metric: TableMetric) -> Field[Row]:
+    def text(row: Row) -> str:
+        return metric.style.interval(row.delta.wide) if row.delta and row.delta.wide else DASH
+
+    return Field(
+        "delta_wide", "seeds and samples", lambda row: None, text, Kind.DIFFERENCE, mark=lambda row: row.verdict, rank=2
     )
 
 

@@ -11,7 +11,7 @@ from ocd_bench.report.table import Group, Row, Table, TableMetric
 
 FIELDS = (
     "task", "dataset", "method", "status", "reason", "metric", "unit", "higher_is_better", "primary", "seeds", "n_test",
-    "mean", "sd", "low", "high", "delta", "delta_low", "delta_high", "verdict",
+    "mean", "sd", "low", "high", "delta", "delta_low", "delta_high", "delta_wide_low", "delta_wide_high", "doubt", "verdict",
 )  # fmt: skip
 """What every line has. :attr:`Table.fields` follow."""
 
@@ -62,6 +62,8 @@ def _of_metric(row: Row, metric: TableMetric) -> dict[str, Any]:
             line |= {"low": row.value.low, "high": row.value.high}
         if row.delta:
             line |= {"delta": row.delta.value, "delta_low": row.delta.low, "delta_high": row.delta.high}
+            line |= dict(zip(("delta_wide_low", "delta_wide_high"), row.delta.wide or (), strict=False))
+            line["doubt"] = row.delta.doubt
     return line
 
 

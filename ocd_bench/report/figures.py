@@ -85,11 +85,12 @@ def _differences(group: Group) -> Iterator[tuple[str, str]]:
     if primary is None or not group.has_delta:
         return
     style = primary.style
-    items = _items(primary, [(row, row.delta) for row in group.rows])
+    items = _items(primary, [(row, row.delta.widest if row.delta else None) for row in group.rows])
+    covered = "seeds and test samples" if any(row.delta and row.delta.wide for row in group.rows) else "test samples"
     better = "right" if primary.higher_is_better else "left"
     unit = f"difference from base [{style.difference_unit}]" if style.difference_unit else "difference from base"
     yield (
-        f"Paired difference from base, 95 % interval over test samples; improvement is to the {better}",
+        f"Paired difference from base, 95 % interval over {covered}; improvement is to the {better}",
         svg.intervals(
             items,
             f"{primary.name}, difference from base, {group.title}",

@@ -43,7 +43,11 @@ class Style:
         """``+0.42 [+0.11, +0.73]``; without an interval ``+0.42``."""
         if estimate.low is None or estimate.high is None:
             return self.signed(estimate.value)
-        return f"{self.signed(estimate.value)} [{self.signed(estimate.low)}, {self.signed(estimate.high)}]"
+        return f"{self.signed(estimate.value)} {self.interval((estimate.low, estimate.high))}"
+
+    def interval(self, ends: tuple[float, float]) -> str:
+        """``[+0.11, +0.73]``"""
+        return f"[{self.signed(ends[0])}, {self.signed(ends[1])}]"
 
 
 def style_for(unit: str, values: Iterable[float]) -> Style:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BASE = "base"
 DASH = "–"
 """The text of a row that has no value in a column."""
-BOLD = "Bold differences: the interval excludes zero."
+BOLD = "Bold differences: the interval over seeds and samples excludes zero."
 """A note for the formats that have bold."""
 R = TypeVar("R")
 
@@ -155,7 +155,7 @@ class Row:
         by_seed: metric name to one value per seed.
         value: the primary metric with its interval over test samples.
         delta: difference from base on the primary metric; None for base itself, or without a base row.
-        verdict: ``better`` or ``worse`` where the interval of ``delta`` excludes zero, else empty.
+        verdict: ``better`` or ``worse`` where the interval of ``delta`` over seeds and samples excludes zero, else empty.
         cost: mean over seeds, by name; a name that no cell reports is absent.
         extra: plugins' columns, heading to text.
         details: the cells' ``detail`` by seed, for plots.
@@ -274,6 +274,6 @@ class Table:
 
 
 def verdict(delta: Estimate | None, higher_is_better: bool) -> str:
-    """``better`` or ``worse`` where the interval of a difference excludes zero, else empty."""
+    """``better`` or ``worse`` where the interval of a difference over seeds and samples excludes zero, else empty."""
     sign = delta.sign if delta else 0
     return {0: "", 1: "better", -1: "worse"}[sign if higher_is_better else -sign]

@@ -1,37 +1,66 @@
-"""The shared base model of a (task, dataset, seed): trained once, kept in a cache by fingerprint."""
+"""The shared base model of a (task, dataset, seed): trained once, kept in the cache by fingerprint."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import hashlib
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ocd_bench import __version__
+from ocd_bench.cache import Damaged, entry_path, find, keep, pack, unpack
 from ocd_bench.config import BaseSettings, Config, fingerprint
-from ocd_bench.errors import UsageError
-from ocd_bench.folders import cache_folder
-from ocd_bench.results import write_atomic
+from ocd_bench.errors import OCDBenchError, UsageError
+from ocd_bench.layers import check_layers
+from ocd_bench.runner.blame import message_of
+from ocd_bench.runner.contract import TaskContract
+from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
+from ocd_bench.runner.lease import Lease
+from ocd_bench.runner.sandbox import Child, Message, Send, run_child
+from ocd_bench.runner.training import Progress, mean_loss, train
+from ocd_bench.samples import Splits
 from ocd_bench.seeds import derive
+from ocd_bench.task import Request, Task
 
-if TYPE_CHECKING:
-    from ocd_bench.samples import Samples, Splits
-    from ocd_bench.task import Request, Task
+__all__ = ["BaseFailed", "BaseModel", "Bases", "mean_loss", "model_sha256", "tensor_sha256", "train"]
 
-Progress = Callable[[str, int, int], None]
+KIND = "bases"
+WAIT = 0.2
+"""Seconds between two looks at a base that another process trains."""
+
+
+class BaseFailed(OCDBenchError):
+    """The base model could not be trained: every cell that needs it fails, for this reason.
+
+    Args:
+        reason: in one line.
+        trace: a stack for the author of the task.
+    """
+
+    def __init__(self, reason: str, trace: str = "") -> None:
+        super().__init__(reason)
+        self.trace = trace
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A trained base in eval mode without gradients, its fingerprint, and what its training cost."""
+    """A trained base in eval mode without gradients.
+
+    Attributes:
+        sha256: of its weights.
+        key: fingerprint of everything it was made of.
+        fit_s: seconds its training took, when it was trained.
+        cached: whether it came from the cache.
+    """
 
     model: torch.nn.Module
     sha256: str
+    key: str
     fit_s: float
     cached: bool
 
@@ -55,133 +84,229 @@ def model_sha256(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def obtain_base(
-    task: Task,
-    splits: Splits,
-    request: Request,
-    config: Config,
-    device: torch.device,
-    build: Callable[[], torch.nn.Module],
-    progress: Progress,
-) -> BaseModel:
-    """The trained base: from the cache if data, settings, architecture and version agree, else trained now.
+@dataclass(frozen=True)
+class Bases:
+    """Base models of one (task, dataset, seed): the one that methods share, and those that saw a part of the samples.
 
     Args:
-        build: gives the untrained model (the ``ocd_bench_base_model`` hook).
+        manager: gives the untrained model, through the ``ocd_bench_base_model`` hook.
+        contract: calls the task's members.
+        note: takes a line for the user.
+        isolate: whether training happens in a child process.
+        seconds: how long training may take; None: as long as it likes.
     """
-    seed = derive(request.task, request.dataset, "", request.seed, "base")
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
-        model = build().to(device)
-        settings: BaseSettings = config.section("base")
-        key = fingerprint(
+
+    task: Task
+    request: Request
+    config: Config
+    device: torch.device
+    manager: Any
+    contract: TaskContract
+    progress: Progress
+    note: Callable[[str], None]
+    isolate: bool = False
+    seconds: float | None = None
+
+    @property
+    def threads(self) -> int:
+        """How many threads train."""
+        return self.config.section("run").threads
+
+    @functools.cached_property
+    def code(self) -> dict[str, Any]:
+        """The code that makes a base, and the packages it uses."""
+        hooks = hook_modules(self.manager, "ocd_bench_load_data", "ocd_bench_base_model")
+        task, packages = object_print(self.task, hooks)
+        core = code_of(TRAINING)
+        return {"task": task, "core": core.sha256, "packages": versions(packages | core.packages)}
+
+    def untrained(self, splits: Splits) -> torch.nn.Module:
+        """The model before training; draws from torch's global stream, so call it under a seed of its own."""
+        hook = self.manager.hook.ocd_bench_base_model
+        built = self.contract.call("base_model", lambda: hook(task=self.task, splits=splits, request=self.request))
+        return self.contract.model(built).to(self.device)
+
+    def key(self, splits: Splits, model: torch.nn.Module) -> str:
+        """Fingerprint of everything that a base trained from ``model`` on ``splits`` depends on."""
+        sections = self.config.as_dict(["base", self.task.name])
+        sections["base"].pop("cache")
+        train, val = splits.train, splits.val
+        return fingerprint(
             {
-                "version": __version__,
-                "torch": torch.__version__.split("+")[0],
-                "task": task.name,
-                "dataset": request.dataset,
-                "seed": request.seed,
-                "device": device.type,
-                "settings": config.as_dict(["base", task.name]),
+                **self.code,
+                "dataset": self.request.dataset,
+                "seed": self.request.seed,
+                "device": self.device.type,
+                "threads": self.threads,
+                "settings": sections,
                 "architecture": str(model),
-                "data": tensor_sha256(splits.train.inputs, splits.train.targets, splits.val.inputs, splits.val.targets),
+                "data": tensor_sha256(train.inputs, train.targets, val.inputs, val.targets),
                 "initial": model_sha256(model),
             }
         )
-        path = cache_folder() / "bases" / f"{task.name}-{request.dataset}-s{request.seed}-{key[:16]}.pt"
-        record = path.with_suffix(".json")
-        if settings.cache and path.exists() and record.exists():
-            model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-            return BaseModel(_freeze(model), model_sha256(model), json.loads(record.read_text())["fit_s"], True)
+
+    def examine(self, splits: Splits) -> str:
+        """Check the untrained model, loss and metrics on a few samples, and give the key of the base.
+
+        Raises:
+            Broken: if the task does not keep its contract, or no layer of the model can be adapted.
+            UsageError: if ``select.layer`` names a layer that cannot.
+        """
+        with self._own_stream():
+            model = self.untrained(splits)
+            key = self.key(splits, model)
+            self.contract.probe(model, splits, self.request, self.device)
+            check_layers(self.contract, model, self.config.section("select").layer, splits.train, self.request)
+        return key
+
+    def obtain(self, splits: Splits) -> BaseModel:
+        """The trained base: from the cache if it was made of the same things, else trained now.
+
+        Raises:
+            BaseFailed: if training fails.
+        """
+        settings: BaseSettings = self.config.section("base")
+        with self._own_stream():
+            model = self.untrained(splits)
+            key = self.key(splits, model)
+            if not settings.cache:
+                return self._made(model, key, splits, None)
+            lease = Lease(entry_path(KIND, self._name, key).with_suffix(".lease"))
+            told = False
+            while True:
+                base = self._cached(model, key)
+                if base is not None:
+                    lease.release()
+                    return base
+                if lease.held or lease.acquire():
+                    break
+                if not told:
+                    told = True
+                    self.note(f"waiting for {lease.owner()}, which trains the base of {self._name}")
+                time.sleep(WAIT)
+            try:
+                base = self._cached(model, key) if lease.held else None  # another may just have finished it
+                return base or self._made(model, key, splits, lease)
+            finally:
+                lease.release()
+
+    @property
+    def _name(self) -> str:
+        return f"{self.task.name}-{self.request.dataset}-s{self.request.seed}"
+
+    def _own_stream(self) -> Any:
+        """A context in which torch's global stream of random numbers is the base's own."""
+        return _seeded(derive(self.request.task, self.request.dataset, "", self.request.seed, "base"), self.device)
+
+    def _cached(self, model: torch.nn.Module, key: str) -> BaseModel | None:
+        entry = find(KIND, self._name, key, self.note)
+        if entry is None:
+            return None
+        try:
+            state, own = unpack(entry.content), model.state_dict()
+            if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in own.items()}:
+                raise Damaged("it holds the weights of another model")
+            model.load_state_dict(state)
+            fit_s = float(entry.record["fit_s"])
+        except (Damaged, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            self.note(f"{entry_path(KIND, self._name, key)}: {message_of(error)}; made anew")
+            return None
+        return BaseModel(_freeze(model), model_sha256(model), key, fit_s, True)
+
+    def _made(self, model: torch.nn.Module, key: str, splits: Splits, lease: Lease | None) -> BaseModel:
+        content, fit_s = self._in_child(model, splits, lease) if self.isolate else self._here(model, splits, lease)
+        try:
+            model.load_state_dict(unpack(content))
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise self.contract.broken(
+                "train_base", f"returned another model ({message_of(error)})", "the architecture that base_model built"
+            ) from error
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                place = self.contract.blame.of_item(self.task)
+                raise BaseFailed(
+                    f"the base model's weights ({name}) are not finite: training diverged, lower base.lr ({place})"
+                )
+        if lease is not None:
+            keep(KIND, self._name, key, {"fit_s": fit_s}, content, self.note)
+        return BaseModel(_freeze(model), model_sha256(model), key, fit_s, False)
+
+    def _here(self, model: torch.nn.Module, splits: Splits, lease: Lease | None) -> tuple[bytes, float]:
+        def progress(what: str, done: int, total: int) -> None:
+            if lease is not None:
+                lease.renew()
+            self.progress(what, done, total)
+
         start = time.perf_counter()
-        trained = task.train_base(model, splits, request, lambda done, total: progress("base", done, total))
-        if trained is None:
-            trained = train(model, task, splits, request, settings, device, progress)
+        try:
+            trained = self.task.train_base(model, splits, self.request, lambda done, total: progress("base", done, total))
+            if trained is None:
+                settings = self.config.section("base")
+                trained = train(model, self.task, splits, self.request, settings, self.device, progress)
+        except OCDBenchError:
+            raise
+        except (Exception, SystemExit, GeneratorExit) as error:
+            where = self.contract.blame.of_error(error, self.task)
+            raise BaseFailed(f"training of the base model: {message_of(error)} ({where})") from error
+        if not isinstance(trained, torch.nn.Module):
+            raise self.contract.broken("train_base", f"returned {type(trained).__name__}", "a torch.nn.Module or None")
         fit_s = time.perf_counter() - start
-    model = _freeze(trained.to(device))
-    if settings.cache:
-        _save(model, path, {"fit_s": fit_s, "key": key})
-    return BaseModel(model, model_sha256(model), fit_s, False)
+        return pack({name: tensor.detach().cpu() for name, tensor in trained.state_dict().items()}), fit_s
+
+    def _in_child(self, model: torch.nn.Module, splits: Splits, lease: Lease | None) -> tuple[bytes, float]:
+        answers: dict[str, Message] = {}
+
+        def work(send: Send) -> None:
+            torch.set_num_threads(self.threads)
+            shown = Throttled(send)
+            child = dataclasses.replace(self, progress=shown.progress)
+            try:
+                content, fit_s = child._here(model, splits, None)
+            except BaseFailed as failure:
+                send(Message("failed", {"reason": str(failure), "trace": failure.trace}))
+            except OCDBenchError as error:
+                send(Message("refused", {"reason": str(error)}))
+            else:
+                send(Message("base", {"fit_s": fit_s}, {"state": content}))
+
+        def receive(child: Child, message: Message) -> None:
+            if message.what == "progress":
+                self.progress(message.values["what"], message.values["done"], message.values["total"])
+            else:
+                answers[message.what] = message
+
+        ending = run_child(work, receive, self.seconds, idle=lease.renew if lease is not None else lambda: None)
+        if "base" in answers:
+            return answers["base"].blobs["state"], answers["base"].values["fit_s"]
+        if "refused" in answers:
+            raise UsageError(answers["refused"].values["reason"])
+        if "failed" in answers:
+            raise BaseFailed(answers["failed"].values["reason"], answers["failed"].values["trace"])
+        where = self.contract.blame.of_trace(ending.trace, self.task)
+        raise BaseFailed(f"training of the base model: {ending} ({where})", ending.trace)
+
+
+class Throttled:
+    """Progress as messages, ten times a second at most: a training step may take less than sending one does."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self._last = send, 0.0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Step ``done`` of ``total``."""
+        now = time.monotonic()
+        if now - self._last >= 0.1 or done >= total:
+            self._last = now
+            self.send(Message("progress", {"what": what, "done": done, "total": total}))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global stream under a seed; afterwards as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _freeze(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
-
-
-def _save(model: torch.nn.Module, path: Path, record: dict[str, Any]) -> None:
-    import io
-
-    buffer = io.BytesIO()
-    torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, buffer.getvalue())
-        write_atomic(path.with_suffix(".json"), json.dumps(record).encode())
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the base model cache {path.parent}: {error.strerror}; set OCD_BENCH_CACHE, or --set base.cache=false"
-        ) from error
-
-
-def train(
-    model: torch.nn.Module,
-    task: Task,
-    splits: Splits,
-    request: Request,
-    settings: BaseSettings,
-    device: torch.device,
-    progress: Progress,
-) -> torch.nn.Module:
-    """Minimise ``task.loss`` on the training samples; the epoch of the smallest mean validation loss is kept."""
-    order = request.generator("base-order")
-    changes = request.generator("base-augment")
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = _optimizer(settings, parameters)
-    batches = -(-len(splits.train) // settings.batch_size)
-    total = max(1, settings.epochs * batches)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-    best, best_state = float("inf"), None
-    for epoch in range(settings.epochs):
-        model.train()
-        permutation = torch.randperm(len(splits.train), generator=order)
-        for number, indices in enumerate(permutation.split(settings.batch_size)):
-            batch = splits.train.take(indices)
-            inputs, targets = task.subsample(batch.inputs, batch.targets, changes)
-            if settings.augment:
-                inputs, targets = task.augment(inputs, targets, changes)
-            if len(inputs) < 2 and number:
-                continue  # batch statistics of one sample are undefined
-            loss = task.loss(model(inputs.to(device)), targets.to(device)).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            progress("base", epoch * batches + number + 1, total)
-        validation = mean_loss(model.eval(), task, splits.val, settings.batch_size, device)
-        if validation < best or best_state is None:
-            best = validation
-            best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    if best_state is not None:
-        model.load_state_dict(best_state)
-    return model
-
-
-def _optimizer(settings: BaseSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
-    raise UsageError(f"setting base.optimizer={settings.optimizer!r}: expected adamw, adam or sgd")
-
-
-@torch.no_grad()
-def mean_loss(model: torch.nn.Module, task: Task, samples: Samples, batch_size: int, device: torch.device) -> float:
-    """Mean of the task's per-sample losses."""
-    total = 0.0
-    for start in range(0, len(samples), batch_size):
-        batch = samples.take(slice(start, start + batch_size))
-        total += task.loss(model(batch.inputs.to(device)), batch.targets.to(device)).sum().item()
-    return total / len(samples)

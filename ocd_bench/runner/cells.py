@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ocd_bench.task import Task
 
 
+MOST_SEEDS = 10_000
+"""As a count; more is a slip of the finger."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """The test set as it is (no kind), or under a corruption of severity 1 to 5."""
@@ -49,12 +53,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         UsageError: for anything else.
     """
     try:
-        if "," in text:
-            seeds = tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
-        else:
-            seeds = tuple(range(int(text)))
+        numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        seeds = ()
+        numbers = []
+    if "," not in text and numbers and numbers[0] > MOST_SEEDS:
+        raise UsageError(f"--seeds {text[:40]}: more than {MOST_SEEDS} seeds; name the seeds wanted, such as 0,1,7")
+    seeds = tuple(dict.fromkeys(numbers)) if "," in text else tuple(range(numbers[0] if numbers else 0))
+    if any(seed >= 2**63 for seed in seeds):
+        raise UsageError(f"--seeds {text[:40]}: a seed must be less than 2**63")
     if not seeds or min(seeds) < 0:
         raise UsageError(f"--seeds {text!r}: expected a count such as 3, or a list such as 0,1,7")
     return seeds

@@ -1,32 +1,45 @@
-"""One group of cells: load the samples, obtain the base, fit each method, measure it on every test variant."""
+"""One group of cells: load the samples, obtain the base, fit each method, measure it on every test variant.
+
+A group runs in a process of its own, and each method of it in a further one, forked when samples and base are ready; so a
+method can neither harm another nor the run. What methods share (:meth:`Context.shared`) is built once all the same: a method
+that has built something goes on as the process from which the following ones are forked, provided that it left everything as it
+was. Where processes cannot be forked (a GPU, other systems), the same happens in one process, with the same checks.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from ocd_bench.config import Config, fingerprint, resolve
-from ocd_bench.engine.capture import candidates, refusal
+from ocd_bench.engine.capture import candidates
 from ocd_bench.engine.selection import layer_entropy
-from ocd_bench.errors import NotApplicable, UsageError
-from ocd_bench.layers import check_layers, refused
+from ocd_bench.errors import NotApplicable, OCDBenchError, UsageError
+from ocd_bench.layers import SAMPLES, unsuitable
 from ocd_bench.method import Context, Method
-from ocd_bench.runner.base import BaseModel, obtain_base, tensor_sha256
+from ocd_bench.runner.base import BaseFailed, BaseModel, Bases, Throttled, tensor_sha256
+from ocd_bench.runner.blame import Blame, message_of
 from ocd_bench.runner.cells import Group, Variant, cell_name
-from ocd_bench.runner.measure import MethodRun
-from ocd_bench.runner.store import RunFolder, new_cell
+from ocd_bench.runner.contract import PROBE, TaskContract, Watch
+from ocd_bench.runner.fingerprints import MEASURING, code_of, differences, hook_modules, named_files, object_print, versions
+from ocd_bench.runner.measure import Measured, MethodRun
+from ocd_bench.runner.sandbox import Child, Message, Send, arm, run_child
+from ocd_bench.runner.store import RunFolder, new_cell, pack_scores
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.seeds import derive
 from ocd_bench.task import Request, Task
 
-Cells = dict[tuple[str, Variant], dict[str, Any]]
-"""Cells of a group by method and test variant."""
+Todo = list[tuple[Method, list[Variant]]]
+"""Methods with the test variants that are still to be measured."""
 
 
 class Reporter(Protocol):
@@ -39,7 +52,12 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What every group of a run has in common."""
+    """What every group of a run has in common.
+
+    Attributes:
+        isolate: whether methods run in processes of their own.
+        cell_timeout: seconds that each step may take; None: as long as it likes.
+    """
 
     preset: str
     overrides: Mapping[str, Any]
@@ -47,18 +65,45 @@ class Settings:
     offline: bool
     device: torch.device
     figures: bool = True
+    isolate: bool = False
+    cell_timeout: float | None = None
+
+
+@dataclass
+class _Common:
+    """What the methods of a group have in common.
+
+    Attributes:
+        tests, data: test samples of each variant, and the fingerprint of all samples with them.
+        heads: what a method's cells say about what they were made of.
+        ranked: whether the layer was chosen by the entropy criterion: every cell then holds the entropies.
+        outputs: on the plain test set, of methods whose outputs are small; for figures.
+    """
+
+    context: Context
+    base: BaseModel
+    tests: Mapping[Variant, Samples]
+    data: Mapping[Variant, str]
+    heads: Mapping[str, Mapping[str, Any]]
+    ranked: bool
+    watch: Watch
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class GroupRunner:
-    """Runs the cells of one (task, dataset, seed) that are not finished yet.
+    """Runs the cells of one (task, dataset, seed) that are not finished yet, and sends each as a message.
+
+    Messages: ``doing`` (what comes next), ``note`` (a line for the user), ``data`` (the note on the samples), ``began`` (a
+    method), ``cell`` (with ``scores`` if it has any), ``problem`` (bad input), ``progress``.
 
     Args:
         manager: plugins (tasks, methods, hooks).
-        folder: where cells go, and where finished ones are found.
+        folder: where finished cells are found; nothing is written to it but figures.
+        send: takes the messages.
     """
 
-    def __init__(self, group: Group, manager: Any, settings: Settings, folder: RunFolder, reporter: Reporter) -> None:
-        self.group, self.manager, self.run, self.folder, self.reporter = group, manager, settings, folder, reporter
+    def __init__(self, group: Group, manager: Any, settings: Settings, folder: RunFolder, send: Send) -> None:
+        self.group, self.manager, self.run, self.folder, self.send = group, manager, settings, folder, send
         self.task: Task = manager.task(group.task)
         self.methods: list[Method] = [manager.method(name) for name in group.methods]
         self.config: Config = resolve(self.task, list(manager.methods.values()), settings.preset, settings.overrides)
@@ -71,45 +116,58 @@ class GroupRunner:
             offline=settings.offline,
             data_dirs=tuple(settings.data_dirs),
         )
-        self.note = ""
-        self.finished: list[dict[str, Any]] = []
+        self.blame = Blame(manager)
+        self.contract = TaskContract(self.task, self.blame)
+        folder.warn = self._note
+        self.bases = Bases(
+            self.task,
+            self.request,
+            self.config,
+            settings.device,
+            manager,
+            self.contract,
+            Throttled(lambda message: self.send(message)).progress,
+            self._note,
+            settings.isolate,
+            settings.cell_timeout,
+        )
+        self.in_child = False
+        """Whether this process is one method's own."""
 
     # -- the whole group ----------------------------------------------------------------------------------------------
-    def execute(self) -> list[dict[str, Any]]:
-        """Measure what is missing and return every cell of the group, in the plan's order.
+    def execute(self) -> None:
+        """Measure what is missing; bad data or settings become a ``problem``."""
+        try:
+            self._execute()
+        except OCDBenchError as error:
+            self.send(Message("problem", {"text": str(error)}))
 
-        Raises:
-            UsageError: for bad data or settings; cells finished before stay as they are.
-        """
+    def _execute(self) -> None:
+        torch.set_num_threads(1 if self.run.isolate else self.config.section("run").threads)
         splits = self._load()
-        self.note = splits.note
-        tests = {variant: self._variant(splits.test, variant) for variant in self.group.variants}
-        hidden = dataclasses.replace(splits, test=splits.val)
+        self.send(Message("data", {"note": splits.note}))
+        hidden, tests = self._views(splits)
         data = {
             variant: tensor_sha256(*(t for s in (splits.train, splits.val, test) for t in (s.inputs, s.targets)))
             for variant, test in tests.items()
         }
-        cells: Cells = {}
-        for method in self.methods:
-            for variant in self.group.variants:
-                cell = self._finished(method, variant, data[variant])
-                if cell is not None:
-                    cells[method.name, variant] = cell
-                    self._announce(cell, reused=True)
-        if len(cells) < len(self.methods) * len(self.group.variants):
-            self._measure(hidden, tests, data, cells)
-        return [cells[method.name, variant] for variant in self.group.variants for method in self.methods]
-
-    def _measure(
-        self,
-        hidden: Splits,
-        tests: Mapping[Variant, Samples],
-        data: Mapping[Variant, str],
-        cells: Cells,
-    ) -> None:
-        base = self._base(hidden, examine=True)
-        ranking = functools.cache(lambda: self._rank(base.model, hidden.train))
-        layer = self._layer(base.model, hidden.train, ranking)
+        self._doing("base_model, loss and metrics on a few samples")
+        base_key = self.bases.examine(hidden)
+        heads = {method.name: self._head(method, base_key) for method in self.methods}
+        todo = self._unfinished(heads, data)
+        if not todo:
+            return
+        self._doing("training")
+        arm(None)  # the child that trains has its own time
+        try:
+            base = self.bases.obtain(hidden)
+            self._doing("layer selection")
+            self._check_trained(base.model, hidden.val)
+            ranking = functools.cache(lambda: self._rank(base.model, hidden.train))
+            layer = self._layer(base.model, hidden.train, ranking)
+        except BaseFailed as failure:
+            self._all_fail(todo, heads, data, str(failure), failure.trace)
+            return
         context = Context(
             task=self.task,
             request=self.request,
@@ -120,57 +178,227 @@ class GroupRunner:
             settings=self.config.section,
             batch_size=self.config.section("run").batch_size,
             ranking=ranking,
-            progress=self.reporter.progress,
             fold_bases=lambda folds: self._fold_bases(hidden, base, folds),
         )
-        outputs: dict[str, torch.Tensor] = {}
-        try:
-            for method in self.methods:
-                missing = [variant for variant in self.group.variants if (method.name, variant) not in cells]
-                if not missing:
+        watch = Watch(base.model, [hidden.train, hidden.val, *tests.values()])
+        shared = _Common(context, base, tests, data, heads, bool(ranking.cache_info().currsize), watch)
+        self._measure(todo, shared)
+        if shared.outputs and Variant() in tests:
+            self._figures(dataclasses.replace(hidden, test=tests[Variant()]), shared.outputs)
+
+    def _views(self, splits: Splits) -> tuple[Splits, dict[Variant, Samples]]:
+        """The splits as methods see them, and the test samples of each variant."""
+        tests = {variant: self._variant(splits.test, variant) for variant in self.group.variants}
+        return dataclasses.replace(splits, test=splits.val), tests
+
+    def _unfinished(self, heads: Mapping[str, Mapping[str, Any]], data: Mapping[Variant, str]) -> Todo:
+        """What is to be measured; finished cells are sent as they are, and cells of other code are named in one line."""
+        todo: Todo = []
+        stale: list[str] = []
+        reasons: dict[str, None] = {}
+        for method in self.methods:
+            missing = []
+            for variant in self.group.variants:
+                cell, changed = self._finished(method, variant, heads[method.name], data[variant])
+                if cell is not None:
+                    self.send(Message("cell", {"cell": cell, "reused": True}))
                     continue
-                runner = MethodRun(method, self._restrict(context, method), base, self._config_print(method))
-                for variant in missing:
-                    cell, scores, output = runner.measure(variant, tests[variant], self.group.dataset, data[variant])
-                    if runner.trace is not None:
-                        name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
-                        cell["reason"] += f" (traceback: {self.folder.write_error(name, runner.trace)})"
-                    if ranking.cache_info().currsize:
-                        cell["detail"]["entropies"] = dict(ranking())
-                    self.folder.write_cell(cell, scores)
-                    cells[method.name, variant] = cell
-                    self._announce(cell, reused=False)
-                    if output is not None and not variant.kind:
-                        outputs[method.name] = output
+                missing.append(variant)
+                if changed:
+                    label = variant.label(self.group.dataset)
+                    stale.append(cell_name(self.group.task, label, method.name, self.group.seed))
+                    reasons.update(dict.fromkeys(changed))
+            if missing:
+                todo.append((method, missing))
+        if stale:
+            shown = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+            self._note(f"measured again, since {' and '.join(reasons)} changed: {shown}")
+        return todo
+
+    # -- methods ------------------------------------------------------------------------------------------------------
+    def _measure(self, todo: Todo, shared: _Common) -> None:
+        """Measure each method."""
+        try:
+            if self.run.isolate:
+                self._in_children(todo, shared)
+            else:
+                self._in_this_process(todo, shared)
         finally:
-            context.forget()
-        if outputs and self.run.figures and Variant() in tests:
-            self._figures(dataclasses.replace(hidden, test=tests[Variant()]), outputs)
+            shared.context.forget()
+
+    def _one(self, method: Method, variants: Sequence[Variant], shared: _Common) -> bool:
+        """Measure a method in this process; returns whether it left everything as it was."""
+        asked = [shared.ranked]
+        shared.watch.begin()
+        context = self._restrict(shared.context, method, asked)
+        runner = MethodRun(method, context, shared.base, shared.heads[method.name], self.blame, shared.watch, self.in_child)
+        for variant in variants:
+            arm(self.run.cell_timeout)
+            measured = runner.measure(variant, shared.tests[variant], self.group.dataset, shared.data[variant])
+            if asked[0] and measured.cell["status"] == "ok":
+                measured.cell["detail"]["entropies"] = dict(shared.context.ranking())
+            self._send_cell(measured, variant)
+        arm(None)
+        return not runner.changed
+
+    def _in_children(self, todo: Todo, shared: _Common) -> None:
+        """Measure methods, each in a child. One that has built what others share goes on with the rest in its child; what is
+        left when that ends is measured from here."""
+        while todo:
+            settled: set[tuple[str, Variant]] = set()
+            began = {todo[0][0].name}
+
+            def work(send: Send, todo: Todo = todo) -> None:
+                self._become_child(send)
+                (method, variants), rest = todo[0], todo[1:]
+                before = shared.context.shared_count
+                if self._one(method, variants, shared) and shared.context.shared_count > before and rest:
+                    send(Message("further"))
+                    self._go_on(method, rest, shared)
+
+            def receive(child: Child, message: Message, settled: set[Any] = settled, began: set[str] = began) -> None:
+                if message.what == "further":
+                    child.allow(None)
+                    return
+                if message.what == "began":
+                    began.add(message.values["method"])
+                if message.what == "cell":
+                    kind, severity = message.values["variant"]
+                    settled.add((message.values["cell"]["method"], Variant(kind, severity)))
+                    if child.deadline is not None:
+                        child.allow(self.run.cell_timeout)
+                    self._keep_output(shared, message)
+                self.send(message)
+
+            self._began(todo[0][0])
+            ending = run_child(work, receive, self.run.cell_timeout)
+            left: Todo = []
+            for method, variants in todo:
+                missing = [variant for variant in variants if (method.name, variant) not in settled]
+                if missing and method.name in began:
+                    reason = f"{ending} ({self.blame.of_trace(ending.trace, method)})"
+                    self._all_fail([(method, missing)], shared.heads, shared.data, reason, ending.trace)
+                elif missing:
+                    left.append((method, missing))
+            todo = left
+
+    def _become_child(self, send: Send) -> None:
+        """From here on this process is one method's own."""
+        self.send, self.in_child = send, True
+        self.bases = dataclasses.replace(self.bases, isolate=False, seconds=None, progress=Throttled(send).progress)
+        torch.set_num_threads(self.config.section("run").threads)
+
+    def _go_on(self, method: Method, rest: Todo, shared: _Common) -> None:
+        """In the child of a method that has built something: the methods after it."""
+        if self.config.section("run").threads == 1:
+            self._in_children(rest, shared)
+            return
+        # Several threads do not survive a fork: methods of the same plugin follow in this very process.
+        for other, variants in rest:
+            if self.manager.owner(other) != self.manager.owner(method):
+                continue
+            self._began(other)
+            if not self._one(other, variants, shared):
+                break
+
+    def _in_this_process(self, todo: Todo, shared: _Common) -> None:
+        """Measure methods one after the other; what one has changed is put back before the next."""
+        send = self.send
+
+        def keep(message: Message) -> None:
+            if message.what == "cell":
+                self._keep_output(shared, message)
+            send(message)
+
+        self.send = keep
+        try:
+            for method, variants in todo:
+                self._began(method)
+                if not self._one(method, variants, shared):
+                    shared.watch.restore()
+                    if shared.watch.samples_are_changed:
+                        self._load_again(shared)
+        finally:
+            self.send = send
+
+    def _load_again(self, shared: _Common) -> None:
+        """Put the samples back, from where they came from."""
+        hidden, tests = self._views(self._load())
+        pairs = [(shared.context.splits.train, hidden.train), (shared.context.splits.val, hidden.val)]
+        for old, new in [*pairs, *((shared.tests[variant], tests[variant]) for variant in tests)]:
+            old.inputs.copy_(new.inputs)
+            old.targets.copy_(new.targets)
+
+    def _keep_output(self, shared: _Common, message: Message) -> None:
+        if "output" in message.blobs:
+            array = np.load(io.BytesIO(message.blobs["output"]), allow_pickle=False)
+            shared.outputs[message.values["cell"]["method"]] = torch.from_numpy(array)
+
+    def _send_cell(self, measured: Measured, variant: Variant) -> None:
+        blobs = {}
+        if measured.scores is not None:
+            blobs["scores"] = pack_scores(measured.scores)
+        wanted = self.run.figures and type(self.task).figures is not Task.figures
+        if wanted and measured.output is not None and not variant.kind:
+            buffer = io.BytesIO()
+            np.save(buffer, measured.output.numpy())
+            blobs["output"] = buffer.getvalue()
+        values = {
+            "cell": measured.cell,
+            "reused": False,
+            "variant": (variant.kind, variant.severity),
+            "trace": measured.trace,
+        }
+        self.send(Message("cell", values, blobs))
+
+    def _all_fail(
+        self,
+        todo: Todo,
+        heads: Mapping[str, Mapping[str, Any]],
+        data: Mapping[Variant, str],
+        reason: str,
+        trace: str = "",
+    ) -> None:
+        for method, variants in todo:
+            for variant in variants:
+                label = variant.label(self.group.dataset)
+                cell = new_cell(self.group.task, label, method.name, self.group.seed)
+                head = heads[method.name]
+                cell.update(head, reason=reason, fingerprint={**head["fingerprint"], "data": data[variant]})
+                self._send_cell(Measured(cell, trace=trace or None), variant)
+
+    # -- what is said -------------------------------------------------------------------------------------------------
+    def _note(self, text: str) -> None:
+        self.send(Message("note", {"text": text}))
+
+    def _doing(self, what: str) -> None:
+        arm(self.run.cell_timeout if self.run.isolate else None)
+        self.send(Message("doing", {"what": what}))
+
+    def _began(self, method: Method) -> None:
+        self.send(Message("began", {"method": method.name}))
 
     # -- pieces -------------------------------------------------------------------------------------------------------
     def _load(self) -> Splits:
-        splits = self.manager.hook.ocd_bench_load_data(task=self.task, request=self.request)
-        if not isinstance(splits, Splits):
-            raise UsageError(f"task {self.task.name!r}: load_data returned {type(splits).__name__}, expected ocd_bench.Splits")
-        return splits
+        self._doing("load_data")
+        load = self.manager.hook.ocd_bench_load_data
+        return self.contract.splits(self.contract.call("load_data", lambda: load(task=self.task, request=self.request)))
 
     def _variant(self, test: Samples, variant: Variant) -> Samples:
         if not variant.kind:
             return test
+        self._doing("corrupt")
         # The draw must not depend on the run's seed: every seed meets the same corrupted test set.
         generator = torch.Generator().manual_seed(
             derive(self.group.task, self.group.dataset, variant.kind, variant.severity, "corruption")
         )
-        return Samples(self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator), test.targets)
-
-    def _base(self, splits: Splits, examine: bool = False) -> BaseModel:
-        def build() -> torch.nn.Module:
-            model = self.manager.hook.ocd_bench_base_model(task=self.task, splits=splits, request=self.request)
-            if examine:
-                check_layers(self.task, model, self.config.section("select").layer, splits.train, self.request)
-            return model
-
-        return obtain_base(self.task, splits, self.request, self.config, self.run.device, build, self.reporter.progress)
+        changed = self.contract.call(
+            "corrupt", lambda: self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator)
+        )
+        if not isinstance(changed, torch.Tensor) or changed.shape != test.inputs.shape:
+            found = tuple(changed.shape) if isinstance(changed, torch.Tensor) else type(changed).__name__
+            raise self.contract.broken("corrupt", f"returned {found}", f"inputs {tuple(test.inputs.shape)}")
+        return Samples(changed, test.targets, test.groups)
 
     def _fold_bases(self, hidden: Splits, base: BaseModel, folds: int) -> list[tuple[torch.nn.Module, torch.Tensor]]:
         """See :class:`ocd_bench.method.Context`."""
@@ -180,7 +408,7 @@ class GroupRunner:
         found = []
         for held in torch.randperm(count, generator=self.request.generator("folds")).tensor_split(folds):
             seen = torch.ones(count, dtype=torch.bool).index_fill_(0, held, False)
-            other = self._base(dataclasses.replace(hidden, train=hidden.train.take(seen)))
+            other = self.bases.obtain(dataclasses.replace(hidden, train=hidden.train.take(seen)))
             if other.sha256 == base.sha256:
                 raise NotApplicable("the base is not trained here but given: it has seen every training sample")
             found.append((other.model, held))
@@ -206,19 +434,43 @@ class GroupRunner:
         )
         return sorted(scores.items(), key=lambda item: -item[1])
 
+    @torch.no_grad()
+    def _check_trained(self, model: torch.nn.Module, val: Samples) -> None:
+        """A base model that has diverged is named before anything is built on it."""
+        with self._failing("the trained base model"):
+            inputs, _ = self.task.subsample(val.inputs[:PROBE], val.targets[:PROBE], self.request.generator("probe"))
+            output = model(inputs.to(self.run.device))
+            finite = not output.is_floating_point() or bool(output.isfinite().all())
+        if not finite:
+            place = self.blame.of_item(self.task)
+            raise BaseFailed(f"the trained base model's outputs are not finite: training diverged, lower base.lr ({place})")
+
     def _layer(self, model: torch.nn.Module, train: Samples, ranking: Callable[[], list[tuple[str, float]]]) -> str:
         wanted = self.config.section("select").layer
-        if wanted == "task":
-            wanted = self.manager.hook.ocd_bench_select_layer(task=self.task, model=model, request=self.request) or "entropy"
-        if wanted == "entropy":
-            return ranking()[0][0]
-        some, _ = self.task.subsample(train.inputs[:3], train.targets[:3], self.request.generator("layers"))
-        some = some.to(self.run.device)
-        if wanted not in dict(model.named_modules()) or refusal(model, wanted, some) is not None:
-            raise refused(self.task, model, wanted, some, origin="select_layer")
+        hook = self.manager.hook.ocd_bench_select_layer
+        from_task = wanted == "task"
+        with self._failing("select_layer"):
+            if from_task:
+                wanted = hook(task=self.task, model=model, request=self.request) or "entropy"
+            if wanted == "entropy":
+                return ranking()[0][0]
+            inputs, _ = self.task.subsample(train.inputs[:SAMPLES], train.targets[:SAMPLES], self.request.generator("layers"))
+            if from_task and (problem := unsuitable(model, wanted, inputs.to(self.run.device))):
+                raise self.contract.broken("select_layer", f"chose {wanted!r}: {problem.why}", f"one of {problem.instead}")
         return wanted
 
-    def _restrict(self, context: Context, method: Method) -> Context:
+    @contextlib.contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Whatever goes wrong in here makes the cells of the group fail."""
+        try:
+            yield
+        except OCDBenchError:
+            raise
+        except (Exception, SystemExit, GeneratorExit) as error:
+            raise BaseFailed(f"{what}: {message_of(error)} ({self.blame.of_error(error, self.task)})") from error
+
+    def _restrict(self, context: Context, method: Method, asked: list[bool]) -> Context:
+        """The context as one method may see it: its own sections, its own account of seconds."""
         allowed = {method.section, *method.reads, "base", "select", "run", self.task.name}
 
         def settings(name: str) -> Any:
@@ -226,45 +478,80 @@ class GroupRunner:
                 raise RuntimeError(f"method {method.name!r} reads section {name!r}: name it in its 'reads'")
             return self.config.section(name)
 
-        return dataclasses.replace(context, settings=settings, _charges=[])
+        def ranking() -> list[tuple[str, float]]:
+            asked[0] = True
+            return context.ranking()
 
-    def _config_print(self, method: Method) -> str:
+        return dataclasses.replace(context, settings=settings, ranking=ranking, progress=self.bases.progress, charges=[])
+
+    # -- fingerprints -------------------------------------------------------------------------------------------------
+    def _sections(self, method: Method) -> dict[str, dict[str, Any]]:
         names = sorted({name for name in (method.section, *method.reads, "base", "select", "run", self.task.name) if name})
         sections = self.config.as_dict(names)
         sections["base"].pop("cache")
-        return fingerprint({"preset": self.run.preset, "sections": sections})
+        return sections
 
-    def _finished(self, method: Method, variant: Variant, data: str) -> dict[str, Any] | None:
+    def _head(self, method: Method, base_key: str) -> dict[str, Any]:
+        """What a cell of the method says about what it was made of."""
+        sections = self._sections(method)
+        code, packages = object_print(method)
+        core = code_of(MEASURING)
+        layer, hook_packages = object_print(self.task, hook_modules(self.manager, "ocd_bench_select_layer"))
+        return {
+            "fingerprint": {"config": fingerprint({"preset": self.run.preset, "sections": sections})},
+            "made_by": {
+                "method": code,
+                "task": layer,
+                "core": core.sha256,
+                "packages": versions(packages | hook_packages | core.packages),
+                "files": named_files(sections, self.run.data_dirs),
+                "threads": self.config.section("run").threads,
+                "base": base_key,
+            },
+        }
+
+    def _finished(
+        self, method: Method, variant: Variant, head: Mapping[str, Any], data: str
+    ) -> tuple[dict[str, Any] | None, list[str]]:
+        """A cell that need not be measured; else None, and what has changed since it was."""
         label = variant.label(self.group.dataset)
         cell = self.folder.read_cell(self.group.task, label, method.name, self.group.seed)
-        if cell is None or cell["status"] == "failed":
-            return None
+        if cell is None or cell["status"] != "ok":
+            return None, []  # a method that was not applicable is asked again: the cause may be gone
         name = cell_name(self.group.task, label, method.name, self.group.seed)
-        head = new_cell("", "", "", 0)
         for what, old, new in (
-            ("configuration", cell["fingerprint"].get("config"), self._config_print(method)),
+            ("configuration", cell["fingerprint"].get("config"), head["fingerprint"]["config"]),
             ("data", cell["fingerprint"].get("data"), data),
-            ("version", cell.get("ocd_bench"), head["ocd_bench"]),
         ):
             if old != new:
                 raise UsageError(
                     f"--out {self.folder.path}: cell {name} was measured with another {what}; choose another --out"
                 )
-        return cell
-
-    def _announce(self, cell: dict[str, Any], reused: bool) -> None:
-        self.finished.append(cell)
-        self.reporter.cell(cell, reused)
-        self.manager.hook.ocd_bench_cell_finished(cell=cell)
+        changed = differences(cell.get("made_by"), head["made_by"])
+        return (None, changed) if changed else (cell, [])
 
     def _figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor]) -> None:
+        """The task's own pictures; one that fails must never cost the numbers beside it."""
+        self._doing("figures")
         folder = self.folder.path / "figures" / f"{self.group.task}-{self.group.dataset}-s{self.group.seed}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            written = self.task.figures(splits, outputs, self.request, folder)
-            if not written:
-                folder.rmdir()
-                if not any(folder.parent.iterdir()):
-                    folder.parent.rmdir()
-        except Exception as error:  # a picture must never cost the numbers beside it
-            self.reporter.note(f"figures of task {self.task.name!r} left out: {type(error).__name__}: {error}")
+
+        def draw(send: Send) -> None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                written = self.task.figures(splits, outputs, self.request, folder)
+                if not written:
+                    folder.rmdir()
+                    if not any(folder.parent.iterdir()):
+                        folder.parent.rmdir()
+            except (Exception, SystemExit, GeneratorExit) as error:
+                where = self.blame.of_error(error, self.task)
+                text = f"figures of task {self.task.name!r} left out: {message_of(error)} ({where})"
+                send(Message("note", {"text": text}))
+
+        if not self.run.isolate:
+            draw(self.send)
+            return
+        ending = run_child(draw, lambda child, message: self.send(message), self.run.cell_timeout)
+        if ending.how != "returned":
+            where = self.blame.of_trace(ending.trace, self.task)
+            self._note(f"figures of task {self.task.name!r} left out: {ending} ({where})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import resource
 import subprocess
@@ -35,8 +34,8 @@ def choose_device(text: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device, CPU, threads and, where the working folder is a git checkout, its revision."""
+def environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """Versions, device, CPU, threads that compute and, where the working folder is a git checkout, its revision."""
     import numpy
 
     return {
@@ -46,7 +45,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "git": _git_revision(),
     }
 
@@ -97,9 +96,3 @@ class PeakMemory:
             pass
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def limit_threads(jobs: int) -> None:
-    """Share the cores among ``jobs`` worker processes."""
-    if jobs > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,12 @@ import torch
 
 from ocd_bench.errors import NotApplicable, OCDBenchError
 from ocd_bench.method import Context, Method
-from ocd_bench.metrics import CERTAINTY, REDUCTIONS, metric_info, primary_metric
+from ocd_bench.metrics import CERTAINTY, GROUPS, REDUCTIONS, metric_info, primary_metric
+from ocd_bench.results import json_bytes
 from ocd_bench.runner.base import BaseModel
+from ocd_bench.runner.blame import Blame, message_of, printable
 from ocd_bench.runner.cells import Variant
+from ocd_bench.runner.contract import Watch, same_bytes
 from ocd_bench.runner.machine import PeakMemory
 from ocd_bench.runner.store import new_cell
 from ocd_bench.samples import Samples
@@ -22,28 +28,67 @@ from ocd_bench.task import Task
 
 OUTPUT_LIMIT = 64 * 2**20
 """Bytes of test outputs kept per method for the task's figures."""
+DEPTH = 40
+"""Levels of lists and tables that ``detail`` may have."""
+
+
+class BadAnswer(Exception):
+    """A method, or a metric, gave something that is no answer; the message says what was expected."""
+
+
+@dataclass
+class Measured:
+    """One cell, its per-sample scores, and the outputs where they are small enough to keep.
+
+    Attributes:
+        trace: the traceback of a failure, for the method's author.
+    """
+
+    cell: dict[str, Any]
+    scores: dict[str, np.ndarray] | None = None
+    output: torch.Tensor | None = None
+    trace: str | None = None
 
 
 class MethodRun:
-    """One method of a group: fitted once, measured on each test variant."""
+    """One method of a group: fitted once, measured on each test variant.
 
-    def __init__(self, method: Method, context: Context, base: BaseModel, config: str) -> None:
-        self.method, self.context, self.base, self.config = method, context, base, config
+    Args:
+        head: what the cells of the method have in common (fingerprints).
+        watch: sees what the method changes.
+        is_child: whether this process is the method's own, so that an interrupt can only come from the method itself.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        context: Context,
+        base: BaseModel,
+        head: Mapping[str, Any],
+        blame: Blame,
+        watch: Watch,
+        is_child: bool = False,
+    ) -> None:
+        self.method, self.context, self.base, self.head = method, context, base, head
+        self.blame, self.watch, self.is_child = blame, watch, is_child
         self.trace: str | None = None
+        self.changed = False
+        """Whether the method changed what it shares with others."""
         self._predictor: Any = None
         self._problem: tuple[str, str] | None = None
         self._fitted = False
         self._fit_s = 0.0
         self._memory = PeakMemory(context.device)
+        self._expected: tuple[torch.Size, torch.dtype] | None = None
 
-    def measure(
-        self, variant: Variant, test: Samples, dataset: str, data: str
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray] | None, torch.Tensor | None]:
-        """The cell, its per-sample scores, and the outputs where they are small enough to keep."""
+    def measure(self, variant: Variant, test: Samples, dataset: str, data: str) -> Measured:
+        """The cell of one test variant; whatever the method does becomes a cell, too."""
         context, method = self.context, self.method
         cell = new_cell(context.task.name, variant.label(dataset), method.name, context.request.seed)
-        cell.update(layer=context.layer, n_test=len(test))
-        cell["fingerprint"] = {"config": self.config, "data": data, "base": self.base.sha256}
+        cell.update(self.head, layer=context.layer, n_test=len(test))
+        if test.groups is not None:
+            cell["groups"] = len(test.groups.unique())
+        cell["fingerprint"] = {**self.head["fingerprint"], "data": data, "base": self.base.sha256}
         scores, output = None, None
         self._memory.start()
         if not self._fitted:
@@ -53,31 +98,45 @@ class MethodRun:
             result = self._guard(lambda: self._predict(test))
             if result is not None:
                 scores, output, seconds = result
-                self._fill(cell, scores, seconds, len(test))
+                self._guard(functools.partial(self._fill, cell, scores, seconds, len(test)))
+                if test.groups is not None and cell["groups"] < test.groups.numel():
+                    scores = {**scores, GROUPS: test.groups.numpy()}
+        changes = self.watch.changes()
+        self.changed = bool(changes)
+        if changes and (self._problem is None or self._problem[0] != "failed"):
+            where = self.blame.of_item(self.method)
+            self._problem = "failed", f"changed what it shares with others: {'; '.join(changes)} ({where})"
         if self._problem is not None:
-            cell["status"], cell["reason"] = self._problem
-            scores = None
-            if self._fitted and self._predictor is not None:
+            cell.update(status=self._problem[0], reason=self._problem[1], metrics={}, cost={}, detail={})
+            scores = output = None
+            if self._fitted and self._predictor is not None and not changes:
                 self._problem = None  # a failure on this test set says nothing about the next
-        return cell, scores, output
+        return Measured(cell, scores, output, self.trace)
 
     def _guard(self, action: Callable[[], Any]) -> Any:
         self.trace = None
         try:
             return action()
         except NotApplicable as reason:
-            self._problem = "not-applicable", str(reason)
+            self._problem = "not-applicable", printable(reason)
         except OCDBenchError as error:
-            self._problem = "failed", str(error)
-        except Exception as error:
-            self._problem = "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            self._problem = "failed", printable(error)
+        except BadAnswer as error:
+            self._problem = "failed", f"{printable(error)} ({self.blame.of_item(self.method)})"
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not self.is_child:
+                raise
+            self._problem = "failed", f"{message_of(error)} ({self.blame.of_error(error, self.method)})"
             self.trace = traceback.format_exc()
         return None
 
     def _fit(self) -> None:
         start = time.perf_counter()
-        self._predictor = self.method.fit(self.context)
-        self._fit_s = time.perf_counter() - start + sum(self.context._charges)
+        predictor = self.method.fit(self.context)
+        if not callable(predictor):
+            raise BadAnswer(f"fit returned {type(predictor).__name__}, expected a function or an ocd_bench.Predictor")
+        self._predictor = predictor
+        self._fit_s = time.perf_counter() - start + sum(self.context.charges)
 
     def _predict(self, test: Samples) -> tuple[dict[str, np.ndarray], torch.Tensor | None, float]:
         task, device, size = self.context.task, self.context.device, self.context.batch_size
@@ -88,17 +147,18 @@ class MethodRun:
         kept_bytes, seconds = 0, 0.0
         for begin in range(0, len(test), size):
             batch = test.take(slice(begin, begin + size))
-            inputs, targets = batch.inputs.to(device), batch.targets.to(device)
+            inputs, targets = batch.inputs.to(device, copy=True), batch.targets.to(device, copy=True)
             start = time.perf_counter()
             output = self._predictor(inputs, targets) if self.method.uses_test_labels else self._predictor(inputs)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds += time.perf_counter() - start
+            self._check(output, batch, inputs, targets)
             output = output.detach()
-            if len(output) != len(inputs):
-                raise RuntimeError(f"{len(inputs)} samples went in and {len(output)} outputs came out")
             with torch.no_grad():
                 for name, value in {**certainty(task, output, targets), **task.metrics(output, targets)}.items():
+                    if not isinstance(value, torch.Tensor) or value.shape != (len(output),) or value.is_complex():
+                        raise RuntimeError(f"metric {name!r} of task {task.name!r}: expected real numbers ({len(output)},)")
                     scores.setdefault(name, []).append(value.detach().double().cpu())
             kept_bytes += output.numel() * output.element_size()
             if kept_bytes <= OUTPUT_LIMIT:
@@ -109,10 +169,29 @@ class MethodRun:
             if array.shape != (len(test),):
                 raise RuntimeError(f"metric {name!r} gave scores of shape {array.shape}, expected ({len(test)},)")
             if not np.isfinite(array).all():
-                raise OCDBenchError(
-                    f"metric {name!r} is not finite on {int((~np.isfinite(array)).sum())} of {len(test)} samples"
-                )
+                count = int((~np.isfinite(array)).sum())
+                raise BadAnswer(f"metric {name!r} is not finite on {count} of {len(test)} samples")
         return arrays, torch.cat(kept) if kept_bytes <= OUTPUT_LIMIT else None, seconds
+
+    def _check(self, output: Any, batch: Samples, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """An answer has the shape and kind of the base's own answer, and the batch is as it was."""
+        if not isinstance(output, torch.Tensor):
+            raise BadAnswer(f"predicted {type(output).__name__}, expected a tensor")
+        if len(output.shape) == 0 or len(output) != len(inputs):
+            found = len(output) if output.ndim else 1
+            raise BadAnswer(f"{len(inputs)} samples went in and {found} outputs came out")
+        if self._expected is None:
+            with torch.no_grad():
+                answer = self.context.base(batch.inputs[:2].to(self.context.device, copy=True))
+            self._expected = answer.shape[1:], answer.dtype
+        shape, dtype = self._expected
+        if output.shape[1:] != shape:
+            raise BadAnswer(f"predicted {tuple(output.shape)}, expected {(len(inputs), *shape)} like the base model")
+        if output.is_complex() != dtype.is_complex or output.layout != torch.strided:
+            raise BadAnswer(f"predicted {output.dtype}, expected {dtype} like the base model")
+        for what, now, before in (("inputs", inputs, batch.inputs), ("targets", targets, batch.targets)):
+            if not same_bytes(now.cpu(), before):
+                raise BadAnswer(f"changed the test batch's {what} in place (change a copy)")
 
     def _fill(self, cell: dict[str, Any], scores: Mapping[str, np.ndarray], seconds: float, n: int) -> None:
         task = self.context.task
@@ -129,16 +208,53 @@ class MethodRun:
                 "reduce": info.reduce,
             }
         cell["status"] = "ok"
-        added = getattr(self._predictor, "parameters", 0)  # of a module, a method
         cell["cost"] = {
             "fit_s": round(self._fit_s, 4),
             "adapt_s": round(seconds, 4),
             "samples_per_s": round(n / max(seconds, 1e-9), 2),
             "peak_memory_mb": round(self._memory.read(), 1),
-            "parameters": int(added) if isinstance(added, int | float) else 0,
+            "parameters": self._parameters(),
             "base_fit_s": round(self.base.fit_s, 4),
         }
-        cell["detail"] = dict(getattr(self._predictor, "detail", {}))
+        detail = getattr(self._predictor, "detail", {})
+        if not isinstance(detail, Mapping):
+            raise BadAnswer(f"its detail is {type(detail).__name__}, expected a table of plain values")
+        cell["detail"] = plain(dict(detail))
+        json_bytes(cell)
+
+    def _parameters(self) -> int:
+        """Parameters that the method adds. Of a module ``parameters`` is a method: it then adds none."""
+        added = getattr(self._predictor, "parameters", 0)
+        if not isinstance(added, int | float):
+            return 0
+        if not math.isfinite(added) or added < 0:
+            raise BadAnswer(f"its parameters are {added}, expected a number of parameters")
+        return int(added)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """``value`` as JSON can hold it: numbers that are not finite become null, keys become text, other objects their text.
+
+    Raises:
+        BadAnswer: for something nested without end.
+    """
+    if depth > DEPTH:
+        raise BadAnswer(f"its detail is nested more than {DEPTH} levels deep, or holds itself")
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool | int | type(None)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {plain(str(key)): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return plain(value.tolist(), depth + 1)
+    return printable(value)
 
 
 def certainty(task: Task, output: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:

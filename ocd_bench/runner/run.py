@@ -1,73 +1,46 @@
-"""A whole run: plan the groups, execute them here or in workers, leave a run folder behind."""
+"""A whole run: plan the groups, execute them, leave a run folder behind."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ocd_bench import __version__
 from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve
-from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.errors import OCDBenchError, Terminated, Unavailable, UsageError
+from ocd_bench.results import config_differences
+from ocd_bench.runner.blame import Blame, message_of
 from ocd_bench.runner.cells import Group, assign_datasets, parse_variants
+from ocd_bench.runner.order import Outcome, RunRequest
 from ocd_bench.runner.store import SCHEMA, RunFolder
 
 
-@dataclass(frozen=True)
-class Order:
-    """What the user asked for, as plain values (it travels to worker processes).
-
-    ``tasks`` and ``methods`` may be ``("all",)``; no methods means those a plugin marks as default.
-    """
-
-    tasks: tuple[str, ...]
-    dataset: str | None = None
-    corruption: str | None = None
-    methods: tuple[str, ...] = ()
-    preset: str = "default"
-    seeds: tuple[int, ...] = (0,)
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    data_dirs: tuple[Path, ...] = ()
-    offline: bool = False
-    device: str = "auto"
-    plugins: tuple[str, ...] = ()
-    shard: tuple[int, int] = (0, 1)
-    jobs: int = 1
-    executor: str = "local"
-    figures: bool = True
-
-
-@dataclass
-class Outcome:
-    """Every cell of the run, in the plan's order, and what could not be measured at all."""
-
-    cells: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
-    interrupted: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """130 interrupted, 2 bad input somewhere, 3 some cell failed, 4 nothing was measured, else 0."""
-        if self.interrupted:
-            return 130
-        if self.problems:
-            return 2
-        if any(cell["status"] == "failed" for cell in self.cells):
-            return 3
-        return 0 if any(cell["status"] == "ok" for cell in self.cells) else 4
-
-
-def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
+def plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
     """The groups of a run, and lines about tasks that ``all`` had to leave out.
 
     Raises:
         UsageError, Unavailable: for a name that is not known, or a task asked for by name that cannot run here.
     """
+    try:
+        return _plan(request, manager)
+    except (OCDBenchError, KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as error:  # a member of a task or method, such as datasets(), that raises or exits
+        item = next((task for task in manager.tasks.values() if task.name in request.tasks), None)
+        if item is None:
+            raise
+        blame = Blame(manager)
+        raise UsageError(
+            f"task {item.name!r} ({blame.of_error(error, item)}): {message_of(error)}; {blame.how_to_check(item)}"
+        ) from error
+
+
+def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
     left_out: list[str] = []
-    if "all" in order.tasks:
+    if "all" in request.tasks:
         tasks = []
         for task in manager.tasks.values():
             reason = manager.availability(task)
@@ -78,130 +51,128 @@ def plan(order: Order, manager: Any) -> tuple[list[Group], list[str]]:
         if not manager.tasks:
             manager.task("all")  # says how tasks are installed
     else:
-        tasks = [manager.task(name) for name in dict.fromkeys(order.tasks)]
+        tasks = [manager.task(name) for name in dict.fromkeys(request.tasks)]
         for task in tasks:
             reason = manager.availability(task)
             if reason:
                 raise Unavailable(f"task {task.name!r} {reason}")
-    check_overrides(order.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
-    datasets = assign_datasets(order.dataset, tasks)
+    check_overrides(request.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
+    datasets = assign_datasets(request.dataset, tasks)
     groups = [
-        Group(task.name, dataset, seed, _rows(order, task, manager), parse_variants(order.corruption, task))
+        Group(task.name, dataset, seed, _rows(request, task, manager), parse_variants(request.corruption, task))
         for task in tasks
         for dataset in datasets[task.name]
-        for seed in order.seeds
+        for seed in request.seeds
     ]
     for task in tasks:
-        resolve(task, list(manager.methods.values()), order.preset, order.overrides)
+        resolve(task, list(manager.methods.values()), request.preset, request.overrides)
     for task in manager.tasks.values():  # a wrong value is refused in the section of a task that does not run, too
-        own = {key: value for key, value in order.overrides.items() if key.startswith(f"{task.name}.")}
+        own = {key: value for key, value in request.overrides.items() if key.startswith(f"{task.name}.")}
         if own and task not in tasks:
-            resolve(task, [], order.preset, own)
-    index, count = order.shard
+            resolve(task, [], request.preset, own)
+    index, count = request.shard
     return groups[index::count], left_out
 
 
-def _rows(order: Order, task: Any, manager: Any) -> tuple[str, ...]:
+def _rows(request: RunRequest, task: Any, manager: Any) -> tuple[str, ...]:
     """Methods of a task's table: those asked for by name, else all (or all default ones) that are made for it."""
-    if order.methods and "all" not in order.methods:
-        return tuple(manager.method(name).name for name in dict.fromkeys(order.methods))
+    if request.methods and "all" not in request.methods:
+        return tuple(manager.method(name).name for name in dict.fromkeys(request.methods))
     meant = [method for method in manager.methods.values() if not method.tasks or task.name in method.tasks]
-    return tuple(method.name for method in meant if method.default or "all" in order.methods)
+    return tuple(method.name for method in meant if method.default or "all" in request.methods)
 
 
-def default_folder(order: Order, groups: Sequence[Group]) -> Path:
+def default_folder(request: RunRequest, groups: Sequence[Group]) -> Path:
     """``runs/<tasks>-<preset>-<digest>``: the same command finds its own folder again and continues."""
     digest = fingerprint(
         {
             "groups": [(g.task, g.dataset, [v.label("") for v in g.variants]) for g in groups],
-            "overrides": dict(order.overrides),
-            "preset": order.preset,
+            "overrides": dict(request.overrides),
+            "preset": request.preset,
         }
     )
     tasks = "-".join(dict.fromkeys(group.task for group in groups)) or "none"
-    return Path("runs") / f"{tasks}-{order.preset}-{digest[:8]}"
+    return Path("runs") / f"{tasks}-{request.preset}-{digest[:8]}"
 
 
-def execute(order: Order, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Outcome:
+def execute(request: RunRequest, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Outcome:
     """Run the groups; a group that meets bad input is named and skipped, the others are finished all the same."""
+    from ocd_bench.runner.workers import results
+
+    run = describe(request, groups, manager)
+    folder.warn = reporter.note
+    folder.write_run(run)
+    outcome = results(request, groups, folder, manager, reporter)
+    notes = {}
+    for group in groups:
+        for variant in group.variants:
+            name = f"{group.task}-{variant.label(group.dataset)}"
+            texts = (_origin(request, group, manager), outcome.notes.get(name, ""))
+            if note := "; ".join(text for text in texts if text):
+                notes[name] = note
+    outcome.notes = notes
+    try:
+        folder.write_run({**run, "notes": notes})
+    except OSError as error:
+        outcome.problems.append(f"--out {folder.path}: cannot write run.json: {error.strerror or error}")
+        reporter.note(f"ocd-bench: error: {outcome.problems[-1]}")
+    return outcome
+
+
+def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict[str, Any]:
+    """The content of run.json."""
     from ocd_bench.runner.machine import choose_device, environment
 
-    outcome = Outcome()
-    device = choose_device(order.device)
     tasks: dict[str, dict[str, Any]] = {}
+    threads = []
     for group in groups:
         task = manager.task(group.task)
         entry = tasks.setdefault(group.task, {"dataset": [], "config": {}})
         entry["dataset"] = list(dict.fromkeys([*entry["dataset"], *(v.label(group.dataset) for v in group.variants)]))
+        entry["seen_in_tuning"] = [dataset.name for dataset in task.datasets() if dataset.seen_in_tuning]
         if task.average:
             entry["average"] = {"unit": task.average.unit, "higher_is_better": task.average.higher_is_better}
-        entry["config"] = resolve(task, [manager.method(n) for n in group.methods], order.preset, order.overrides).as_dict()
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    run = {
+        config = resolve(task, [manager.method(n) for n in group.methods], request.preset, request.overrides)
+        entry["config"] = config.as_dict()
+        threads.append(config.section("run").threads)
+    return {
         "schema": SCHEMA,
         "ocd_bench": __version__,
-        "created": now,
-        "preset": order.preset,
-        "seeds": list(order.seeds),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "preset": request.preset,
+        "seeds": list(request.seeds),
         "methods": list(dict.fromkeys(name for group in groups for name in group.methods)),
         "tasks": tasks,
-        "environment": environment(device),
+        "environment": environment(choose_device(request.device), max(threads, default=1)),
         "plugins": {p["name"]: p["version"] for p in manager.describe()},
+        "request": request.as_dict(),
         "notes": {},
     }
-    folder.write_run(run)
-    try:
-        for result in _results(order, groups, folder, manager, reporter):
-            group, cells, note, problem = result
-            if problem:
-                outcome.problems.append(problem)
-                reporter.note(f"ocd-bench: error: {problem}")
-            outcome.cells.extend(cells)
-            note = "; ".join(text for text in (_origin(order, group, manager), note) if text)
-            if note:
-                outcome.notes.update({f"{group.task}-{v.label(group.dataset)}": note for v in group.variants})
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-    folder.write_run({**run, "notes": outcome.notes})
-    return outcome
 
 
-def _origin(order: Order, group: Group, manager: Any) -> str:
+def _origin(request: RunRequest, group: Group, manager: Any) -> str:
     """Says so where the data were nobody's choice."""
     embedded = {dataset.name: dataset.embedded for dataset in manager.task(group.task).datasets()}
-    return "embedded default data, no --dataset given" if order.dataset is None and embedded.get(group.dataset) else ""
+    return "embedded default data, no --dataset given" if request.dataset is None and embedded.get(group.dataset) else ""
 
 
-Result = tuple[Group, list[dict[str, Any]], str, str | None]
+def check_repeat(path: Path, request: RunRequest, groups: Sequence[Group], manager: Any) -> None:
+    """Refuse to repeat a run whose settings are not the same any more: a default has changed since.
 
-
-def _results(order: Order, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Iterator[Result]:
-    if order.executor == "ray":
-        from ocd_bench.runner.workers import ray_results
-
-        return ray_results(order, groups, folder.path, reporter)
-    if order.jobs > 1 and len(groups) > 1:
-        from ocd_bench.runner.workers import process_results
-
-        return process_results(order, groups, folder.path, reporter)
-    return (run_group(order, group, folder, manager, reporter) for group in groups)
-
-
-def run_group(order: Order, group: Group, folder: RunFolder, manager: Any, reporter: Any) -> Result:
-    """One group in this process; bad input comes back as a line, not as an exception."""
-    from ocd_bench.runner.group import GroupRunner, Settings
-    from ocd_bench.runner.machine import choose_device
-
-    settings = Settings(
-        preset=order.preset,
-        overrides=order.overrides,
-        data_dirs=order.data_dirs,
-        offline=order.offline,
-        device=choose_device(order.device),
-        figures=order.figures,
-    )
-    runner = GroupRunner(group, manager, settings, folder, reporter)
-    try:
-        return group, runner.execute(), runner.note, None
-    except (UsageError, Unavailable) as error:
-        return group, runner.finished, runner.note, str(error)
+    Raises:
+        UsageError: naming the first setting that differs.
+    """
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    asked = earlier["request"]["overrides"]
+    given = {key for key, value in request.overrides.items() if value != asked.get(key)}
+    if request.preset != earlier.get("preset"):
+        return
+    for task, entry in describe(request, groups, manager)["tasks"].items():
+        old = earlier["tasks"].get(task, {}).get("config", {})
+        new = json.loads(json.dumps(entry["config"]))
+        changed = [text for text in config_differences(old, new, common=True) if text.split()[0] not in given]
+        if changed:
+            raise UsageError(
+                f"--config {path}: another version wrote it, whose setting differs: {task}: {changed[0]}; "
+                "fix it with --set, or repeat the run with that version"
+            )

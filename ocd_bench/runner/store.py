@@ -1,7 +1,8 @@
-"""Writing a run folder (schema 1): cells, per-sample scores, run.json, table.md. Every write is atomic."""
+"""Writing a run folder (schema 1): cells, per-sample scores, run.json, table.md. Every write is atomic, every file sealed."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Mapping
@@ -11,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from ocd_bench import __version__
+from ocd_bench.cache import to_stderr
 from ocd_bench.errors import UsageError
-from ocd_bench.results import SCHEMA, json_bytes, write_atomic
-from ocd_bench.runner.cells import cell_name
+from ocd_bench.files import is_intact, remove_leftovers, seal, sha256, write_atomic
+from ocd_bench.results import SCHEMA, check_cell, json_bytes
+from ocd_bench.runner.cells import Group, cell_name
+
+LOCKS = ".locks"
+"""Sub-folder of the leases of cells that are being measured."""
 
 
 def _plain(value: Any) -> Any:
@@ -24,33 +30,58 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def pack_scores(scores: Mapping[str, np.ndarray]) -> bytes:
+    """Per-sample scores as the bytes of a NumPy archive."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **scores)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
 class RunFolder:
     """One run folder, made or continued.
+
+    Args:
+        warn: takes a line about a damaged file.
 
     Raises:
         UsageError: if the folder cannot be written, or holds something that is not a run of this schema.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, warn: Any = to_stderr) -> None:
+        self.path, self.warn = path, warn
         try:
-            (path / "cells").mkdir(parents=True, exist_ok=True)
-            (path / "scores").mkdir(exist_ok=True)
+            self._make()
             write_atomic(path / ".writable", b"")
-            (path / ".writable").unlink()
-        except OSError as error:
-            raise UsageError(f"--out {path}: cannot write there: {error.strerror or error}; choose another folder") from error
+            (path / ".writable").unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"--out {str(path)!r}: cannot write there: {reason}; choose another folder") from error
+        remove_leftovers((path, path / "cells", path / "scores", path / "errors"))
+
+    def _make(self) -> None:
+        (self.path / "cells").mkdir(parents=True, exist_ok=True)
+        (self.path / "scores").mkdir(exist_ok=True)
 
     def read_run(self) -> dict[str, Any] | None:
-        """The content of run.json, None where there is none yet."""
+        """The content of run.json. None where there is none yet, and, after a warning, where it is damaged: it is then
+        written anew."""
         try:
             run = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--out {self.path}: run.json cannot be read ({error}); choose another folder") from error
-        if not isinstance(run, dict) or run.get("schema") != SCHEMA:
+        except OSError as error:
+            raise UsageError(f"--out {self.path}: run.json cannot be read ({error.strerror}); choose another folder") from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            self.warn(f"{self.path / 'run.json'}: damaged ({type(error).__name__}); written anew")
+            return None
+        if not isinstance(run, dict) or not is_intact(run):
+            self.warn(f"{self.path / 'run.json'}: damaged; written anew")
+            return None
+        if run.get("schema") != SCHEMA:
             raise UsageError(f"--out {self.path}: holds a run of another schema; choose another folder")
+        if problem := _run_problem(run):
+            self.warn(f"{self.path / 'run.json'}: damaged ({problem}); written anew")
+            return None
         return run
 
     def write_run(self, run: Mapping[str, Any]) -> None:
@@ -67,40 +98,110 @@ class RunFolder:
                 merged["tasks"][task] = {**run["tasks"][task], "dataset": list(datasets), "config": config}
         for key in ("seeds", "methods"):
             merged[key] = list(dict.fromkeys([*old.get(key, []), *run[key]]))
-        write_atomic(self.path / "run.json", json_bytes(merged, _plain))
+        self._make()
+        write_atomic(self.path / "run.json", json_bytes(seal(json.loads(json_bytes(merged, _plain)))))
 
     def read_cell(self, task: str, dataset: str, method: str, seed: int) -> dict[str, Any] | None:
-        """A finished cell, None if it is absent or unreadable (it is then measured again)."""
+        """A finished cell. None if it is absent, and, after a warning, if it or its scores are damaged: it is then measured
+        again."""
         name = cell_name(task, dataset, method, seed)
+        path = self.path / "cells" / f"{name}.json"
         try:
-            cell = json.loads((self.path / "cells" / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            cell = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return None
-        if not isinstance(cell, dict) or cell.get("schema") != SCHEMA:
+        except (OSError, ValueError, RecursionError, MemoryError) as error:
+            self.warn(f"{path}: damaged ({type(error).__name__}); measured again")
             return None
-        if cell.get("status") == "ok" and not (self.path / "scores" / f"{name}.npz").exists():
+        problem = self._cell_problem(cell, (task, dataset, method, seed), name)
+        if problem:
+            self.warn(f"{path}: {problem}; measured again")
             return None
         return cell
 
-    def write_cell(self, cell: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None) -> None:
-        """A cell and its scores; the scores first, so that a cell on disk always has them."""
+    def _cell_problem(self, cell: Any, names: tuple[str, str, str, int], name: str) -> str:
+        """What is wrong with a cell that was read from disk, in words."""
+        if not isinstance(cell, dict):
+            return "damaged: it is no table"
+        if not is_intact(cell):
+            return "damaged: its content does not match its sha256"
+        if cell.get("schema") != SCHEMA:
+            return f"of schema {cell.get('schema')!r}"
+        if (cell.get("task"), cell.get("dataset"), cell.get("method"), cell.get("seed")) != names:
+            return "holds another cell"
+        try:
+            check_cell(cell, self.path / "cells" / f"{name}.json")
+        except UsageError as error:
+            return f"damaged: {str(error).rpartition(': ')[2]}"
+        if cell["status"] == "ok":
+            try:
+                data = (self.path / "scores" / f"{name}.npz").read_bytes()
+            except OSError:
+                return f"scores/{name}.npz cannot be read"
+            if cell.get("scores_sha256", sha256(data)) != sha256(data):
+                return f"scores/{name}.npz is damaged: it does not match the sha256 in its cell"
+        return ""
+
+    def write_cell(self, cell: Mapping[str, Any], scores: bytes | None) -> dict[str, Any]:
+        """A cell and its scores; the scores first, so that a cell on disk always has them. Returns the cell as written."""
         name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
+        self._make()
         if scores is not None:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **scores)  # type: ignore[arg-type]
-            write_atomic(self.path / "scores" / f"{name}.npz", buffer.getvalue())
-        write_atomic(self.path / "cells" / f"{name}.json", json_bytes(cell, _plain))
+            write_atomic(self.path / "scores" / f"{name}.npz", scores)
+            cell = {**cell, "scores_sha256": sha256(scores)}
+        sealed = seal(json.loads(json_bytes(cell, _plain)))
+        write_atomic(self.path / "cells" / f"{name}.json", json_bytes(sealed))
+        return sealed
+
+    def holds(self, cell: Mapping[str, Any]) -> bool:
+        """Whether the folder has this very cell (a plugin may have removed it)."""
+        name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
+        return (self.path / "cells" / f"{name}.json").exists() and (
+            cell["status"] != "ok" or (self.path / "scores" / f"{name}.npz").exists()
+        )
+
+    def has_files(self, group: Group) -> bool:
+        """Whether there is a file for every cell of a group, whatever is in it."""
+        return all(
+            (self.path / "cells" / f"{cell_name(group.task, variant.label(group.dataset), method, group.seed)}.json").exists()
+            for method in group.methods
+            for variant in group.variants
+        )
 
     def write_error(self, name: str, text: str) -> Path:
         """The traceback of a failed cell, for its author."""
         path = self.path / "errors" / f"{name}.txt"
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, text.encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode("utf-8", "backslashreplace"))
         return path
 
     def write_table(self, markdown: str) -> None:
         """table.md."""
-        write_atomic(self.path / "table.md", markdown.encode())
+        write_atomic(self.path / "table.md", markdown.encode("utf-8", "backslashreplace"))
+
+    def lock_path(self, name: str) -> Path:
+        """Where the lease of a piece of work lies."""
+        return self.path / LOCKS / f"{name.replace('/', '_')}.lease"
+
+    def remove_locks(self) -> None:
+        """Remove the folder of leases if none is left in it."""
+        with contextlib.suppress(OSError):
+            (self.path / LOCKS).rmdir()
+
+
+def _run_problem(run: Mapping[str, Any]) -> str:
+    """What is wrong with a run.json that no seal protects (an earlier version's), in words."""
+    for key, kind in (("tasks", dict), ("notes", dict), ("plugins", dict), ("seeds", list), ("methods", list)):
+        if not isinstance(run.get(key, kind()), kind):
+            return f"{key!r} is not a {'table' if kind is dict else 'list'}"
+    for task, entry in run.get("tasks", {}).items():
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("dataset"), list)
+            or not isinstance(entry.get("config"), dict)
+        ):
+            return f"the entry of task {task!r}"
+    return ""
 
 
 def new_cell(task: str, dataset: str, method: str, seed: int) -> dict[str, Any]:

@@ -1,20 +1,53 @@
-"""Groups in other processes, on this machine or, with ray, on many. A worker loads the plugins itself, like a user would."""
+"""Where groups run: in worker processes of this machine, or, with ray, on many machines."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ocd_bench.errors import Unavailable
 from ocd_bench.runner.cells import Group
+from ocd_bench.runner.group import Settings
+from ocd_bench.runner.machine import choose_device
+from ocd_bench.runner.order import Outcome, RunRequest
+from ocd_bench.runner.sandbox import can_isolate
+from ocd_bench.runner.store import RunFolder
+from ocd_bench.runner.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from ocd_bench.runner.run import Order, Result
+
+def settings_of(request: RunRequest, isolate: bool | None = None) -> Settings:
+    """What every group has in common; methods get processes of their own where possible, unless ``isolate`` is false."""
+    device = choose_device(request.device)
+    return Settings(
+        preset=request.preset,
+        overrides=request.overrides,
+        data_dirs=request.data_dirs,
+        offline=request.offline,
+        device=device,
+        figures=request.figures,
+        isolate=can_isolate(device) if isolate is None else isolate,
+        cell_timeout=request.cell_timeout,
+    )
 
 
+def results(request: RunRequest, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Outcome:
+    """Run the groups where the request says."""
+    if request.executor == "ray":
+        return _gather(groups, _with_ray(request, groups, folder.path), reporter)
+    settings = settings_of(request)
+    if not settings.isolate:
+        if request.cell_timeout is not None:
+            reporter.note("ocd-bench: --cell-timeout has no effect here: methods cannot run in processes of their own")
+        if request.jobs > 1 and len(groups) > 1:
+            return _gather(groups, _with_processes(request, groups, folder.path), reporter)
+    return Supervisor(groups, folder, manager, reporter, settings, request.jobs).run()
+
+
+# -- other processes that load the plugins themselves, as a user would -----------------------------------------------------
 class SilentReporter:
     """Collects what a worker has to say; the parent prints it when the group is back."""
 
@@ -23,7 +56,7 @@ class SilentReporter:
         self.notes: list[str] = []
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Progress inside a group is not shown across processes."""
+        """Progress inside a group is not shown across machines."""
 
     def cell(self, cell: Mapping[str, Any], reused: bool) -> None:
         """A finished cell."""
@@ -34,49 +67,69 @@ class SilentReporter:
         self.notes.append(text)
 
 
+Answer = tuple[Outcome, SilentReporter]
+
+
 def _silent(line: str) -> None:
     """The parent process has warned already."""
 
 
-def work(order: Order, group: Group, path: Path, jobs: int) -> tuple[Result, SilentReporter]:
-    """One group, in a worker."""
+def work(request: RunRequest, group: Group, path: Path) -> Answer:
+    """One group, in a worker; ``path`` is the run folder."""
     from ocd_bench.plugin.manager import load_plugins
-    from ocd_bench.runner.machine import limit_threads
-    from ocd_bench.runner.run import run_group
-    from ocd_bench.runner.store import RunFolder
 
-    limit_threads(jobs)
     reporter = SilentReporter()
-    return run_group(order, group, RunFolder(path), load_plugins(order.plugins, warn=_silent), reporter), reporter
+    manager = load_plugins(request.plugins, warn=_silent)
+    supervisor = Supervisor([group], RunFolder(path), manager, reporter, settings_of(request, isolate=False))
+    return supervisor.run(), reporter
 
 
-def _tell(answer: tuple[Result, SilentReporter], reporter: Any) -> Result:
-    result, said = answer
-    for cell, reused in said.cells:
-        reporter.cell(cell, reused)
-    for note in said.notes:
-        reporter.note(note)
-    return result
+def _gather(groups: Sequence[Group], answers: Iterable[tuple[int, Answer | str]], reporter: Any) -> Outcome:
+    """One outcome of many, in the plan's order; each is shown when it comes."""
+    found: dict[int, Outcome] = {}
+    for index, answer in answers:
+        if isinstance(answer, str):
+            found[index] = Outcome(problems=[answer])
+            reporter.note(f"ocd-bench: error: {answer}")
+            continue
+        found[index], said = answer
+        for cell, reused in said.cells:
+            reporter.cell(cell, reused)
+        for note in said.notes:
+            reporter.note(note)
+    outcome = Outcome()
+    for index in range(len(groups)):
+        if index in found:
+            outcome.cells += found[index].cells
+            outcome.problems += found[index].problems
+            outcome.notes.update(found[index].notes)
+    return outcome
 
 
-def process_results(order: Order, groups: Sequence[Group], path: Path, reporter: Any) -> Iterator[Result]:
-    """Results of the groups from ``order.jobs`` processes, in the plan's order."""
-    jobs = min(order.jobs, len(groups))
-    context = multiprocessing.get_context("spawn")  # torch's thread pools do not survive a fork
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures: dict[Future[Any], int] = {pool.submit(work, order, group, path, jobs): i for i, group in enumerate(groups)}
+def _with_processes(request: RunRequest, groups: Sequence[Group], path: Path) -> Iterable[tuple[int, Answer | str]]:
+    context = multiprocessing.get_context("spawn")  # a GPU in use does not survive a fork
+    with ProcessPoolExecutor(min(request.jobs, len(groups)), mp_context=context) as pool:
+        futures: dict[Future[Answer], int] = {pool.submit(work, request, group, path): i for i, group in enumerate(groups)}
         try:
-            ready: dict[int, Result] = {}
             for future in as_completed(futures):
-                ready[futures[future]] = _tell(future.result(), reporter)
-            yield from (ready[index] for index in range(len(groups)))
+                index = futures[future]
+                try:
+                    yield index, future.result()
+                except BrokenProcessPool:
+                    group = groups[index]
+                    yield (
+                        index,
+                        f"the worker of {group.task} {group.dataset} seed {group.seed} died; run the same command again",
+                    )
         except BaseException:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def ray_results(order: Order, groups: Sequence[Group], path: Path, reporter: Any) -> Iterator[Result]:
-    """Results of the groups from a ray cluster; ``path`` must be a folder every node sees.
+def _with_ray(request: RunRequest, groups: Sequence[Group], path: Path) -> Iterable[tuple[int, Answer | str]]:
+    """Groups on a ray cluster; ``path`` must be a folder that every node sees.
 
     Raises:
         Unavailable: if ray is not installed.
@@ -87,7 +140,7 @@ def ray_results(order: Order, groups: Sequence[Group], path: Path, reporter: Any
         raise Unavailable("--executor ray: unavailable: pip install 'ocd-bench[ray]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    remote = ray.remote(work).options(num_gpus=1 if order.device.startswith("cuda") else 0)
-    waiting = [remote.remote(order, group, path.resolve(), 1) for group in groups]
-    for reference in waiting:
-        yield _tell(ray.get(reference), reporter)
+    remote = ray.remote(work).options(num_gpus=1 if request.device.startswith("cuda") else 0)
+    waiting = [remote.remote(request, group, path.resolve()) for group in groups]
+    for index, reference in enumerate(waiting):
+        yield index, ray.get(reference)

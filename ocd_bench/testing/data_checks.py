@@ -9,6 +9,7 @@ from itertools import combinations
 import torch
 
 from ocd_bench.samples import Samples
+from ocd_bench.stats import MIN_GROUPS
 from ocd_bench.task import Task
 from ocd_bench.testing.result import Doubt, Fault, require
 from ocd_bench.testing.trial import ROWS, TaskTrial, generator, same
@@ -67,6 +68,24 @@ def check_no_shared_samples(trial: TaskTrial) -> str:
     if repeated:
         raise Doubt(f"{'; '.join(repeated)}: fine if the published data set is like that")
     return ""
+
+
+def check_groups(trial: TaskTrial) -> str:
+    """Test samples state where they come from, or that they are independent."""
+    samples = trial.splits.test
+    if samples.groups is None:
+        raise Doubt(
+            "test samples state no groups, so intervals take them for independent: give Samples(groups=...) the speaker, "
+            "query, scene or day of each, as integers; or groups=range(N) where they have nothing in common"
+        )
+    count = len(samples.groups.unique())
+    if count >= samples.groups.numel():
+        return "none: every test sample is independent of the others"
+    if count < MIN_GROUPS:
+        raise Doubt(
+            f"{len(samples):,} test samples are of {count} groups only: there will be no interval ({MIN_GROUPS} at least)"
+        )
+    return f"{len(samples):,} test samples of {count:,} groups"
 
 
 def check_subsample(trial: TaskTrial) -> str:

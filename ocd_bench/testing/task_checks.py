@@ -16,6 +16,7 @@ from ocd_bench.task import Dataset, Task
 from ocd_bench.testing.data_checks import (
     check_augment,
     check_corrupt,
+    check_groups,
     check_load_data,
     check_no_shared_samples,
     check_same_data_again,
@@ -206,6 +207,7 @@ TASK_CHECKS: Mapping[str, Check] = {
     "load_data": check_load_data,
     "same-data-again": check_same_data_again,
     "no-shared-samples": check_no_shared_samples,
+    "groups": check_groups,
     "base_model": check_base_model,
     "output": check_output,
     "sample-wise": check_samplewise,

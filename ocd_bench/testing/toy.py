@@ -52,7 +52,7 @@ class ToyTask(Task):
         random = request.generator("data")
         train, val, test = (self.draw(size, random) for size in SIZES)
         if self.scrambled:
-            test = Samples(test.inputs, test.targets.roll(1, 0))
+            test = Samples(test.inputs, test.targets.roll(1, 0), test.groups)
         return Splits(train, val, test)
 
     def draw(self, count: int, random: torch.Generator) -> Samples:
@@ -69,7 +69,8 @@ class ToyClasses(ToyTask):
     def draw(self, count: int, random: torch.Generator) -> Samples:
         labels = torch.arange(count) % 3
         patterns = torch.stack([torch.eye(6), torch.eye(6).flip(0), torch.ones(6, 6) / 2]).unsqueeze(1)
-        return Samples(patterns[labels] + 0.5 * torch.randn(count, 1, 6, 6, generator=random), labels)
+        inputs = patterns[labels] + 0.5 * torch.randn(count, 1, 6, 6, generator=random)
+        return Samples(inputs, labels, groups=range(count))
 
     def base_model(self, splits: Splits, request: Request) -> nn.Module:
         features = OrderedDict(conv=nn.Conv2d(1, 4, 3, padding=1), norm=nn.BatchNorm2d(4), relu=nn.ReLU(), pool=nn.MaxPool2d(2))
@@ -102,7 +103,8 @@ class ToyValues(ToyTask):
 
     def draw(self, count: int, random: torch.Generator) -> Samples:
         inputs = torch.randn(count, 4, generator=random)
-        return Samples(inputs, torch.sin(inputs.sum(1, keepdim=True)) + 0.1 * torch.randn(count, 1, generator=random))
+        targets = torch.sin(inputs.sum(1, keepdim=True)) + 0.1 * torch.randn(count, 1, generator=random)
+        return Samples(inputs, targets, groups=range(count))
 
     def base_model(self, splits: Splits, request: Request) -> nn.Module:
         return nn.Sequential(OrderedDict(first=nn.Linear(4, 8), tanh=nn.Tanh(), last=nn.Linear(8, 1)))

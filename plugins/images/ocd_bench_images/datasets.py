@@ -57,6 +57,7 @@ DATASETS = (
         licence="CC BY 4.0",
         citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; as in scikit-learn",
         homepage="https://archive.ics.uci.edu/dataset/80",
+        seen_in_tuning=True,
     ),
     Dataset(
         "mnist",
@@ -65,6 +66,7 @@ DATASETS = (
         licence="CC BY-SA 3.0, as commonly listed",
         citation="LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998",
         homepage="http://yann.lecun.com/exdb/mnist/",
+        seen_in_tuning=True,
     ),
     Dataset(
         "fashion-mnist",

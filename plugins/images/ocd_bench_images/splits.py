@@ -44,7 +44,10 @@ def load_splits(request: Request, settings: ImagesSettings) -> Splits:
         raise UsageError(f"dataset {request.dataset!r}: pictures of differing sizes ({sizes}); give --set images.image_size=N")
     if not source.all_colour and all(_is_grey(tensor) for tensor in tensors.values()):
         tensors = {part: tensor[:, :1].contiguous() for part, tensor in tensors.items()}
-    samples = {part: Samples(tensors[part], torch.from_numpy(pools[part].labels[chosen[part]])) for part in pools}
+    samples = {  # pictures of no known origin in common (a writer, a camera): each is independent of the others
+        part: Samples(tensors[part], torch.from_numpy(pools[part].labels[chosen[part]]), range(len(chosen[part])))
+        for part in pools
+    }
     available = len(source.train) - (0 if source.val else _validation_size(len(source.train)))
     subsets = [_part_note(len(train), available, "training"), _part_note(len(chosen["test"]), len(source.test), "test")]
     base = f"base weights from {Path(settings.checkpoint).name}" if settings.checkpoint else ""

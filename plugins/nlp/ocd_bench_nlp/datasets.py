@@ -25,6 +25,7 @@ DATASETS = (
         "short messages to a shop, 5 intents, written for this project",
         embedded=True,
         licence="MIT",
+        seen_in_tuning=True,
     ),
     Dataset(
         "sst5",
@@ -33,6 +34,7 @@ DATASETS = (
         licence="none stated",
         citation="Socher et al., Recursive deep models for semantic compositionality over a sentiment treebank, EMNLP 2013",
         homepage="https://nlp.stanford.edu/sentiment/",
+        seen_in_tuning=True,
     ),
     Dataset(
         "emotion",
@@ -41,6 +43,7 @@ DATASETS = (
         licence="education and research only",
         citation="Saravia, Liu, Huang, Wu and Chen, CARER, EMNLP 2018",
         homepage="https://github.com/dair-ai/emotion_dataset",
+        seen_in_tuning=True,
     ),
     Dataset(
         "ag_news",
@@ -49,6 +52,7 @@ DATASETS = (
         licence="non-commercial",
         citation="Zhang, Zhao and LeCun, Character-level convolutional networks for text classification, NeurIPS 2015",
         homepage="https://github.com/mhjabreel/CharCnn_Keras/tree/master/data/ag_news_csv",
+        seen_in_tuning=True,
     ),
     Dataset(
         "amazon_counterfactual_en",
@@ -62,6 +66,7 @@ DATASETS = (
         licence="CC BY-NC 4.0",
         citation="O'Neill et al., I wish I would have loved this one, but I didn't, EMNLP 2021",
         homepage="https://github.com/amazon-research/amazon-multilingual-counterfactual-dataset",
+        seen_in_tuning=True,
     ),
 )
 """The default first. Any other folder of such files works under its own name."""

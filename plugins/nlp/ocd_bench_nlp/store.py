@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ocd_bench import UsageError
-from ocd_bench.config import fingerprint
-from ocd_bench.folders import cache_folder
-from ocd_bench.results import write_atomic
+from ocd_bench import cache
+from ocd_bench.runner.fingerprints import code_of
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -27,29 +23,12 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def remembered(name: str, parts: Mapping[str, Any], build: Callable[[], list[Tensor]]) -> list[Tensor]:
-    """What ``build`` gives, from ``embeddings/`` in the cache folder where it was built before from the same ``parts``.
+    """What ``build`` gives, from ``embeddings/`` in the cache folder where it was built before from the same ``parts`` and by
+    the same code of this package. A damaged file is named on stderr and made anew.
 
     Args:
         name: first part of the file's name.
         parts: plain values, everything that the tensors depend on.
-
-    Raises:
-        UsageError: if the cache cannot be written, or the file there is damaged.
     """
-    key = fingerprint({**parts, "torch": torch.__version__.split("+")[0]})
-    path = cache_folder() / "embeddings" / f"{name}-{key[:16]}.pt"
-    if path.exists():
-        try:
-            return list(torch.load(path, weights_only=True))
-        except Exception as error:  # zip and pickle readers each raise their own
-            raise UsageError(f"{path}: damaged ({type(error).__name__}); remove it, or --set nlp.cache=false") from error
-    found, buffer = build(), io.BytesIO()
-    torch.save([tensor.clone() for tensor in found], buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, buffer.getvalue())
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the embedding cache {path.parent}: {error.strerror}; set OCD_BENCH_CACHE, or --set nlp.cache=false"
-        ) from error
-    return found
+    code = code_of(["ocd_bench_nlp.encoders", "ocd_bench_nlp.contrastive"])
+    return cache.remembered("embeddings", name, {**parts, "code": code.sha256}, build)

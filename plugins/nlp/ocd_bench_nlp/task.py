@@ -107,7 +107,8 @@ class FewShotText(ocd_bench.Task):
             vectors = remembered(f"{Path(request.dataset).name}-s{request.seed}", known, build)
         else:
             vectors = build()
-        parts = [ocd_bench.Samples(x, torch.tensor(y)) for x, y in zip(vectors, labels, strict=True)]
+        # Texts are independent; the draw of training texts is the seed's.
+        parts = [ocd_bench.Samples(x, torch.tensor(y), range(len(y))) for x, y in zip(vectors, labels, strict=True)]
         note = f"{settings.shots} texts a class, {len(classes)} classes, {len(test):,} test texts, encoder {name}"
         extras = {"classes": classes, "test_texts": test.texts}
         return ocd_bench.Splits(parts[0], parts[1], parts[2], note=note, extras=extras)

@@ -19,6 +19,7 @@ DATASETS = (
         "coloured solids of trimesh, rendered by ray casting",
         embedded=True,
         licence="MIT",
+        seen_in_tuning=True,
     ),
     Dataset(
         "lego",
@@ -27,6 +28,7 @@ DATASETS = (
         licence="CC BY-NC (the model, by Heinzelnisse)",
         citation="Mildenhall, Srinivasan, Tancik, Barron, Ramamoorthi and Ng, NeRF, ECCV 2020",
         homepage="http://cseweb.ucsd.edu/~viscomp/projects/LF/papers/ECCV20/nerf/tiny_nerf_data.npz",
+        seen_in_tuning=True,
     ),
     Dataset(
         "spot",

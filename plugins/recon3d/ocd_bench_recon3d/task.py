@@ -116,7 +116,10 @@ class Recon3D(ocd_bench.Task):
         sizes = f"{len(train)} training, {len(val)} validation, {len(test)} test views of {width} x {height}"
         begun = f"base begins from {Path(settings.checkpoint).name}" if settings.checkpoint else ""
         note = "; ".join(filter(None, [note, sizes, begun]))
-        training, validation, held_out = (ocd_bench.Samples(inputs[list(p)], pictures[list(p)]) for p in (train, val, test))
+        # Views of one scene, and what is said is said of this scene: each view is independent of the others.
+        training, validation, held_out = (
+            ocd_bench.Samples(inputs[list(p)], pictures[list(p)], range(len(p))) for p in (train, val, test)
+        )
         return ocd_bench.Splits(training, validation, held_out, note=note)
 
     # -- base model ---------------------------------------------------------------------------------------------------

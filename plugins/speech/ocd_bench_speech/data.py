@@ -9,7 +9,7 @@ from ocd_bench import Request, Samples, Splits
 from ocd_bench.seeds import generator
 from ocd_bench_speech import weights
 from ocd_bench_speech.audio import RATE
-from ocd_bench_speech.mixing import Pool
+from ocd_bench_speech.mixing import Plan, Pool
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def load(request: Request) -> Splits:
         subset, mode = settings.librimix_train, settings.librimix_mode
         mixtures = read_librimix(folder, settings.speakers, length, subset, mode, counts, draws("librimix"))
         speech, note, groups = mixtures.train, mixtures.note, None
-        fixed = {"val": mixtures.val, "test": mixtures.test}
+        fixed = {name: samples(getattr(mixtures, name), mixtures.speakers[name]) for name in ("val", "test")}
     else:
         corpus = voices(settings.speakers) if request.dataset == "voices" else folder_corpus(request, draws("split"))
         speech, note, groups = corpus.train, corpus.note, corpus.groups
@@ -46,16 +46,21 @@ def load(request: Request) -> Splits:
         for name in ("val", "test"):
             pool = Pool(getattr(corpus, name), length, groups=groups)
             count = getattr(settings, f"{name}_mixtures")
-            fixed[name] = pool.draw(count, settings.speakers, settings.level_db, draws(f"{name} mixtures"))
+            fixed[name] = drawn(pool, pool.plan(count, settings.speakers, settings.level_db, draws(f"{name} mixtures")))
     pool = Pool(speech, length, settings.speeds, groups)
-    train = pool.draw(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
+    train = pool.plan(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
     note = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz; {note}{weights.note(request)}"
-    return Splits(samples(train), samples(fixed["val"]), samples(fixed["test"]), note, {"pool": pool})
+    return Splits(drawn(pool, train), fixed["val"], fixed["test"], note, {"pool": pool})
 
 
-def samples(sources: Tensor) -> Samples:
-    """Mixtures (sums) and sources."""
-    return Samples(sources.sum(1), sources)
+def samples(sources: Tensor, speakers: Tensor | None) -> Samples:
+    """Mixtures (sums), sources, and the speakers of each mixture as its groups."""
+    return Samples(sources.sum(1), sources, speakers)
+
+
+def drawn(pool: Pool, plan: Plan) -> Samples:
+    """The mixtures of a plan."""
+    return samples(pool.render(plan), plan.speakers)
 
 
 @functools.cache

@@ -34,6 +34,7 @@ DATASETS = (
         "synthetic voices (formant synthesis)",
         embedded=True,
         licence="MIT",
+        seen_in_tuning=True,
     ),
     Dataset(
         "librispeech",
@@ -49,6 +50,7 @@ DATASETS = (
         licence="CC BY 4.0",
         citation=CITATION,
         homepage="https://www.openslr.org/12",
+        seen_in_tuning=True,
     ),
     Dataset(
         "fsdd",

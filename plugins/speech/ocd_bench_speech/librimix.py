@@ -22,11 +22,15 @@ from ocd_bench_speech.mixing import AUDIBLE, TRIES, normalised
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Speech of the training mixtures' sources by speaker, and fixed validation and test sources ``(N, C, T)``."""
+    """Speech of the training mixtures' sources by speaker, and fixed validation and test sources ``(N, C, T)``.
+
+    ``speakers``: by split, numbers ``(N, C)`` of the speakers of each mixture; None where the files' names do not tell.
+    """
 
     train: Speech
     val: Tensor
     test: Tensor
+    speakers: dict[str, Tensor | None]
     note: str
 
 
@@ -53,16 +57,17 @@ def read_librimix(
     for name, sources in _read(dataset, counts["train"], reader, generator):
         for place, (speaker, source) in enumerate(zip(_speakers(name, speakers), sources, strict=True)):
             speech.setdefault(speaker or f"{name}/{place}", []).append(source)
-    fixed = {}
+    fixed, heard = {}, {}
     for split, subset in (("val", "dev"), ("test", "test")):
         dataset = _open(folder, subset, speakers, mode)
-        mixtures = [sources for _, sources in _read(dataset, counts[split], reader, generator)]
-        windows = [_window(sources, length, generator) for sources in mixtures if sources.shape[-1] >= length]
+        mixtures = [found for found in _read(dataset, counts[split], reader, generator) if found[1].shape[-1] >= length]
+        windows = [_window(sources, length, generator) for _, sources in mixtures]
         if not windows:
             raise UsageError(f"{dataset.mix_dir}: no mixture is as long as the segments; lower speech.seconds")
         fixed[split] = normalised(torch.stack(windows))
+        heard[split] = _numbers([_speakers(name, speakers) for name, _ in mixtures])
     note = f"{train} / dev / test, mode {mode}, {len(speech)} training speakers, mixed anew in base training{reader.note()}"
-    return Mixtures(speech, fixed["val"], fixed["test"], note)
+    return Mixtures(speech, fixed["val"], fixed["test"], heard, note)
 
 
 def _open(folder: Path, subset: str, speakers: int, mode: str) -> LibriMix:
@@ -91,6 +96,14 @@ def _speakers(name: str, speakers: int) -> list[str]:
     """Speakers of a mixture named ``{speaker}-{chapter}-{utterance}_...``; empty texts where it is named otherwise."""
     parts = name.split("_")
     return [part.split("-")[0] for part in parts] if len(parts) == speakers else [""] * speakers
+
+
+def _numbers(names: list[list[str]]) -> Tensor | None:
+    """Names ``(N, C)`` as numbers, equal ones for equal names; None if any is empty."""
+    if not all(name for row in names for name in row):
+        return None
+    places = {name: place for place, name in enumerate(dict.fromkeys(name for row in names for name in row))}
+    return torch.tensor([[places[name] for name in row] for row in names])
 
 
 def _window(sources: Tensor, length: int, generator: torch.Generator) -> Tensor:

@@ -18,10 +18,12 @@ AUDIBLE = 0.2
 
 @dataclass(frozen=True)
 class Plan:
-    """N mixtures of C sources: start of each segment in the pool's audio and its level in dB, ``(N, C)`` each."""
+    """N mixtures of C sources: start of each segment in the pool's audio, its level in dB, and the number of its speaker among
+    :attr:`Pool.speakers`, ``(N, C)`` each."""
 
     starts: Tensor
     levels: Tensor
+    speakers: Tensor
 
 
 class Pool:
@@ -98,7 +100,7 @@ class Pool:
         pick = torch.where(enough.any(-1), enough.int().argmax(-1), power.argmax(-1))  # else the loudest
         starts = starts.gather(-1, pick[..., None])[..., 0]
         levels = (torch.rand(starts.shape, generator=generator) * 2 - 1) * level_db
-        return Plan(starts, levels)
+        return Plan(starts, levels, chosen)
 
     def render(self, plan: Plan) -> Tensor:
         """Sources ``(N, C, T)`` of a plan; their sum, the mixture, has root mean square 1."""

@@ -34,6 +34,9 @@ FILES = (
     "CaliforniaHousing/cal_housing.data",
     "cal_housing.tgz",
 )
+TILE = 0.25
+"""Degrees, about 25 km: blocks of one tile are neighbours, and a model errs alike on neighbours. Differences between two models
+hardly depend on each other any more beyond it."""
 BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError)
 
 
@@ -48,7 +51,13 @@ def read_california(folder: Path) -> Table:
     if path is None:
         raise DataMissing(f"{folder}: none of {', '.join(FILES)} is there")
     features, target = _read_npz(path) if path.suffix == ".npz" else _derive(_read_statlib(path))
-    return numeric_table(features, target, FEATURES, note=f"{len(target)} rows")
+    return numeric_table(features, target, FEATURES, note=f"{len(target)} rows", groups=tiles(features))
+
+
+def tiles(features: NDArray) -> NDArray:
+    """A number ``(N,)`` for the tile of :data:`TILE` degrees of latitude and longitude that each row lies in."""
+    place = np.floor(features[:, [FEATURES.index("Latitude"), FEATURES.index("Longitude")]] / TILE).astype(np.int64)
+    return np.unique(place, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _read_npz(path: Path) -> tuple[NDArray, NDArray]:

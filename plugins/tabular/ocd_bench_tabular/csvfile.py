@@ -59,6 +59,8 @@ def read_csv_files(files: Mapping[str, Path], settings: TabularSettings) -> Tabl
         if odd:
             raise UsageError(f"{sheet.path}: columns differ from those of {first.path.name}: {odd[0]!r} is in one of them only")
     target = _target_name(first, settings)
+    if settings.groups:
+        first.require(settings.groups, "tabular.groups")
     for setting in ("drop", "categorical"):
         for name in getattr(settings, setting):
             first.require(name, f"tabular.{setting}")
@@ -66,7 +68,7 @@ def read_csv_files(files: Mapping[str, Path], settings: TabularSettings) -> Tabl
     def cells(name: str) -> list[Cell]:
         return [cell for sheet in sheets.values() for cell in sheet.column(name)]
 
-    features = [name for name in first.header if name != target and name not in settings.drop]
+    features = [name for name in first.header if name not in (target, settings.groups, *settings.drop)]
     if not features:
         raise UsageError(f"{first.path}: no column is left beside the target {target!r}")
     values, classes, kind = _target(cells(target), settings.kind)
@@ -74,7 +76,12 @@ def read_csv_files(files: Mapping[str, Path], settings: TabularSettings) -> Tabl
     parts = None
     if "all" not in sheets:
         parts = np.repeat(np.array([PARTS[part] for part in sheets], np.int8), [len(sheet.rows) for sheet in sheets.values()])
-    return Table(columns, values, classes, parts, note=f"{first.path.name}, {len(values)} rows, target {target} ({kind})")
+    groups, note = None, f"{first.path.name}, {len(values)} rows, target {target} ({kind})"
+    if settings.groups:
+        names = [cell.text for cell in cells(settings.groups)]
+        groups = np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        note += f", {len(set(names))} groups by {settings.groups}"
+    return Table(columns, values, classes, parts, note, groups)
 
 
 def _feature(name: str, cells: Sequence[Cell], categorical: bool) -> Column:

@@ -12,6 +12,7 @@ DATASETS = (
         licence="none stated",
         citation="Efron, Hastie, Johnstone and Tibshirani, Least angle regression, Annals of Statistics 32, 2004",
         homepage="https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html",
+        seen_in_tuning=True,
     ),
     Dataset(
         "breast-cancer",
@@ -44,6 +45,7 @@ DATASETS = (
         licence="CC BY 4.0, as stated by the deposit",
         citation="Pace and Barry, Sparse spatial autoregressions, Statistics and Probability Letters 33, 1997",
         homepage="https://doi.org/10.6084/m9.figshare.3829992.v2",
+        seen_in_tuning=True,
     ),
     Dataset(
         "letor_mq2008",
@@ -51,6 +53,7 @@ DATASETS = (
         licence="research",
         citation="Qin and Liu, Introducing LETOR 4.0 Datasets, arXiv 1306.2597",
         homepage="https://www.microsoft.com/en-us/research/project/letor-learning-rank-information-retrieval/",
+        seen_in_tuning=True,
     ),
     Dataset(
         "mslr_web10k",

@@ -41,7 +41,7 @@ def read_letor(folder: Path, fold: int) -> Table:
     _refuse_straddling(folder, queries, parts)
     names = [str(place) for place in range(1, width + 1)]
     note = f"official fold {fold}, {len(np.unique(queries))} queries"
-    return numeric_table(features, np.concatenate([rows[1] for rows in pieces]), names, parts=parts, note=note)
+    return numeric_table(features, np.concatenate([rows[1] for rows in pieces]), names, parts=parts, note=note, groups=queries)
 
 
 def fold_parts(fold: int) -> tuple[tuple[int, ...], int, int]:

@@ -49,6 +49,11 @@ class TabularSettings(Checked):
     max_categories: int = setting(
         64, least=1, unit="values", help="Most frequent values of a categorical column that get a 0/1 column each, at most."
     )
+    groups: str = setting(
+        "",
+        help="Column of a CSV file whose equal values mark dependent rows (a patient, a day). Intervals count them as such. It "
+        "is no feature. Empty: all rows are independent.",
+    )
     section: ClassVar[str] = "tabular"
 
 

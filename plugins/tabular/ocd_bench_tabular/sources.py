@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ocd_bench import DataMissing, Request, UsageError
@@ -9,6 +11,8 @@ from ocd_bench_tabular.settings import TabularSettings
 from ocd_bench_tabular.table import Table, numeric_table
 
 EMBEDDED = ("diabetes", "breast-cancer", "wine")
+DAYS = {"bike_sharing": "dteday"}
+"""Hourly data by the column of days: hours of one day are dependent."""
 RANKING = ("letor_mq2008", "mslr_web10k")
 
 
@@ -22,8 +26,10 @@ def read_table(request: Request, settings: TabularSettings) -> Table:
     name = request.dataset
     if settings.csv:
         return _given_file(name, settings)
-    if settings.target and (name in EMBEDDED or name in RANKING or name == "california_housing"):
-        raise UsageError(f"setting tabular.target={settings.target!r}: dataset {name!r} has its own target; it is for CSV data")
+    for key in ("target", "groups"):
+        given = getattr(settings, key)
+        if given and (name in EMBEDDED or name in RANKING or name == "california_housing"):
+            raise UsageError(f"setting tabular.{key}={given!r}: dataset {name!r} has its own {key}; it is for CSV data")
     if name in EMBEDDED:
         return embedded(name)
     folder = request.folder()
@@ -39,6 +45,8 @@ def read_table(request: Request, settings: TabularSettings) -> Table:
         return read_letor(folder, settings.fold)
     from ocd_bench_tabular.csvfile import read_csv_folder
 
+    if name in DAYS and not settings.groups:
+        settings = replace(settings, groups=DAYS[name])
     return read_csv_folder(folder, settings)
 
 

@@ -36,6 +36,8 @@ class Table:
         classes: class names; empty for regression.
         parts: int8 ``(N,)`` of TRAIN, VAL, TEST where the data are split officially (VAL may be missing); None where not.
         note: one line on where the rows come from and what was inferred.
+        groups: integers ``(N,)``: rows of one group (a query, a day, a tile of a map) are dependent; None: each row is
+            independent of the others.
     """
 
     columns: Sequence[Column]
@@ -43,6 +45,7 @@ class Table:
     classes: Sequence[str] = ()
     parts: NDArray | None = None
     note: str = ""
+    groups: NDArray | None = None
     names: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:

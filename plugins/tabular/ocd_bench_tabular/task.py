@@ -79,7 +79,8 @@ class Tabular(Task):
                 raise UsageError(f"{table.note}: the target is the same in every training row")
             extras.update(mean=float(mean), scale=float(scale))
             targets = np.stack([(targets - mean) / scale, np.full(len(targets), scale)], axis=1).astype(np.float32)
-        train, val, test = ((inputs[chosen], targets[chosen]) for chosen in rows.values())
+        groups = np.arange(len(table)) if table.groups is None else table.groups
+        train, val, test = ((inputs[chosen], targets[chosen], groups[chosen]) for chosen in rows.values())
         return Splits(train, val, test, note=table.note, extras=extras)  # type: ignore[arg-type]
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:

@@ -1,0 +1,195 @@
+"""The claims of docs/findings.md under the intervals that tables have now, as a Markdown page.
+
+    python benchmarks/claims.py [--data-dir DATA] [--out docs/claims.md]
+
+A claim rests on an interval over new seeds and new test samples that excludes zero, and on enough test samples and groups for
+that interval to cover what it says. Runs in ``results/default`` are older than ``Samples.groups``: the speakers of mixtures are
+drawn again from the data (``--data-dir``); all other tasks there have independent test samples. Where per-sample scores are
+not in the repository, the interval is Student's over the seeds' values: it covers new seeds, on the same test samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ocd_bench.report import build_table
+from ocd_bench.report.numbers import Style, style_for
+from ocd_bench.results import Run, primary_of, read_run
+from ocd_bench.stats import Estimate, two_part_margin
+
+RESULTS = Path(__file__).parent.parent / "results" / "default"
+HEAD = """# Claims under the intervals of today
+
+This page is written by `python benchmarks/claims.py --data-dir DATA --out docs/claims.md` from `results/default`. It lists
+what [the findings](findings.md) state, and what is left of it under intervals that count speakers, and new seeds beside new
+test samples ([how](reading-the-table.md#what-an-interval-covers)). Where no interval over samples stands, the scores are not
+in the repository, and the other interval covers new seeds alone.
+"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A difference from base that the findings state.
+
+    Attributes:
+        text: what is claimed.
+        folder: of ``results/default``.
+        dataset: as the table names it; ``*+*`` for the mean over all corrupted variants.
+        before: the difference and its interval as stated there.
+    """
+
+    text: str
+    folder: str
+    dataset: str
+    method: str
+    before: str
+
+
+CLAIMS = (
+    Claim("MNIST, accuracy: ocd ahead of its base", "mnist", "mnist", "ocd", "+0.66 [+0.50, +0.83]"),
+    Claim("MNIST, 21 corruptions: ocd ahead of its base", "mnist", "*+*", "ocd", "+2.72 [+2.60, +2.86]"),
+    Claim("MNIST, 21 corruptions: capacity level with ocd", "mnist", "*+*", "capacity", "+2.80 [+2.68, +2.94]"),
+    Claim("MNIST, 21 corruptions: tent-layer loses", "mnist", "*+*", "tent-layer", "-0.12 [-0.23, -0.02]"),
+    Claim("California housing: ocd, aim reached", "tabular", "california_housing", "ocd", "-0.0299 [-0.0343, -0.0256]"),
+    Claim("MQ2008: ocd, 'significant: reached'", "tabular", "letor_mq2008", "ocd", "-0.0032 [-0.0046, -0.0018]"),
+    Claim("MQ2008: ocd-regress", "tabular", "letor_mq2008", "ocd-regress", "-0.0039 [-0.0057, -0.0022]"),
+    Claim("MQ2008: capacity", "tabular", "letor_mq2008", "capacity", "-0.0023 [-0.0036, -0.0009]"),
+    Claim("MQ2008, noise: ocd", "tabular", "letor_mq2008+gaussian_noise-3", "ocd", "-0.0012 [-0.0025, 0.0000]"),
+    Claim("MQ2008, missing cells: ocd", "tabular", "letor_mq2008+missing-3", "ocd", "-0.0024 [-0.0036, -0.0012]"),
+    Claim("MQ2008, drift: ocd", "tabular", "letor_mq2008+scale_shift-3", "ocd", "-0.0036 [-0.0052, -0.0022]"),
+    Claim("Lego: ocd, -36 %, reached", "lego", "lego", "ocd", "-36 % (six views, no interval)"),
+    Claim("speech, 2 speakers: ocd", "speech-2", "librispeech_8k", "ocd", "+0.21 [+0.10, +0.32]"),
+    Claim("speech, 2 speakers: ocd-regress", "speech-2", "librispeech_8k", "ocd-regress", "+0.19 [+0.08, +0.30]"),
+    Claim("speech, 2 speakers: tent-layer loses", "speech-2", "librispeech_8k", "tent-layer", "-0.23 [-0.27, -0.20]"),
+    Claim("speech, noise: ocd", "speech-2", "librispeech_8k+gaussian_noise-3", "ocd", "+0.13 [+0.08, +0.18]"),
+    Claim("speech, noise: tent-layer", "speech-2", "librispeech_8k+gaussian_noise-3", "tent-layer", "-0.17 [-0.20, -0.14]"),
+    Claim("speech, 3 speakers: ocd", "speech-3", "librispeech_8k", "ocd", "+0.12 [+0.08, +0.17]"),
+    Claim("speech, 3 speakers: tent-layer loses", "speech-3", "librispeech_8k", "tent-layer", "-0.26 [-0.30, -0.23]"),
+    Claim("text, mean of four: ocd does no harm", "nlp", "average of 4 datasets", "ocd", "-0.11 [-0.42, +0.13]"),
+    Claim("text, mean of four: ocd-regress loses", "nlp", "average of 4 datasets", "ocd-regress", "-0.30 [-0.45, -0.18]"),
+    Claim("text, mean of four: capacity loses", "nlp", "average of 4 datasets", "capacity", "-0.15 [-0.27, -0.05]"),
+)
+
+
+def read(folder: str, data_dirs: Sequence[Path]) -> Run:
+    """A run of ``results/default``, with the groups that its task states today."""
+    run = read_run(RESULTS / folder)
+    ids = None
+    if folder.startswith("speech"):
+        ids = speakers(run, data_dirs)
+    for key, cell in run.cells.items():
+        if cell["status"] == "ok" and ids is not None and key in run.sources:
+            run.scores(key, primary_of(cell))
+            run._loaded[key]["groups"] = ids
+            cell["groups"] = len(np.unique(ids))
+        elif ids is None and not folder.startswith(("tabular", "speech")):
+            cell["groups"] = cell["n_test"]
+    return run
+
+
+def speakers(run: Run, data_dirs: Sequence[Path]) -> np.ndarray | None:
+    """Speakers of the test mixtures, drawn again as the run drew them; None without the data."""
+    from ocd_bench.config import resolve
+    from ocd_bench.errors import DataMissing
+    from ocd_bench.plugin.manager import load_plugins
+    from ocd_bench.task import Request
+
+    task = load_plugins().task("speech")
+    stored = run.info["tasks"]["speech"]["config"]["speech"]
+    defaults = vars(resolve(task, [], run.info["preset"], {}).section("speech"))
+    settings = type(resolve(task, [], run.info["preset"], {}).section("speech"))(
+        **{
+            name: tuple(stored[name]) if isinstance(stored.get(name), list) else stored.get(name, defaults[name])
+            for name in defaults
+        }
+    )
+    try:
+        test = task.load_data(Request("speech", "librispeech_8k", settings, run.info["preset"], 0, True, tuple(data_dirs))).test
+    except DataMissing as error:
+        print(f"claims of {run.name} take mixtures for independent: {error}", file=sys.stderr)
+        return None
+    assert test.groups is not None
+    return test.groups.numpy()
+
+
+def found(claim: Claim, run: Run) -> tuple[Estimate, Style] | None:
+    """The difference with today's intervals; where there are no scores, with Student's over seeds as ``wide``."""
+    for group in build_table(run).groups:
+        row = next((row for row in group.rows if row.method == claim.method), None)
+        if group.dataset != claim.dataset or row is None or row.delta is None or group.primary is None:
+            continue
+        if row.delta.low is not None or row.delta.doubt:
+            return row.delta, group.primary.style
+    return by_seed(claim, run)
+
+
+def by_seed(claim: Claim, run: Run) -> tuple[Estimate, Style] | None:
+    """From the values of the cells alone."""
+    values: dict[tuple[str, int], list[float]] = {}
+    for key, cell in run.cells.items():
+        if cell["status"] == "ok" and (key.dataset == claim.dataset or (claim.dataset == "*+*" and "+" in key.dataset)):
+            values.setdefault((key.method, key.seed), []).append(cell["metrics"][primary_of(cell)]["value"])
+            unit = cell["metrics"][primary_of(cell)]["unit"]
+    seeds = sorted(seed for method, seed in values if method == claim.method)
+    if not seeds:
+        return None
+    changes = [float(np.mean(values[claim.method, seed]) - np.mean(values["base", seed])) for seed in seeds]
+    mean = float(np.mean(changes))
+    margin = two_part_margin([(float(np.var(changes, ddof=1)) / len(changes), len(changes) - 1)])
+    return Estimate(mean, wide=(mean - margin, mean + margin)), style_for(unit, [float(np.mean(values["base", seeds[0]]))])
+
+
+def line(claim: Claim, run: Run) -> list[str]:
+    """A row of the page."""
+    answer = found(claim, run)
+    if answer is None:
+        return [claim.text, claim.before, "–", "–", "not in the folder"]
+    estimate, style = answer
+    samples = style.difference(estimate)
+    wide = style.interval(estimate.wide) if estimate.wide else "–"
+    clear = estimate.wide is not None and (estimate.wide[0] > 0 or estimate.wide[1] < 0)
+    if estimate.low is None and not estimate.doubt:
+        verdict = f"{'clear' if clear else 'not significant'} over seeds, on one test set; no scores to judge new samples by"
+    elif estimate.wide is None:
+        verdict = f"no interval: {estimate.doubt}"
+    elif clear and estimate.doubt:
+        verdict = f"zero is outside, but it is no claim: {estimate.doubt}"
+    else:
+        verdict = "holds" if clear else "not significant"
+    return [claim.text, claim.before, samples, wide, verdict]
+
+
+def page(data_dirs: Sequence[Path]) -> str:
+    """The whole page."""
+    runs = {folder: read(folder, data_dirs) for folder in dict.fromkeys(claim.folder for claim in CLAIMS)}
+    rows = [line(claim, runs[claim.folder]) for claim in CLAIMS]
+    head = ["claim", "as stated", "Δ base, new samples", "new seeds and samples", "now"]
+    lines = [head, ["---"] * len(head), *rows]
+    table = "\n".join(
+        f"| {' | '.join(text.replace('[', chr(92) + '[').replace(']', chr(92) + ']') for text in row)} |" for row in lines
+    )
+    return f"{HEAD}\n{table}\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the page, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, action="append", default=[], help="where librispeech_8k lies")
+    parser.add_argument("--out", type=Path, help="file to write; default: print")
+    options = parser.parse_args(arguments)
+    text = page(options.data_dir)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,121 @@
+"""Files that survive a crash and show damage: atomic writes, leftovers removed, JSON that carries its own sha256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+SEAL = "sha256"
+"""Key under which a sealed object holds the digest of the rest of itself."""
+
+_TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
+_OLD_TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
+DAY = 86_400.0
+
+
+def host_name() -> str:
+    """Eight hexadecimal digits that name this machine since its last start (a process number means nothing elsewhere)."""
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return hashlib.sha256(f"{socket.gethostname()}{boot}".encode()).hexdigest()[:8]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def process_start(pid: int) -> str:
+    """When a process began, in the kernel's ticks; tells it from a later one of the same number. Empty where unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a crash, meets the old content or the new, never a part.
+
+    Raises:
+        OSError: if the folder cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{host_name()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folders: Iterable[Path]) -> int:
+    """Delete temporary files of processes that were killed while they wrote; returns how many.
+
+    A file of another machine is left alone for a day: whether its process lives cannot be seen from here.
+    """
+    here, count = host_name(), 0
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for path in list(folder.iterdir()):
+                if path.suffix == ".tmp" and _is_leftover(path, here):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                        count += 1
+    return count
+
+
+def _is_leftover(path: Path, here: str) -> bool:
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None:
+        old = _OLD_TEMPORARY.fullmatch(path.name)
+        return old is not None and not is_alive(int(old["pid"]))
+    if match["host"] == here:
+        return not is_alive(int(match["pid"]))
+    try:
+        return time.time() - path.stat().st_mtime > DAY
+    except OSError:
+        return False
+
+
+# -- seals ----------------------------------------------------------------------------------------------------------------
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a JSON object that carries the digest of its own content under :data:`SEAL`."""
+    content = {key: item for key, item in value.items() if key != SEAL}
+    return {**content, SEAL: _digest(content)}
+
+
+def is_intact(value: Mapping[str, Any]) -> bool:
+    """Whether an object agrees with its seal. An object without one (written by an older version) is taken as it is."""
+    if SEAL not in value:
+        return True
+    return value[SEAL] == _digest({key: item for key, item in value.items() if key != SEAL})
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    # ASCII, so that text which is no valid Unicode has a digest too. json reads back the floats that it writes.
+    return sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode())

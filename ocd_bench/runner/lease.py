@@ -1,0 +1,140 @@
+"""Leases: one process does a piece of work, the others wait for its result.
+
+A lease is a file that exists while its owner works. It is made with ``O_CREAT | O_EXCL``, which is atomic on local and on
+network file systems, also where ``flock`` is not. A lease ends with its owner:
+
+* on the owner's own machine, when that process is gone;
+* seen from another machine, when its time stamp has not changed for :data:`PATIENCE` seconds of the observer's own clock (the
+  owner renews it every :data:`BEAT` seconds while it works; clocks of two machines are never compared).
+
+Two processes may still come to do the same work, for instance when a machine sleeps longer than that. This costs time only:
+results are written atomically and do not depend on who computes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ocd_bench.files import host_name, is_alive, process_start
+
+BEAT = 10.0
+PATIENCE = 120.0
+
+
+class Lease:
+    """The right to do one piece of work.
+
+    Args:
+        path: the lease file; its folder is made if it is not there.
+        host: name of this machine (tests give another one).
+        clock: seconds that only go up.
+    """
+
+    def __init__(self, path: Path, host: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self.host, self.clock = path, host or host_name(), clock
+        self.held = False
+        self._token = secrets.token_hex(8)
+        self._renewed = 0.0
+        self._seen: tuple[str, float] | None = None
+        """Content and time stamp of another's lease, and when this observer first saw it like that."""
+        self._since = 0.0
+
+    def acquire(self) -> bool:
+        """Take the lease if it is free or its owner is gone. A folder that cannot be written gives no lease to anybody:
+        everyone then works for himself, and this returns True."""
+        if self.held:
+            return True
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(3):
+                if self._create():
+                    return True
+                if not self._is_abandoned() or not self._break():
+                    return False
+        except OSError:
+            self.held = False
+            return True
+        return False
+
+    def renew(self) -> None:
+        """Show that the owner still works; cheap, to be called often."""
+        if self.held and self.clock() - self._renewed >= BEAT:
+            self._renewed = self.clock()
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+    def release(self) -> None:
+        """Give the lease back."""
+        if self.held:
+            self.held = False
+            owner = self._owner()
+            if owner is not None and owner.get("token") == self._token:
+                with contextlib.suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+
+    def owner(self) -> str:
+        """Who holds it, for a message."""
+        owner = self._owner() or {}
+        place = "" if owner.get("host") == self.host else " on another machine"
+        return f"process {owner.get('pid', '?')}{place}"
+
+    def _create(self) -> bool:
+        owner = {"host": self.host, "pid": os.getpid(), "started": process_start(os.getpid()), "token": self._token}
+        content = json.dumps(owner).encode()
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, content)
+        finally:
+            os.close(handle)
+        self.held, self._renewed = True, self.clock()
+        return True
+
+    def _owner(self) -> dict[str, object] | None:
+        try:
+            value = json.loads(self.path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def _is_abandoned(self) -> bool:
+        owner = self._owner()
+        if owner is not None and owner.get("host") == self.host and isinstance(owner.get("pid"), int):
+            pid: int = owner["pid"]  # type: ignore[assignment]
+            return not is_alive(pid) or process_start(pid) != owner.get("started", "")
+        # Another machine's, or one whose owner was killed before its name was in it.
+        try:
+            state = (json.dumps(owner), self.path.stat().st_mtime)
+        except OSError:
+            return False  # it has just been given back
+        if state != self._seen:
+            self._seen, self._since = state, self.clock()
+        return self.clock() - self._since >= PATIENCE
+
+    def _break(self) -> bool:
+        """Remove an abandoned lease; False if it changed hands meanwhile. Renaming is atomic: of several, one succeeds."""
+        expected = self._owner()
+        aside = self.path.with_name(f"{self.path.name}.{self._token}")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return True
+        try:
+            removed = json.loads(aside.read_bytes())
+        except (OSError, ValueError):
+            removed = None
+        if removed != expected:  # a new owner had just taken it: put it back
+            with contextlib.suppress(OSError):
+                os.link(aside, self.path)
+            aside.unlink(missing_ok=True)
+            return False
+        aside.unlink(missing_ok=True)
+        return True

@@ -1,0 +1,326 @@
+"""A piece of work in a child process: whatever it does to its process, the parent goes on.
+
+The child is forked, so it has everything its parent had, and costs some milliseconds. It sends messages through a pipe: plain
+values, and bytes. It cannot write to the parent's stdout, dies with its parent, and is the first to go when memory runs out.
+When it ends, the parent learns how: it returned, left by itself (``sys.exit``, ``os._exit``), was killed, or ran out of time,
+and where in the code that was.
+
+Forking is safe here because no process that forks computes in parallel: torch is limited to one thread in it. Where a GPU is in
+use, or the system is not Linux, :func:`can_isolate` is false and work is done in the process itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import select
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+GRACE = 0.3
+"""Seconds between the end of a child's time, when it writes down where it is, and its end."""
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something a child has to say: a word, plain values, and named bytes."""
+
+    what: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+Send = Callable[[Message], None]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended.
+
+    Attributes:
+        how: ``returned``, ``exited``, ``killed`` or ``timeout``.
+        code: exit code, or number of the signal.
+        trace: the stack where it happened, as Python prints it; empty where it is not known.
+        seconds: the time it had, of a ``timeout``.
+    """
+
+    how: str
+    code: int = 0
+    trace: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        if self.how == "timeout":
+            return f"not finished after {self.seconds:g} s (--cell-timeout)"
+        if self.how == "exited":
+            return f"the process was ended with exit code {self.code}"
+        if self.how == "killed":
+            hint = " (was memory short?)" if self.code == signal.SIGKILL else ""
+            return f"the process was ended by {_signal_name(self.code)}{hint}"
+        return "returned"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def can_isolate(device: Any) -> bool:
+    """Whether work for this torch device can be done in forked children. ``OCD_BENCH_IN_PROCESS=1`` says no: a debugger
+    then works in a plugin's code."""
+    if os.environ.get("OCD_BENCH_IN_PROCESS", "") not in ("", "0"):
+        return False
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return False
+    torch = sys.modules.get("torch")
+    return not (torch is not None and torch.cuda.is_initialized())
+
+
+class Child:
+    """A child process at work.
+
+    Args:
+        work: what it does; it is given the function that sends messages.
+        seconds: how long it may take until its next :meth:`allow`; None: as long as it likes.
+        leader: whether it begins a process group of its own, to be ended as a whole with all it has started.
+    """
+
+    def __init__(self, work: Callable[[Send], None], seconds: float | None = None, leader: bool = False) -> None:
+        self.leader, self.seconds = leader, seconds
+        self.deadline: float | None = None
+        self.ending: Ending | None = None
+        self._finished = False
+        self._status = 0
+        self._buffer = bytearray()
+        self._trace = tempfile.TemporaryFile()  # noqa: SIM115 (read when the child has ended)
+        self._read, write = os.pipe()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        arm(None)  # its watching thread does not survive a fork, and the child would wait for it for ever
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about threads; see the module's docstring
+            self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._read)
+            _child(work, write, self._trace, parent, seconds, leader)
+        os.close(write)
+        if leader:
+            with contextlib.suppress(OSError):
+                os.setpgid(self.pid, self.pid)  # the child does so too: whoever comes first
+        os.set_blocking(self._read, False)
+        self._pidfd = -1
+        with contextlib.suppress(OSError, AttributeError):
+            self._pidfd = os.pidfd_open(self.pid)
+        self.allow(seconds)
+
+    def allow(self, seconds: float | None) -> None:
+        """Give it that many seconds from now on."""
+        self.seconds = seconds
+        self.deadline = None if seconds is None else time.monotonic() + seconds + GRACE
+
+    @property
+    def handles(self) -> list[int]:
+        """File descriptors that become readable when there is something to see."""
+        return [self._read] + ([self._pidfd] if self._pidfd >= 0 else [])
+
+    def messages(self) -> Iterator[Message]:
+        """What has arrived; then, if the child is gone, :attr:`ending` is set."""
+        gone = self.ending is None and self._wait()
+        self._fill()
+        while (message := self._next()) is not None:
+            if message.what == "end":
+                self._finished = True
+            else:
+                yield message
+        if gone:
+            self._close()
+        elif self.deadline is not None and time.monotonic() > self.deadline:
+            self.kill("timeout")
+
+    def kill(self, how: str = "killed") -> None:
+        """End it at once, with its process group if it leads one."""
+        if self.ending is not None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            (os.killpg if self.leader else os.kill)(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._status = int(signal.SIGKILL)
+        self._close(how)
+
+    def _wait(self) -> bool:
+        try:
+            pid, self._status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            self._status = 0
+            return True
+        return pid != 0
+
+    def _fill(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self._read, 1 << 20):
+                self._buffer += part
+
+    def _next(self) -> Message | None:
+        if len(self._buffer) < 8:
+            return None
+        size = int.from_bytes(self._buffer[:8], "little")
+        if len(self._buffer) < 8 + size:
+            return None
+        frame = bytes(self._buffer[8 : 8 + size])
+        del self._buffer[: 8 + size]
+        return _unframe(frame)
+
+    def _close(self, how: str = "") -> None:
+        if self.leader:  # processes that it has started and left behind
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._trace.seek(0)
+        trace = self._trace.read().decode("utf-8", "replace")
+        self._trace.close()
+        os.close(self._read)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        if how == "timeout":
+            self.ending = Ending("timeout", trace=trace, seconds=self.seconds or 0.0)
+        elif os.WIFSIGNALED(self._status):
+            self.ending = Ending("killed", os.WTERMSIG(self._status), trace)
+        elif self._finished and os.WEXITSTATUS(self._status) == 0:
+            self.ending = Ending("returned")
+        else:
+            self.ending = Ending("exited", os.WEXITSTATUS(self._status), trace)
+
+
+def watch(children: Iterable[Child], seconds: float = 0.5) -> None:
+    """Sleep until one of them has something to say or has ended, or its time is over, for ``seconds`` at most."""
+    children = list(children)
+    if any(not hasattr(os, "pidfd_open") or child._pidfd < 0 for child in children):
+        seconds = min(seconds, 0.05)
+    for child in children:
+        if child.deadline is not None:
+            seconds = min(seconds, max(0.0, child.deadline - time.monotonic()))
+    select.select([handle for child in children for handle in child.handles], [], [], seconds)
+
+
+def run_child(
+    work: Callable[[Send], None],
+    receive: Callable[[Child, Message], None],
+    seconds: float | None = None,
+    idle: Callable[[], None] = lambda: None,
+) -> Ending:
+    """Do ``work`` in a child and wait for its end.
+
+    Args:
+        receive: takes each message; it may :meth:`Child.allow` more time.
+        seconds: the child's time.
+        idle: called at least twice a second.
+    """
+    child = Child(work, seconds)
+    try:
+        while child.ending is None:
+            watch([child])
+            for message in child.messages():
+                receive(child, message)
+            idle()
+    except BaseException:
+        child.kill()
+        raise
+    return child.ending
+
+
+# -- in the child -----------------------------------------------------------------------------------------------------------
+_trace_file: Any = None
+
+
+def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, seconds: float | None, leader: bool) -> NoReturn:
+    global _trace_file
+    code = 1
+    try:
+        if leader:
+            with contextlib.suppress(OSError):
+                os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends its children
+        faulthandler.unregister(signal.SIGTERM)  # its parent's
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        _redirect()
+        _trace_file = trace
+        faulthandler.enable(trace)
+        faulthandler.register(signal.SIGTERM, trace, chain=True)
+        arm(seconds)
+
+        def send(message: Message) -> None:
+            data = memoryview(_frame(message))
+            while data:
+                data = data[os.write(write, data) :]
+
+        work(send)
+        send(Message("end"))
+        code = 0
+    except BaseException:
+        with contextlib.suppress(BaseException):
+            trace.write(traceback.format_exc().encode("utf-8", "replace"))
+            trace.flush()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(BaseException):
+                stream.flush()
+        os._exit(code)
+
+
+def _redirect() -> None:
+    """No input; what is printed goes to stderr, so that stdout holds the table alone."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:
+        os.dup2(null, 1)
+    if null > 2:
+        os.close(null)
+    sys.stdout = sys.stderr
+
+
+def arm(seconds: float | None) -> None:
+    """In a child: after that many seconds, write the stack down for the parent, who then ends this process."""
+    faulthandler.cancel_dump_traceback_later()
+    if seconds is not None and _trace_file is not None:
+        faulthandler.dump_traceback_later(seconds, file=_trace_file)
+
+
+def _frame(message: Message) -> bytes:
+    sizes = {name: len(blob) for name, blob in message.blobs.items()}
+    head = json.dumps({"what": message.what, "values": message.values, "blobs": sizes}).encode()
+    body = len(head).to_bytes(8, "little") + head + b"".join(message.blobs.values())
+    return len(body).to_bytes(8, "little") + body
+
+
+def _unframe(frame: bytes) -> Message:
+    size = int.from_bytes(frame[:8], "little")
+    head = json.loads(frame[8 : 8 + size])
+    blobs, start = {}, 8 + size
+    for name, length in head["blobs"].items():
+        blobs[name] = frame[start : start + length]
+        start += length
+    return Message(head["what"], head["values"], blobs)

@@ -1,0 +1,298 @@
+"""The process that a user started: it plans, writes and shows, and computes nothing itself.
+
+Groups of cells run in worker processes, forked from this one, ``jobs`` at a time. What they find out arrives as messages, and
+only this process writes cells. So a worker that dies costs the cells it was measuring and no others, an interrupt ends within
+moments, and whatever is finished is in the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from ocd_bench.errors import OCDBenchError, Terminated
+from ocd_bench.runner.blame import Blame, message_of
+from ocd_bench.runner.cells import Group, cell_name
+from ocd_bench.runner.group import GroupRunner, Reporter, Settings
+from ocd_bench.runner.lease import Lease
+from ocd_bench.runner.order import Outcome
+from ocd_bench.runner.sandbox import Child, Ending, Message, Send, watch
+from ocd_bench.runner.store import RunFolder, new_cell
+
+CONTRACT = ("load_data", "corrupt", "base_model, loss and metrics on a few samples")
+"""What a group does before it trains: a task that ends its process here is bad input, not a failed cell."""
+LOOK = 0.3
+"""Seconds between two looks at cells that other processes measure."""
+
+CellKey = tuple[str, str, int, str]
+
+
+@dataclass
+class _Work:
+    """A group, and how far it is.
+
+    Attributes:
+        doing: what the worker does now, in words.
+        began: methods that the worker has begun to measure.
+        leases: of the methods it measures.
+    """
+
+    group: Group
+    doing: str = ""
+    began: list[str] = field(default_factory=list)
+    leases: list[Lease] = field(default_factory=list)
+    busy: tuple[str, ...] = ()
+    """Methods that another process is measuring."""
+
+
+class Supervisor:
+    """Runs groups and gathers their cells.
+
+    Args:
+        groups: what to run.
+        folder: where cells go.
+        manager: the loaded plugins.
+        reporter: what the user sees meanwhile.
+        jobs: worker processes at a time.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        folder: RunFolder,
+        manager: Any,
+        reporter: Reporter,
+        settings: Settings,
+        jobs: int = 1,
+    ) -> None:
+        self.groups, self.folder, self.manager, self.reporter = list(groups), folder, manager, reporter
+        self.settings, self.jobs = settings, jobs
+        self.outcome = Outcome()
+        self.blame = Blame(manager)
+        self._cells: dict[CellKey, dict[str, Any]] = {}
+        self._written: dict[CellKey, tuple[dict[str, Any], bytes | None]] = {}
+        self._told: set[str] = set()
+        self._running: dict[Child, _Work] = {}
+
+    def run(self) -> Outcome:
+        """Every cell that can be measured. Ctrl-C and SIGTERM end it early; what is finished stays."""
+        try:
+            if self.settings.isolate:
+                self._run_workers()
+            else:
+                self._run_here()
+        except KeyboardInterrupt:
+            self.outcome.stopped = signal.SIGINT
+        except Terminated as ended:
+            self.outcome.stopped = ended.number
+        finally:
+            for child, work in self._running.items():
+                child.kill()
+                self._release(work)
+            self._save_again()
+            self.folder.remove_locks()
+        self.outcome.cells = self._in_plan_order()
+        return self.outcome
+
+    @property
+    def unsaved(self) -> list[dict[str, Any]]:
+        """Cells that could not be written."""
+        return [cell for cell, _ in self._written.values() if not self.folder.holds(cell)]
+
+    # -- workers ------------------------------------------------------------------------------------------------------
+    def _run_workers(self) -> None:
+        if not all(self.folder.has_files(group) for group in self.groups):
+            import_module("torch._dynamo")  # every optimizer imports it (1.5 s): once here, not once in every child
+        waiting = [_Work(group) for group in self.groups]
+        while waiting or self._running:
+            for work in list(waiting):
+                if len(self._running) >= self.jobs:
+                    break
+                if self._claim(work):
+                    waiting.remove(work)
+                    self._running[self._start(work)] = work
+            if not self._running:
+                self._tell_busy(waiting)
+                time.sleep(LOOK)
+                continue
+            watch(self._running, LOOK if waiting and len(self._running) < self.jobs else 0.5)
+            for child, work in list(self._running.items()):
+                for message in child.messages():
+                    self._receive(work, message, child)
+                if child.ending is not None:
+                    del self._running[child]
+                    self._release(work)
+                    waiting += self._after(work, child.ending)
+                for lease in work.leases:
+                    lease.renew()
+
+    def _start(self, work: _Work) -> Child:
+        def run_group(send: Send) -> None:
+            GroupRunner(work.group, self.manager, self.settings, self.folder, send).execute()
+
+        return Child(run_group, leader=True)
+
+    def _run_here(self) -> None:
+        for group in self.groups:
+            work = _Work(group)
+            while not self._claim(work):
+                self._tell_busy([work])
+                time.sleep(LOOK)
+            try:
+                runner = GroupRunner(work.group, self.manager, self.settings, self.folder, lambda m: self._receive(work, m))  # noqa: B023
+                runner.execute()
+            finally:
+                self._release(work)
+
+    def _claim(self, work: _Work) -> bool:
+        """Take what no other process measures; the rest is left for later. False if that is nothing."""
+        group = work.group
+        stem = f"{group.task}-{group.dataset}-s{group.seed}"
+        claim = Lease(self.folder.lock_path(f"{stem}.claim"))
+        if not claim.acquire():
+            return False
+        try:
+            leases = {
+                name: Lease(self.folder.lock_path(cell_name(group.task, group.dataset, name, group.seed)))
+                for name in group.methods
+            }
+            mine = [name for name, lease in leases.items() if lease.acquire()]
+        finally:
+            claim.release()
+        work.busy = tuple(name for name in group.methods if name not in mine)
+        if not mine:
+            return False
+        work.leases = [leases[name] for name in mine]
+        work.group = Group(group.task, group.dataset, group.seed, tuple(mine), group.variants)
+        return True
+
+    def _release(self, work: _Work) -> None:
+        for lease in work.leases:
+            lease.release()
+        work.leases = []
+
+    def _tell_busy(self, waiting: Sequence[_Work]) -> None:
+        group = waiting[0].group
+        lease = Lease(self.folder.lock_path(cell_name(group.task, group.dataset, group.methods[0], group.seed)))
+        self._once(f"waiting for {lease.owner()}, which measures cells of {group.task} {group.dataset} seed {group.seed}")
+
+    def _after(self, work: _Work, ending: Ending) -> list[_Work]:
+        """What remains to be done for a group whose worker has ended."""
+        group = work.group
+        again = [Group(group.task, group.dataset, group.seed, work.busy, group.variants)] if work.busy else []
+        left = [name for name in group.methods if not self._is_settled(group, name)]
+        if ending.how != "returned" and left:
+            begun = [name for name in left if name in work.began]
+            task = self.manager.task(group.task)
+            if not begun and work.doing in CONTRACT and (ending.how, ending.code) != ("killed", signal.SIGKILL):
+                where = self.blame.of_trace(ending.trace, task)
+                problem = f"task {group.task!r} ({where}): {work.doing}: {ending}; {self.blame.how_to_check(task)}"
+                self._problem(problem)
+            elif not begun:
+                self._fail(group, left, f"the worker ended during {work.doing or 'its start'}: {ending}", ending)
+            else:
+                self._fail(group, begun, f"the worker ended: {ending}", ending)
+                rest = tuple(name for name in left if name not in begun)
+                again += [Group(group.task, group.dataset, group.seed, rest, group.variants)] if rest else []
+        return [_Work(part) for part in again]
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+    def _receive(self, work: _Work, message: Message, child: Child | None = None) -> None:
+        values = message.values
+        if message.what == "progress":
+            self.reporter.progress(values["what"], values["done"], values["total"])
+        elif message.what == "note":
+            self._once(values["text"])
+        elif message.what == "problem":
+            self._problem(values["text"])
+        elif message.what == "data":
+            if values["note"]:
+                for variant in work.group.variants:
+                    self.outcome.notes[f"{work.group.task}-{variant.label(work.group.dataset)}"] = values["note"]
+        elif message.what == "doing":
+            work.doing = values["what"]
+            if child is not None:
+                child.allow(None if work.doing == "training" else self.settings.cell_timeout)
+        elif message.what == "began":
+            work.began.append(values["method"])
+            if child is not None:
+                child.allow(None)
+        elif message.what == "cell":
+            self._finish(work.group, values["cell"], values["reused"], message.blobs.get("scores"), values.get("trace"))
+
+    def _finish(
+        self, group: Group, cell: dict[str, Any], reused: bool, scores: bytes | None = None, trace: str | None = None
+    ) -> None:
+        """A cell is there: written, unless it was before, and announced."""
+        key = (cell["task"], cell["dataset"], cell["seed"], cell["method"])
+        if not reused:
+            name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
+            if trace:
+                with contextlib.suppress(OSError):
+                    cell["reason"] += f" (traceback: {self.folder.write_error(name, trace)})"
+            try:
+                cell = self.folder.write_cell(cell, scores)
+            except OSError as error:
+                self._once(f"--out {self.folder.path}: cannot write: {error.strerror or error}; trying again at the end")
+            self._written[key] = (cell, scores)
+        self._cells[key] = cell
+        self.reporter.cell(cell, reused)
+        try:
+            self.manager.hook.ocd_bench_cell_finished(cell=cell)
+        except (Exception, SystemExit, GeneratorExit) as error:  # what looks on must not cost what is looked at
+            where = self.blame.of_error(error, self.manager.task(group.task))
+            self._once(f"hook ocd_bench_cell_finished failed: {message_of(error)} ({where})")
+
+    def _fail(self, group: Group, methods: Sequence[str], reason: str, ending: Ending) -> None:
+        for name in methods:
+            method = self.manager.method(name)
+            for variant in group.variants:
+                if (group.task, variant.label(group.dataset), group.seed, name) in self._cells:
+                    continue
+                cell = new_cell(group.task, variant.label(group.dataset), name, group.seed)
+                cell["reason"] = f"{reason} ({self.blame.of_trace(ending.trace, method)})"
+                self._finish(group, cell, False, trace=ending.trace or None)
+
+    def _problem(self, text: str) -> None:
+        self.outcome.problems.append(text)
+        self.reporter.note(f"ocd-bench: error: {' '.join(text.split())}")
+
+    def _once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.reporter.note(f"ocd-bench: {text}")
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+    def _is_settled(self, group: Group, method: str) -> bool:
+        labels = [variant.label(group.dataset) for variant in group.variants]
+        return all((group.task, label, group.seed, method) in self._cells for label in labels)
+
+    def _save_again(self) -> None:
+        """Write what is not in the folder: the disk was full, or a plugin has removed it."""
+        for cell, scores in self._written.values():
+            if not self.folder.holds(cell):
+                try:
+                    self.folder.write_cell(cell, scores)
+                except (OSError, OCDBenchError) as error:
+                    reason = getattr(error, "strerror", None) or error
+                    self._problem(f"--out {self.folder.path}: {len(self.unsaved)} cells could not be written: {reason}")
+                    return
+
+    def _in_plan_order(self) -> list[dict[str, Any]]:
+        keys = [
+            (group.task, variant.label(group.dataset), group.seed, method)
+            for group in self.groups
+            for variant in group.variants
+            for method in group.methods
+        ]
+        return [self._cells[key] for key in keys if key in self._cells]
+
+    @property
+    def scores(self) -> Mapping[CellKey, bytes]:
+        """Archives of the scores of cells that were measured now."""
+        return {key: scores for key, (_, scores) in self._written.items() if scores is not None}

@@ -1,0 +1,80 @@
+"""Training of a base model by the task's own loss. Every base model's fingerprint covers this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from ocd_bench.config import BaseSettings
+from ocd_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ocd_bench.samples import Samples, Splits
+    from ocd_bench.task import Request, Task
+
+Progress = Callable[[str, int, int], None]
+
+
+def train(
+    model: torch.nn.Module,
+    task: Task,
+    splits: Splits,
+    request: Request,
+    settings: BaseSettings,
+    device: torch.device,
+    progress: Progress,
+) -> torch.nn.Module:
+    """Minimise ``task.loss`` on the training samples; the epoch of the smallest mean validation loss is kept."""
+    order = request.generator("base-order")
+    changes = request.generator("base-augment")
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = _optimizer(settings, parameters)
+    batches = -(-len(splits.train) // settings.batch_size)
+    total = max(1, settings.epochs * batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+    best, best_state = float("inf"), None
+    for epoch in range(settings.epochs):
+        model.train()
+        permutation = torch.randperm(len(splits.train), generator=order)
+        for number, indices in enumerate(permutation.split(settings.batch_size)):
+            batch = splits.train.take(indices)
+            inputs, targets = task.subsample(batch.inputs, batch.targets, changes)
+            if settings.augment:
+                inputs, targets = task.augment(inputs, targets, changes)
+            if len(inputs) < 2 and number:
+                continue  # batch statistics of one sample are undefined
+            loss = task.loss(model(inputs.to(device)), targets.to(device)).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress("base", epoch * batches + number + 1, total)
+        validation = mean_loss(model.eval(), task, splits.val, settings.batch_size, device)
+        if validation < best or best_state is None:
+            best = validation
+            best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    return model
+
+
+def _optimizer(settings: BaseSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
+    raise UsageError(f"setting base.optimizer={settings.optimizer!r}: expected adamw, adam or sgd")
+
+
+@torch.no_grad()
+def mean_loss(model: torch.nn.Module, task: Task, samples: Samples, batch_size: int, device: torch.device) -> float:
+    """Mean of the task's per-sample losses."""
+    total = 0.0
+    for start in range(0, len(samples), batch_size):
+        batch = samples.take(slice(start, start + batch_size))
+        total += task.loss(model(batch.inputs.to(device)), batch.targets.to(device)).sum().item()
+    return total / len(samples)
