@@ -176,7 +176,7 @@ class Run:
         return render(self._table())
 
 
-NUMBERS = ("mean", "sd", "low", "high", "delta", "delta_low", "delta_high")
+NUMBERS = ("mean", "sd", "low", "high", "delta", "delta_low", "delta_high", "delta_wide_low", "delta_wide_high")
 """Columns of ``to_pandas("rows")`` that are numbers also where none is known."""
 CELL_FIELDS = ["task", "dataset", "method", "seed", "status", "reason", "layer", "n_test", "metric", "unit", "primary", "value"]
 """Columns of ``to_pandas("cells")``; the value is in ``unit``."""
