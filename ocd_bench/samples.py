@@ -42,7 +42,7 @@ class Samples:
 
     inputs: torch.Tensor
     targets: torch.Tensor
-    groups: torch.Tensor | None = None
+    groups: Any = None
 
     def __post_init__(self) -> None:
         from ocd_bench.convert import as_tensor, of_several
