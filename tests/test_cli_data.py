@@ -134,7 +134,7 @@ def test_fetch_verify_and_list(data: Callable[..., int], capsys: pytest.CaptureF
     assert Path("data/timber/more/b.csv").read_bytes() == b"ash,2\n"
     assert Handler.asked == ["/a.csv", "/b.zip"]
     assert data("fetch", "wood") == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     assert len(Handler.asked) == 2
     assert data("verify", "--json") == 0
     assert [row["state"] for row in json.loads(capsys.readouterr().out)["files"]] == ["ok", "ok"]
@@ -189,7 +189,7 @@ def test_what_cannot_be_fetched_is_one_line(data: Callable[..., int], capsys: py
         assert len(err.splitlines()) == 1
     Handler.files["/a.csv"] = b"elm,1\n"
     assert data("fetch", "wood") == 2
-    assert "nothing was kept" in capsys.readouterr().err
+    assert "the file was deleted" in capsys.readouterr().err
     assert list(Path("data/timber").iterdir()) == []
 
 

@@ -347,8 +347,8 @@ METHOD_FAULTS: dict[str, tuple[str, Callable[[], Method], str]] = {
     "gradients": ("base-unchanged", lambda: fit_with(lambda c: c.base.requires_grad_()), "was given gradients"),
     "test labels": ("no-test-samples", lambda: fit_with(peek), "it calls task.load_data"),
     "random fit": ("repeatable", lambda: fit_with(lambda c: lambda x: c.base(x) + torch.randn(1)), "a second fit gives other"),
-    "no reset": ("repeatable", lambda: fit_with(lambda c: Growing(c.base)), "forget the first in Predictor.reset()"),
-    "detail": ("costs", lambda: fit_with(detailed), "does not go into JSON"),
+    "no reset": ("repeatable", lambda: fit_with(lambda c: Growing(c.base)), "clear the predictor's state in Predictor.reset()"),
+    "detail": ("costs", lambda: fit_with(detailed), "cannot be written as JSON"),
 }  # fmt: skip
 
 
@@ -366,7 +366,7 @@ def test_predictions_from_test_labels_are_found_even_where_the_data_are_not_aske
         return peek(dataclasses.replace(context, task=twin))
 
     found = failures(check_method(fit_with(copy_labels)))
-    assert "predictions change with the labels of test samples" in found["no-test-samples"]
+    assert "predictions depend on the labels of test samples" in found["no-test-samples"]
 
 
 def test_an_oracle_is_given_labels_and_may_use_them() -> None:

@@ -87,7 +87,7 @@ def test_hanging_up_keeps_what_came(server: str, tmp_path: Path) -> None:
 
 def test_another_content_is_never_kept(server: str, tmp_path: Path) -> None:
     other = Source(f"{server}/x", "0" * 64, len(CONTENT), "file.bin")
-    with pytest.raises(UsageError, match=r"recorded is 000000000000….*nothing was kept"):
+    with pytest.raises(UsageError, match=r"expected 000000000000….*the file was deleted"):
         fetch(tmp_path, other)
     assert list(tmp_path.iterdir()) == []
 

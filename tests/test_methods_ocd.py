@@ -196,7 +196,7 @@ class Pictures(ToyClasses):
 def test_pictures_go_through_vgg11_or_the_paper_s_method_does_not_run(monkeypatch, tmp_path):
     monkeypatch.setattr(paper_module, "cached_vgg11", lambda: None)
     context = make_context(Pictures(), settings=SETTINGS)
-    with pytest.raises(NotApplicable, match=r"weights are not at hand: .* --set ocd_paper.vgg11=FILE"):
+    with pytest.raises(NotApplicable, match=r"weights were not found: .* --set ocd_paper.vgg11=FILE"):
         METHODS["ocd-paper"].fit(context)
     with pytest.raises(UsageError, match=r"setting ocd_paper.vgg11='none.pth': no such file"):
         METHODS["ocd-paper"].fit(make_context(Pictures(), settings={"ocd_paper": replace(PAPER, vgg11="none.pth")}))

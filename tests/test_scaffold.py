@@ -90,7 +90,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "used" / "README.md").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for name in ("used", "file"):
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="exists already"):
             write_plugin("wine", out=tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", "file", "used"]
     with pytest.raises(UsageError, match="cannot write"):

@@ -280,7 +280,7 @@ def test_config_new_leaves_a_file_that_is_there(
     monkeypatch.chdir(tmp_path)
     Path("ocd-bench.toml").write_text("mine")
     assert main(["config", "new"]) == 2
-    assert "ocd-bench.toml is there already" in capsys.readouterr().err
+    assert "ocd-bench.toml exists already" in capsys.readouterr().err
     assert Path("ocd-bench.toml").read_text() == "mine"
     assert main(["config", "new", "no/such/folder.toml"]) == 2
     assert "cannot write no/such/folder.toml: No such file or directory" in capsys.readouterr().err

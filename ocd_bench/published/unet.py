@@ -1,8 +1,8 @@
 """The paper's denoiser: the U-Net of Ho et al. (2020), with the weight matrix as a picture of one channel.
 
 It has residual blocks of two convolutions with group norm and SiLU, and self-attention at chosen levels and twice in the
-bottleneck. Both sides are halved from level to level, and doubled on the way back. Time and condition enter every residual block
-as one vector, e = PE(t) + E_i + E_a + E_o (paper section 3.1).
+bottleneck. Both sides are halved from level to level, and doubled on the way back. Time and condition enter every residual
+block as one vector, e = PE(t) + E_i + E_a + E_o (paper section 3.1).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from ocd_bench.engine.hypernetwork import time_embedding
 
 PIECE = {False: 2**20, True: 2**27}
-"""Numbers that the finest level may hold without gradients, on a CPU (False) and on a GPU (True). A test batch of 200 matrices of
-LeNet5's fc1 would take 1.3 GB per layer. On a CPU, small pieces take half the time, since their memory is reused."""
+"""Numbers that the finest level may hold without gradients, on a CPU (False) and on a GPU (True). A test batch of 200 matrices
+of LeNet5's fc1 would take 1.3 GB per layer. On a CPU, small chunks take half the time, since their memory is reused."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
