@@ -23,7 +23,7 @@ DAY = 86_400.0
 
 
 def host_name() -> str:
-    """Eight hexadecimal digits that identify this machine since its last boot: a process number is valid on one machine only."""
+    """Eight hexadecimal digits that identify this machine since its last boot. Process numbers are valid on one machine."""
     boot = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()

@@ -187,7 +187,7 @@ def test_deit_of_other_classes_trains_its_heads_only(tiny_deit):
 
 def test_deit_that_is_not_at_hand_is_unavailable(tmp_path, tiny_deit):
     for source in (str(tmp_path / "nowhere"), "nobody/no-such-model-of-ours"):
-        with pytest.raises(Unavailable, match="no weights of .* at hand; give a folder with --set images.pretrained=FOLDER"):
+        with pytest.raises(Unavailable, match="no weights of .* were found; give a folder with --set images.pretrained=FOLDER"):
             Images().base_model(splits_of(3, 32, 32), request(model="deit", pretrained=source))
     weights = tiny_deit / "model.safetensors"
     for damaged in (b"junk", weights.read_bytes()[:3000]):

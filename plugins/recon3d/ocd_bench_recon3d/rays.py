@@ -30,6 +30,7 @@ def camera_rays(poses: np.ndarray, height: int, width: int, focal: float) -> np.
     """Origins and directions, ``(V, H, W, 6)`` float32. Directions have unit depth along the camera's axis, not unit
     length, so that ``near`` and ``far`` are depths (as in NeRF, Mildenhall et al. 2020)."""
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    # Directions in the camera's axes, (H, W, 3): x to the right, y up, z backwards.
     local = np.stack([(columns - width / 2) / focal, -(rows - height / 2) / focal, -np.ones_like(rows, float)], -1)
     directions = np.einsum("vij,hwj->vhwi", poses[:, :3, :3], local)
     origins = np.broadcast_to(poses[:, None, None, :3, 3], directions.shape)
