@@ -215,7 +215,7 @@ def ocd_bench_register_methods(register):
     ("dataset", "count", "said"),
     [
         ("default", 4, ""),
-        ("given", 4, "the base is not trained here but given"),
+        ("given", 4, "the base comes with trained weights"),
         ("default", 12, "12 folds of 11 training samples: expected 2 to 11"),
     ],
 )
