@@ -1,10 +1,11 @@
 """From a source to the three splits of a run.
 
-Validation is held out of training by a random permutation of the run's seed: a tenth of it, at most 5,000 (MNIST: 55,000 +
-5,000 + 10,000), unless the dataset brings a part of its own. ``train_samples`` then takes a random subset of what is left, and
-cuts validation to a quarter of that size; ``test_samples`` takes a random subset of test that is the same for every seed.
-Subsets keep the stored order, but where that order runs through the classes test is shuffled once, the same way for every seed:
-batches of one class would ruin the methods that read batch statistics.
+Validation samples are a tenth of the training samples, at most 5,000 (MNIST: 55,000 + 5,000 + 10,000), chosen by a random
+permutation that depends on the run's seed, unless the dataset has a validation part. ``train_samples`` then takes a random
+subset of the remaining training samples, and limits validation to a quarter of that size. ``test_samples`` takes a random
+subset of the test samples, the same for every seed. Subsets keep the stored order. If the stored order is by class, the test
+samples are shuffled, in the same way for every seed, because batches of one class would spoil methods that use batch
+statistics.
 """
 
 from __future__ import annotations

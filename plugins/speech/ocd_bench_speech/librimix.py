@@ -1,4 +1,4 @@
-"""LibriMix folders (Cosentino et al. 2020), as the LibriMix scripts leave them and torchaudio's dataset class finds them.
+"""LibriMix folders (Cosentino et al. 2020), as the LibriMix scripts write them and torchaudio's dataset class expects them.
 
 ``Libri{C}Mix/wav8k/{min,max}/{train-100,train-360,dev,test}/{mix_clean,s1,...,sC}/*.wav``; where there is no ``wav8k``,
 ``wav16k`` is read and resampled. Files are read by soundfile: the class's own loading needs torchcodec.

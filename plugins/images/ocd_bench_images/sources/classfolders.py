@@ -40,7 +40,7 @@ def open_class_folders(place: Path, image_size: int) -> Source | None:
     """The dataset in a folder or zip; None if there is no training part of this layout.
 
     Raises:
-        UsageError: if a part has no pictures, there is nothing to test on, or the classes do not fit together.
+        UsageError: if a part has no pictures, there is no test part, or the classes of the parts do not match.
     """
     parts = _parts(place)
     if "train" not in parts:

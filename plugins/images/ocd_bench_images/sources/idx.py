@@ -71,7 +71,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(body) != expected:
         amount = f"only {len(body):,}" if len(body) < expected else "more"
-        raise UsageError(f"{path}: the header promises {expected:,} bytes of data, the file has {amount}; {_CURE}")
+        raise UsageError(f"{path}: the header declares {expected:,} bytes of data, the file has {amount}; {_CURE}")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 

@@ -1,4 +1,4 @@
-"""A folder or a zip file as a list of names to read from. Zips are never unpacked to disk."""
+"""A folder or a zip file as a list of file names that can be read. Zip files are never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from ocd_bench import UsageError
 
 FILE_LIMIT = 64 * 2**20
-"""Most bytes of one picture file, packed or unpacked."""
+"""Maximum size in bytes of one picture file, packed or unpacked."""
 DEPTH = 4
 """Levels of folders below the top that are looked into: train/CLASS/images/NAME; bounds links that run in a circle."""
 
