@@ -173,7 +173,7 @@ def test_a_run_refuses_a_changed_file(data: Callable[..., int]) -> None:
     assert load("wood") is None  # whether it is needed is the task's business
 
 
-def test_offline_says_what_is_missing(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_offline_lists_the_missing_files(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert data("fetch", "wood", "--offline") == 2
     assert "wood/a.csv, wood/b.zip" in capsys.readouterr().err
     assert Handler.asked == []
@@ -181,7 +181,9 @@ def test_offline_says_what_is_missing(data: Callable[..., int], capsys: pytest.C
     assert data("fetch", "wood", "--offline") == 0
 
 
-def test_what_cannot_be_fetched_is_one_line(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_datasets_that_cannot_be_fetched_are_one_line_errors(
+    data: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     for word, message in (("ivory", "see https://beads.example/ivory and put it into data/ivory"), ("wod", "'wood'")):
         assert data("fetch", word) == 2
         err = capsys.readouterr().err
@@ -204,7 +206,7 @@ def entries(manager: Manager) -> list[Entry]:
     return catalogue(manager.tasks)
 
 
-def test_every_dataset_says_whose_it_is(entries: list[Entry]) -> None:
+def test_every_dataset_has_a_licence_citation_and_homepage(entries: list[Entry]) -> None:
     names = [(entry.task, entry.dataset.name) for entry in entries]
     assert len(set(names)) == len(names)
     for entry in entries:
@@ -226,7 +228,7 @@ def test_every_source_is_pinned(entries: list[Entry]) -> None:
         assert ".." not in source.path
 
 
-def test_files_we_have_are_the_recorded_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_files_match_their_recorded_sha256(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(os.environ.get("OCD_BENCH_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not (folder / "mnist").is_dir():
         pytest.skip(f"needs MNIST's files in {folder / 'mnist'}")
@@ -379,7 +381,9 @@ def miniature(dataset: Dataset, server: str) -> Dataset:
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_what_fetch_leaves_can_be_read(name: str, manager: Manager, entries: list[Entry], server: str, tmp_path: Path) -> None:
+def test_fetched_datasets_can_be_read_by_their_task(
+    name: str, manager: Manager, entries: list[Entry], server: str, tmp_path: Path
+) -> None:
     entry = next(entry for entry in entries if entry.dataset.name == name)
     for source in miniature(entry.dataset, server).sources:
         assert fetch(tmp_path / entry.folder, source)

@@ -94,7 +94,7 @@ def test_a_plugin_that_cannot_be_loaded_exits_2(capsys: pytest.CaptureFixture[st
         assert message in said
 
 
-def test_loading_faults_of_the_checked_plugin_count(capsys: pytest.CaptureFixture[str]) -> None:
+def test_loading_faults_of_the_checked_plugin_fail_the_check(capsys: pytest.CaptureFixture[str]) -> None:
     Path("quiet.py").write_text("def ocd_bench_load_data(task, request): ...\n")
     code, lines, _ = check(capsys, "quiet.py")
     assert code == 3

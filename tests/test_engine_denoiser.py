@@ -20,7 +20,7 @@ def wake(module: nn.Module) -> nn.Module:
     return module
 
 
-def test_begins_at_zero_for_any_input():
+def test_an_untrained_denoiser_returns_zero():
     torch.manual_seed(0)
     found = FastDenoiser(5, 16, 2)(torch.randn(4, 5), torch.tensor([0.0, 10, 500, 999]), torch.randn(4, 16))
     assert torch.equal(found, torch.zeros(4, 5))

@@ -82,7 +82,7 @@ def test_the_published_method_memorises_64_samples():
     assert fitted.choose_gain(1).value == 1
 
 
-def test_the_auxiliary_head_teaches_the_condition_alone():
+def test_the_auxiliary_head_trains_only_the_condition():
     """It is part of the loss while the task's own loss is, and of no prediction."""
     settings = replace(QUICK, steps=5, task_weight=1.0)
     fitted, without = fit(problem(), settings), fit(problem(), replace(settings, auxiliary=0.0))
@@ -114,7 +114,7 @@ def test_guidance_goes_beyond_the_unconditional_prediction():
     assert not hasattr(fit(problem(count=24), replace(QUICK, steps=1)).network, "nothing")
 
 
-def test_the_tasks_loss_sees_the_condition_whatever_is_withheld():
+def test_the_tasks_loss_always_uses_the_condition():
     how = replace(QUICK, steps=5, noise_draws=2, task_weight=1.0, guidance=2.0)
     fitted = fit(problem(), how, Variant(build=Guided(fast_hypernetwork)))
     network = fitted.network
@@ -129,7 +129,7 @@ def test_the_tasks_loss_sees_the_condition_whatever_is_withheld():
     assert not torch.equal(parts[0]["diffusion"], parts[1]["diffusion"])
 
 
-def test_a_learned_basis_is_trained_where_the_task_is_and_every_fit_begins_anew():
+def test_a_learned_basis_is_trained_by_the_tasks_loss_and_reset_for_each_fit():
     shared = {}
     task = problem("conv", count=32, picture=True, remember=memory(shared))
     settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=20, form="learned", basis=6)
@@ -153,7 +153,7 @@ def test_a_convolution_is_adapted_through_a_form_that_keeps_the_gain():
     assert after - oracle < 0.25 * (before - oracle)
 
 
-def test_the_same_seed_gives_the_same_numbers_and_nothing_else_is_touched():
+def test_the_same_seed_gives_the_same_numbers_and_the_global_generator_is_unchanged():
     settings = replace(QUICK, steps=6)
     x = data(10, seed=9)[0]
     first = problem()
@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_numbers_and_nothing_else_is_touched():
     assert not torch.equal(one.predict(x), other.predict(x))
 
 
-def test_a_sample_meets_the_same_noise_in_whatever_batch(learned):
+def test_a_sample_gets_the_same_noise_in_any_batch(learned):
     x = data(150, seed=9)[0]
     whole = learned.predict(x, draws=3)
     pieces = [learned.predict(x[a:b], draws=3, start=a) for a, b in ((0, 1), (1, 70), (70, 150))]
@@ -203,7 +203,7 @@ def test_base_and_networks_run_in_eval_mode():
     torch.testing.assert_close(fitted.predict(x, gain=0.0), base()(x))
 
 
-def test_what_the_layer_cannot_see_an_encoder_of_the_sample_supplies():
+def test_an_encoder_supplies_information_that_the_layer_lacks():
     """A base that throws the sample away: only the encoder can tell samples apart."""
     model = base()
     model.first.weight.zero_()
@@ -221,7 +221,7 @@ def test_an_encoder_without_parameters_is_a_feature_among_others():
     assert "sample" not in without.network.condition.standard
 
 
-def test_gain_zero_where_there_is_nothing_to_learn():
+def test_the_gain_is_zero_if_there_is_nothing_to_learn():
     """Training labels are coin tosses, so the hypernetwork memorises them and helps no validation sample."""
     x, _ = data(64)
     coins = torch.randint(3, (64,), generator=torch.Generator().manual_seed(2))
@@ -234,7 +234,7 @@ def test_gain_zero_where_there_is_nothing_to_learn():
     assert curve[0.0] < curve[1.0] < curve[1.5]
 
 
-def test_gain_above_zero_where_there_is_something_to_learn():
+def test_the_gain_is_above_zero_if_there_is_something_to_learn():
     fitted = fit(problem(count=600, val=data(300, seed=8)), replace(QUICK, steps=100))
     gain = fitted.choose_gain(5)
     curve = dict(zip(gain.candidates, gain.losses, strict=True))
@@ -265,7 +265,7 @@ def test_a_base_without_loss_has_nothing_to_learn_from():
         fit(problem(loss=lambda output, target: 0 * output.sum(1)), QUICK)
 
 
-def test_divergence_is_reported_with_its_cure():
+def test_divergence_is_reported_with_what_to_change():
     with pytest.raises(UsageError, match=r"learning rate 1e\+30, 3 steps\) diverges for \d+ of \d+ samples"):
         fit(problem(loss=lambda output, target: output.square().sum(1).square()), replace(QUICK, overfit_lr=1e30))
 
@@ -320,7 +320,7 @@ def test_a_unet_that_cannot_be_built_is_refused(change, message):
         PaperSettings(**change)
 
 
-def test_a_basis_named_is_found_in_the_changes_made_beforehand(monkeypatch):
+def test_a_named_basis_is_computed_from_the_precomputed_changes(monkeypatch):
     """And every sample is overfitted once, whoever is fitted first."""
     import ocd_bench.engine.overfit as overfit_module
 

@@ -16,7 +16,7 @@ def of_length(lengths: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", [lambda: ScaleNetwork(3), ConstantScale])
-def test_length_and_direction_make_the_code_again(kind):
+def test_length_times_direction_is_the_code(kind):
     torch.manual_seed(0)
     code, e = of_length(torch.tensor([2.0, 2.0, 2.0])), torch.randn(3, 3)
     scale = kind()
@@ -42,7 +42,7 @@ def test_begins_at_the_geometric_mean_and_stays_within_four_deviations():
         assert far == pytest.approx([most**sign] * 2, rel=1e-3)
 
 
-def test_equal_lengths_are_no_obstacle():
+def test_equal_lengths_are_accepted():
     net = ScaleNetwork(3)
     net.calibrate(of_length(torch.full((5,), 2.0)))
     torch.testing.assert_close(net(torch.randn(2, 3)), torch.full((2,), 2.0))

@@ -73,7 +73,7 @@ def test_times_fall_from_the_last_level():
 
 
 @pytest.mark.parametrize("betas", [[], [0.5, 1.0], [0.0], [[0.1]]])
-def test_impossible_betas_are_refused(betas):
+def test_invalid_betas_are_refused(betas):
     with pytest.raises(ValueError, match="betas"):
         NoiseSchedule(torch.tensor(betas))
 

@@ -81,7 +81,7 @@ def test_the_unit_is_what_overfitting_gains():
     assert stream(replace(task, loss=lambda output, target: 0 * loss(output, target))).gain() == 1.0
 
 
-def test_targets_carry_what_the_loss_needs_and_meet_new_subsamples():
+def test_targets_have_the_data_of_the_loss_with_new_subsamples():
     def crop(inputs, targets, generator):
         return inputs + torch.randn(1, generator=generator), targets
 

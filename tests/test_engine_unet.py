@@ -64,7 +64,7 @@ def test_code_time_and_condition_all_matter_and_samples_do_not_mix():
     torch.testing.assert_close(net(code[:1], t[:1], e[:1]), found[:1], rtol=1e-4, atol=1e-4 * scale)
 
 
-def test_large_batches_are_taken_in_pieces_where_no_gradient_is_wanted(monkeypatch):
+def test_without_gradients_large_batches_are_processed_in_chunks(monkeypatch):
     net = wake(UNet((6, 5), **TINY))
     code, t, e = torch.randn(7, 30), torch.arange(7.0), torch.randn(7, 32)
     whole, sizes = net(code, t, e), []

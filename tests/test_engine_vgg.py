@@ -60,7 +60,7 @@ def test_the_forward_pass_written_out():
     torch.testing.assert_close(net(x), net.classifier(y.expand(1, 512, 7, 7).flatten(1)))
 
 
-def test_pictures_are_normalised_grey_or_not_enlarged_and_taken_in_pieces():
+def test_pictures_are_normalised_enlarged_and_processed_in_chunks():
     features = PictureFeatures(Small())
     grey = torch.rand(40, 1, 20, 64)
     found = features(grey)
@@ -96,7 +96,7 @@ def test_weights_of_other_names_or_shapes_are_refused(tmp_path, change, message)
     assert message in str(caught.value)
 
 
-def test_torchvisions_cache_is_where_weights_may_lie(tmp_path, monkeypatch):
+def test_weights_are_found_in_torchvisions_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     assert cached_vgg11() is None

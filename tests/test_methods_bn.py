@@ -57,7 +57,7 @@ def test_it_needs_no_posterior_and_takes_batch_norm_1d():
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_nothing_is_learnt(size: int):
+def test_no_parameter_is_trained(size: int):
     context = make_context(ToyClasses())
     predictor = BnAdapt().fit(context)
     inputs = held_out(context.task).inputs

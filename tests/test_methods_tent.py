@@ -155,7 +155,7 @@ def test_episodic_forgets_and_is_not_batch_norm_adaptation():
         ({"betas": (0.9,)}, "expected 2 values"),
     ],
 )
-def test_senseless_settings_are_refused(values, message):
+def test_invalid_settings_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         TentSettings(**values)
 

@@ -64,7 +64,7 @@ def test_plugins_templates_examples_and_pages_import_public_names_only() -> None
     assert {name: wrong for name, text in found.items() if (wrong := private(text))} == {}
 
 
-def test_what_is_not_public_is_noticed() -> None:
+def test_use_of_a_private_name_is_detected() -> None:
     text = "import ocd_bench, ocd_bench.engine\nfrom ocd_bench.results import Run, merge_runs\nocd_bench.tent\nocd_bench.Task\n"
     assert private(text) == ["import ocd_bench.engine", "from ocd_bench.results import merge_runs", "ocd_bench.tent"]
 
@@ -96,7 +96,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("module", ["ocd_bench", HOOKS, "ocd_bench.online", "ocd_bench.testing", "ocd_bench.checkpoint"])
-def test_every_name_says_since_when_it_exists(module: str) -> None:
+def test_every_public_name_has_a_versionadded(module: str) -> None:
     home = import_module(module)
     for name in PUBLIC[module]:
         value = getattr(home, name)

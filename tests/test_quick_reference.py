@@ -53,7 +53,7 @@ def test_the_commands_of_the_workflow_parse() -> None:
 
 
 @pytest.mark.parametrize(("worse", "code"), [(False, 0), (True, 1)])
-def test_the_commands_tell_a_loss_from_none(
+def test_the_commands_detect_a_regression_and_pass_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], worse: bool, code: int
 ) -> None:
     """The very commands, on one small task: a reference, then the working tree, whose method got worse or did not."""
@@ -86,7 +86,7 @@ def test_the_commands_tell_a_loss_from_none(
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="no reference run is committed yet")
-def test_the_reference_is_whole() -> None:
+def test_the_reference_is_complete() -> None:
     run = read_run(REFERENCE)
     assert run.info["preset"] == "quick"
     assert run.info["seeds"] == [0, 1, 2]

@@ -72,7 +72,7 @@ def test_names_become_packages_and_classes(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["Wine", "wine_2", "-wine", "wine-", "a--b", "", "base", "all", "weiß", "../x"])
-def test_a_name_that_cannot_be_one_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name"):
         write_plugin(name, "task", tmp_path / "new")
     assert not (tmp_path / "new").exists()

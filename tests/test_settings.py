@@ -146,7 +146,7 @@ def test_a_class_without_metadata_is_checked_by_its_types_alone() -> None:
     ("default", "options", "message"),
     [(0, {"least": 1, "help": "x"}, "the default 0 is not 1 or more"), (1, {"help": " "}, "needs a help text")],
 )
-def test_a_declaration_that_contradicts_itself_is_refused(default: Any, options: dict[str, Any], message: str) -> None:
+def test_an_inconsistent_declaration_is_refused(default: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         setting(default, **options)
 
@@ -274,7 +274,7 @@ def test_config_new_writes_a_file_that_config_accepts(
     assert resolve(task, methods, "default", overrides).as_dict() == resolve(task, methods, "quick").as_dict()
 
 
-def test_config_new_leaves_a_file_that_is_there(
+def test_config_new_does_not_overwrite_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -324,7 +324,7 @@ def test_the_settings_on_a_plugins_page_are_up_to_date(plugin: str, manager: Man
     assert filled(text, manager) == text, FIX
 
 
-def test_a_stale_table_is_noticed(manager: Manager) -> None:
+def test_an_outdated_table_is_detected(manager: Manager) -> None:
     stale = "a\n<!-- settings: run -->\n| old |\n<!-- end of settings -->\nb\n"
     fresh = filled(stale, manager)
     assert fresh.startswith("a\n<!-- settings: run -->\n| key |")
@@ -332,7 +332,7 @@ def test_a_stale_table_is_noticed(manager: Manager) -> None:
     assert fresh.endswith("<!-- end of settings -->\nb\n")
 
 
-def test_what_is_expected_is_said_in_words() -> None:
+def test_accepted_values_are_described_in_words() -> None:
     assert expected(float | None, Setting(least=0)) == "a number, 0 or more, or none"
     assert (
         expected(tuple[int, ...], Setting(least=1, most=64, empty=False))

@@ -41,7 +41,7 @@ def test_mixtures_have_unit_power_different_speakers_and_levels_in_range() -> No
     assert spread.max() > 3
 
 
-def test_groups_are_never_mixed_with_themselves() -> None:
+def test_speakers_of_one_group_are_never_mixed() -> None:
     speech = tones(6)
     pool = Pool(speech, 1000, groups={name: int(name[1]) % 2 for name in speech})
     for mixture in pool.draw(40, 2, 0.0, seeded()):
@@ -49,7 +49,7 @@ def test_groups_are_never_mixed_with_themselves() -> None:
         assert {number % 2 for number in numbers} == {0, 1}
 
 
-def test_every_speaker_is_heard() -> None:
+def test_every_speaker_is_drawn() -> None:
     sources = Pool(tones(4), 1000).draw(60, 2, 0.0, seeded())
     assert {round(pitch(wave) / 100) for wave in sources.flatten(0, 1)} == {1, 2, 3, 4}
 

@@ -209,7 +209,7 @@ def test_corruptions_grow_and_repeat(task: Tabular, kind: str) -> None:
     assert distances == sorted(distances)
 
 
-def test_corruptions_do_what_they_say(task: Tabular) -> None:
+def test_corruptions_have_the_documented_effect(task: Tabular) -> None:
     inputs = torch.randn(20_000, 4)
     generator = torch.Generator().manual_seed(0)
     noise = task.corrupt(inputs, "gaussian_noise", 3, generator) - inputs
@@ -221,7 +221,7 @@ def test_corruptions_do_what_they_say(task: Tabular) -> None:
     assert fit[1][0] < 1e-4, "the same factor and offset for every row"
 
 
-def test_no_label_free_loss_for_values(task: Tabular, diabetes: Splits) -> None:
+def test_regression_has_no_test_time_loss(task: Tabular, diabetes: Splits) -> None:
     assert task.test_time_loss(torch.zeros(2, 1), diabetes.val.inputs[:2]) is None
     assert task.logits(torch.zeros(2, 1)) is None
 
@@ -246,6 +246,6 @@ def test_augmented_rows_hold_cells_of_their_own_columns(task: Tabular) -> None:
     assert torch.equal(task.augment(rows, targets, torch.Generator().manual_seed(0))[0], changed)
 
 
-def test_a_row_alone_stays_as_it_is(task: Tabular) -> None:
+def test_augmentation_leaves_a_batch_of_one_row_unchanged(task: Tabular) -> None:
     row = torch.randn(1, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(task.augment(row, torch.zeros(1), torch.Generator().manual_seed(1))[0], row)
