@@ -1,4 +1,4 @@
-"""``ocd-bench data`` against a server on this machine, and the registry: every file that is fetched can be read by its task."""
+"""``ocd-bench data`` against a local server, and the registry: every task can read the files that are fetched for it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ocd_bench_register_tasks(register):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves ``files``; knows no ranges."""
+    """Serves ``files``, without support for ranges."""
 
     files: Files = {}
     asked: list[str] = []
@@ -170,7 +170,7 @@ def test_a_run_refuses_a_changed_file(data: Callable[..., int]) -> None:
         load("wood")
     assert load("glass") is None
     Path("data/timber/a.csv").unlink()
-    assert load("wood") is None  # whether it is needed is the task's business
+    assert load("wood") is None  # only the task knows whether it needs the file
 
 
 def test_offline_lists_the_missing_files(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,7 @@ def test_local_files_match_their_recorded_sha256(capsys: pytest.CaptureFixture[s
     assert {row["state"] for row in json.loads(capsys.readouterr().out)["files"]} == {"ok"}
 
 
-# -- what fetch leaves is what a task reads: official layouts in miniature --------------------------------------------------
+# -- tasks read what was fetched: small files in the official layouts -------------------------------------------------------
 def idx(array: np.ndarray) -> bytes:
     head = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return gzip.compress(head + array.astype(np.uint8).tobytes())

@@ -1,4 +1,4 @@
-"""``ocd-bench list``: its JSON shapes, and the plain table."""
+"""``ocd-bench list``: its JSON objects, and the plain table."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The frame of the command line: what is light, what is one line, and which exit code."""
+"""The command line as a whole: light imports, one-line errors, exit codes."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Sections, their order of precedence, and what is refused."""
+"""Sections, their order of precedence, and invalid keys and values."""
 
 from dataclasses import dataclass
 from pathlib import Path

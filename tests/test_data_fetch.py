@@ -1,4 +1,4 @@
-"""Fetching from a real HTTP server on this machine: resumed, verified, safely unpacked."""
+"""Fetching from a real HTTP server on this machine: resuming, verification, safe extraction."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT; honours Range unless the path says otherwise; ``/breaks`` hangs up half way the first time."""
+    """Serves CONTENT, with ranges for most paths. ``/breaks`` closes the first connection half way."""
 
     asked: list[str | None] = []
     broken = False

@@ -1,4 +1,4 @@
-"""The layer: per-sample weights in one batch equal a loop over changed copies of the model, whatever the model does."""
+"""The target layer: per-sample weights in one batch equal a loop over changed copies of the model, for all kinds of models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Residual(nn.Module):
 
 
 class InPlace(nn.Module):
-    """Overwrites whatever was recorded: before the layer, around it, with results thrown away. Not to be differentiated."""
+    """Overwrites recorded tensors in place: before the layer, around it, and in discarded results. It has no gradients."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The condition: what it is made of, in which units, and that its parts are summed linear maps."""
+"""The condition: its features, their units, and that it is a sum of linear maps of its parts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_several_positions_are_pooled_to_mean_and_deviation():
     response = model[0](x).flatten(2)
     torch.testing.assert_close(found["activation"], torch.cat([response.mean(2), response.std(2, correction=0)], 1))
     assert torch.equal(found["output"], model(x).argmax(-1, keepdim=True).float())
-    # The size of a sample does not show in the size of its features.
+    # The size of the features does not depend on the size of a sample.
     rows = torch.randn(3, 9, 7)
     assert pool(rows).shape == pool(rows[:, :4]).shape == (3, 14)
 

@@ -13,7 +13,7 @@ from ocd_bench.engine.learn import EMA, parameter_count
 
 
 def wake(module: nn.Module) -> nn.Module:
-    """Weights away from the zeros that training begins with."""
+    """Random weights, because training starts with zeros in some layers."""
     torch.manual_seed(1)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)

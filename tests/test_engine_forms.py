@@ -1,4 +1,4 @@
-"""Forms: what a code keeps of ΔW, the way back, and the choice among them."""
+"""Forms: encoding of ΔW, decoding, and the choice of a form."""
 
 from __future__ import annotations
 

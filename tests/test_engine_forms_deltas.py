@@ -1,4 +1,4 @@
-"""Every kind of ΔW answers as its written-out matrix does."""
+"""Every kind of ΔW gives the same results as its full matrix."""
 
 from __future__ import annotations
 

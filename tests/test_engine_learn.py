@@ -1,4 +1,4 @@
-"""The training loop: rates, batches, and which weights come out of it."""
+"""The training loop: learning rates, batches, and the weights that are kept."""
 
 from __future__ import annotations
 

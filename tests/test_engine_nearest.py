@@ -1,4 +1,4 @@
-"""The nearest neighbour's weight change, and the plain network: what OCD is compared with."""
+"""The controls that OCD is compared with: the nearest neighbour's weight change, and the plain network."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_plain_network_sees_the_sample_too_and_is_deterministic():
 
 
 class Picture(nn.Module):
-    """An output that is no vector, or a long one."""
+    """An output that is not a vector, or is a long one."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()

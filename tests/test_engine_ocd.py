@@ -68,8 +68,8 @@ def test_every_ablation_memorises_too(variant, network, scale):
 
 
 def test_the_published_method_memorises_64_samples():
-    """A smaller U-Net and a faster pace; everything else as published: the full matrix, Adam's ΔW, T = 1000, prediction of the
-    noise, decibel loss of the scale network, ten steps from pure noise."""
+    """A smaller U-Net and a larger learning rate. Everything else is as published: the full matrix, Adam's ΔW, T = 1000,
+    prediction of the noise, decibel loss of the scale network, ten steps from pure noise."""
     settings = PaperSettings(
         overfit_lr=0.1, steps=350, batch_size=64, lr=1e-2, lr_schedule="cosine", ema=0.95,
         channels=8, multipliers=(1, 2), blocks=1, attention=(),
@@ -83,7 +83,7 @@ def test_the_published_method_memorises_64_samples():
 
 
 def test_the_auxiliary_head_trains_only_the_condition():
-    """It is part of the loss while the task's own loss is, and of no prediction."""
+    """Its loss is used together with the task's own loss, and it has no part in predictions."""
     settings = replace(QUICK, steps=5, task_weight=1.0)
     fitted, without = fit(problem(), settings), fit(problem(), replace(settings, auxiliary=0.0))
     assert set(fitted.history[0].parts) == {"diffusion", "scale", "task", "auxiliary"}
@@ -161,7 +161,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_global_generator_is_unchan
     expected = torch.rand(3)
     torch.manual_seed(11)
     one = fit(first, settings)
-    assert torch.equal(torch.rand(3), expected)  # the global stream goes on as if nothing had been
+    assert torch.equal(torch.rand(3), expected)  # the global generator has its old state
     torch.manual_seed(12)
     two, other = fit(problem(), settings), fit(problem(seed=6), settings)
     assert torch.equal(one.predict(x, draws=2), two.predict(x, draws=2))
@@ -204,7 +204,7 @@ def test_base_and_networks_run_in_eval_mode():
 
 
 def test_an_encoder_supplies_information_that_the_layer_lacks():
-    """A base that throws the sample away: only the encoder can tell samples apart."""
+    """The base ignores the sample, so only the encoder can distinguish samples."""
     model = base()
     model.first.weight.zero_()
     settings = replace(QUICK, steps=120)
@@ -222,7 +222,7 @@ def test_an_encoder_without_parameters_is_a_feature_among_others():
 
 
 def test_the_gain_is_zero_if_there_is_nothing_to_learn():
-    """Training labels are coin tosses, so the hypernetwork memorises them and helps no validation sample."""
+    """Training labels are random, so the hypernetwork memorises them and improves no validation sample."""
     x, _ = data(64)
     coins = torch.randint(3, (64,), generator=torch.Generator().manual_seed(2))
     val_x, _ = data(300, seed=8)
@@ -321,7 +321,7 @@ def test_a_unet_that_cannot_be_built_is_refused(change, message):
 
 
 def test_a_named_basis_is_computed_from_the_precomputed_changes(monkeypatch):
-    """And every sample is overfitted once, whoever is fitted first."""
+    """And every sample is overfitted once, in any order of fits."""
     import ocd_bench.engine.overfit as overfit_module
 
     counts = []

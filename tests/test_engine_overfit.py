@@ -23,7 +23,7 @@ N = 5
 
 
 class Tokens(nn.Module):
-    """A Linear on several positions of a sample, then a pool."""
+    """A Linear on several positions of a sample, then pooling."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ def test_cosine_equals_diffusers():
 def test_the_named_schedules_are_those_of_paper_and_code():
     lengths = {name: len(NoiseSchedule.named(name)) for name in SCHEDULES}
     assert lengths == {"cosine": 1000, "paper": 10, "code": 1000}
-    # What is left of the signal's variance where sampling begins: nearly all of it under the schedule as printed.
+    # The signal's share of the variance at the first sampling step: nearly 1 for the schedule as printed.
     left = {name: float(NoiseSchedule.named(name).alphas_bar[-1]) for name in SCHEDULES}
     assert left["paper"] == pytest.approx(math.prod(1 - 1e-4 - k * 0.0011 for k in range(10)), rel=1e-5)
     assert left["paper"] > 0.95

@@ -1,4 +1,4 @@
-"""The entropy criterion: the estimate against scipy, and a layer that is known to matter."""
+"""The entropy criterion: the estimate against scipy, and a model with a known most influential layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def loss(output, target):
 
 
 def draws(count: int, columns: int = 4) -> torch.Tensor:
-    """Skewed and of very different scale, as losses are."""
+    """Skewed, with very different scales, like losses."""
     return torch.randn(count, columns, generator=generator(), dtype=torch.float64).exp() * torch.tensor(
         [1e-3, 1, 10, 1e3][:columns]
     )
@@ -67,7 +67,7 @@ def test_a_constant_has_the_entropy_of_the_floor():
 
 
 class Branches(nn.Module):
-    """Three layers of one size side by side; the output hears ``loud``, hardly ``soft``, and never ``mute``."""
+    """Three parallel layers of one size. ``loud`` affects the output, ``soft`` affects it little, ``mute`` does not."""
 
     def __init__(self) -> None:
         super().__init__()

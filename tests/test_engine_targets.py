@@ -1,4 +1,4 @@
-"""Training targets: what overfitting gives, made beforehand or batch by batch, in the form that suits the layer."""
+"""Training targets: overfitted changes, computed in advance or batch by batch, in the form for the layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task's loss of predicted codes, taken through the base, against autograd over the whole batch at once."""
+"""The task's loss of predicted codes, computed in chunks through the base, against autograd over the whole batch."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_only_the_first_few_are_traced_and_by_excerpt():
 
 @pytest.mark.parametrize("budget", [None, 800])
 def test_training_on_it_lowers_it(monkeypatch, budget):
-    """Few steps, of which imitation makes less than the loss itself does."""
+    """In a few steps the task's loss reaches a lower loss than imitation."""
     if budget:
         monkeypatch.setattr(capture_module, "BUDGET", budget)  # several pieces a batch
     settings = replace(QUICK, steps=60, overfit_lr=0.05)

@@ -1,4 +1,4 @@
-"""The paper's U-Net: sizes, padding, parameters, and that the condition gets through."""
+"""The paper's U-Net: sizes, padding, parameters, and that the output depends on the condition."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_without_gradients_large_batches_are_processed_in_chunks(monkeypatch):
 
 
 def test_no_group_of_a_single_channel():
-    """Such a group's mean is the channel's: normalising would take out what time and condition have put in."""
+    """The mean of such a group is that of the channel. Normalisation would remove the offset by time and condition."""
     for channels in (1, 4, 8, 16, 48, 128, 512):
         norm = group_norm(channels)
         assert channels % norm.num_groups == 0

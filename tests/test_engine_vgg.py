@@ -1,4 +1,4 @@
-"""VGG11 by torchvision's names, and pictures of any size made ready for it."""
+"""VGG11 with torchvision's names, and the preparation of pictures of any size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def zeros() -> dict[str, torch.Tensor]:
 
 
 class Small(nn.Module):
-    """The sum of what it sees, by channel and picture."""
+    """Returns the sum of its input by picture and channel."""
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         self.seen = pictures

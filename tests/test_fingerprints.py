@@ -1,4 +1,4 @@
-"""A changed thing is never answered from what was kept, and a damaged one never trusted."""
+"""Stored results are not reused after a change of anything they depend on, and damaged files are detected."""
 
 from __future__ import annotations
 

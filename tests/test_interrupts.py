@@ -1,5 +1,5 @@
-"""Kills, interrupts, full disks: nothing that is finished is lost, nothing is left running, and the same command ends with the
-same numbers."""
+"""Kills, interrupts, full disks: no finished cell is lost, no process is left running, and the same command then gives the same
+numbers."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_run_that_is_killed_at_any_time_ends_bit_identical(number: int, plugin
 # -- full disks --------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Writes to files whose path holds one of these words fail, as on a full disk."""
+    """Writes to files whose path contains one of these words fail, as on a full disk."""
     words: list[str] = []
 
     def write(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ def test_statistics_are_those_of_the_batch_alone():
 
 
 def test_it_undoes_a_change_of_scale_and_offset():
-    """What batch statistics are for: an input that is scaled and shifted gives nearly the same output."""
+    """With batch statistics, a scaled and shifted input gives nearly the same output."""
 
     class Borderless(ToyClasses):  # a border of zeros would not be scaled with the picture
         def base_model(self, splits, request):

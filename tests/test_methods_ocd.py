@@ -1,4 +1,4 @@
-"""OCD's rows of the table: which share a fit, what they report, when they cannot run."""
+"""OCD's rows of the table: shared fits, reported details, cases in which they are not applicable."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_the_same_seed_gives_the_same_row_and_another_seed_another_row():
 
 
 class Pictures(ToyClasses):
-    """Its output is also to be seen as a picture."""
+    """A task whose output can also be given as a picture."""
 
     def output_picture(self, output: torch.Tensor) -> torch.Tensor:
         return output.softmax(-1)[:, None, None]

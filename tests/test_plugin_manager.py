@@ -1,4 +1,4 @@
-"""The guarded loader: what is sound works, what is not is named and left out."""
+"""The loader: valid plugins work, faulty ones are skipped with a warning that names them."""
 
 import sys
 import tomllib
@@ -37,7 +37,7 @@ def task_code(name: str) -> str:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs distributions of one module, whose entry points are the only ones there; works in an empty folder."""
+    """Installs distributions of one module. No other entry points are visible, and the working directory is empty."""
     site, work = tmp_path / "site", tmp_path / "work"
     site.mkdir()
     work.mkdir()
@@ -78,7 +78,7 @@ def request_for(task: Task) -> Request:
     return Request(task.name, "default")
 
 
-# -- what is sound ------------------------------------------------------------------------------------------------------
+# -- valid plugins ------------------------------------------------------------------------------------------------------
 def test_an_installed_plugin_is_described_and_its_task_registered(install: Install) -> None:
     install("wine", task_code("wine"))
     manager, lines = loaded()
@@ -128,7 +128,7 @@ def test_a_distribution_without_metadata_is_still_loaded(install: Install) -> No
     assert list(loaded()[0].tasks) == ["wine"]
 
 
-# -- what is not --------------------------------------------------------------------------------------------------------
+# -- faulty plugins -----------------------------------------------------------------------------------------------------
 HOOK = "import ocd_bench\n@ocd_bench.hookimpl"
 FAULTS = {
     "import": ("import no_such_module_anywhere", "cannot be loaded: ModuleNotFoundError: No module named 'no_such"),

@@ -1,4 +1,4 @@
-"""What tasks and methods must be before they are registered, and what they may require."""
+"""Validation of tasks and methods at registration, and of the modules that a task requires."""
 
 import sys
 from dataclasses import dataclass

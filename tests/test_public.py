@@ -1,4 +1,4 @@
-"""The public surface: documented, stable by name, and all that plugins, templates, pages and examples import."""
+"""The public modules: they are documented, and plugins, templates, pages and examples import no others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TORCH = {module for module, _, note in ROWS if "*torch*" in note}
 
 
 def sources() -> dict[str, str]:
-    """Code that may use public names only: where it stands, and its text."""
+    """Code that may use public names only: its place, and its text."""
     found = {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("plugins/*/ocd_bench_*/**/*.py")}
     found |= {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("examples/*.py")}
     for name, text in vars(templates).items():
@@ -42,7 +42,7 @@ def sources() -> dict[str, str]:
 
 
 def private(text: str) -> list[str]:
-    """What ``text`` imports, or takes by a dotted name, from ``ocd_bench`` without being public."""
+    """Private names of ``ocd_bench`` that ``text`` imports or uses by a dotted name."""
     wrong = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ocd_bench":

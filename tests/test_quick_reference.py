@@ -1,4 +1,4 @@
-"""The machinery around ``results/quick``: what tox, the workflow and the page on results say fits together, and works."""
+"""The tools around ``results/quick``: tox, the workflow and the page on results are consistent, and their commands work."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_commands_of_the_workflow_parse() -> None:
 def test_the_commands_detect_a_regression_and_pass_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], worse: bool, code: int
 ) -> None:
-    """The very commands, on one small task: a reference, then the working tree, whose method got worse or did not."""
+    """The same commands on one small task: a reference, then a working tree whose method got worse or did not."""
     method = "\n".join(
         (
             "\n\nclass Flip(ocd_bench.Method):",

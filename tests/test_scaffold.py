@@ -1,4 +1,4 @@
-"""``plugin new``: what it writes installs, passes its own tests and is clean."""
+"""``plugin new``: the new distribution can be installed, passes its own tests and the linters."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from ocd_bench.plugin.scaffold import write_plugin
 
 
 def python(*words: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Python beside the package under test, whether or not that is installed."""
+    """Run Python with the package under test on the path, even if it is not installed."""
     roots = [str(root) for root in (path, Path(ocd_bench.__file__).parents[1]) if root]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)

@@ -1,4 +1,4 @@
-"""Settings with metadata: what is accepted, what every section declares, and that pages and files made of it are up to date."""
+"""Settings with metadata: accepted values, the declarations of every section, and that generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIX = "run python -m ocd_bench.settings_page docs/settings.md plugins/*/README.m
 
 @pytest.fixture(scope="module")
 def manager() -> Manager:
-    """Everything of this checkout, as ``ocd-bench list`` sees it."""
+    """All plugins of this checkout, as for ``ocd-bench list``."""
     return load_plugins(only=PLUGINS, declared=True)
 
 
@@ -127,7 +127,7 @@ def test_a_checked_class_refuses_a_wrong_value_in_python_too() -> None:
 
 @dataclass(frozen=True)
 class Plain:
-    """A class of somebody who has never heard of metadata."""
+    """A settings class without metadata."""
 
     limit: float = math.inf
     size: int = 10**12
@@ -200,7 +200,7 @@ def test_every_setting_of_every_section_refuses_wrong_values(sections: dict[str,
 
 
 def test_numbers_have_limits(sections: dict[str, type]) -> None:
-    """A number without any is a mistake, except for a seed."""
+    """A number without limits is a mistake, except for a seed."""
     free = []
     for section, cls in sections.items():
         hints = get_type_hints(cls)
@@ -244,7 +244,7 @@ def test_the_cards_are_those_of_the_methods() -> None:
 def test_a_wrong_setting_is_refused_before_a_run_begins(
     assignment: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also in the section of a task that is not asked for."""
+    """Also in the section of a task that does not run."""
     monkeypatch.chdir(tmp_path)
     words = ["run", "--task", "tabular", "--preset", "quick", "--methods", "base", "--out", "run"]
     assert main([*words, "--set", assignment]) == 2

@@ -1,4 +1,4 @@
-"""How the core is built, measured by its own benchmark: no import circles, and an engine that knows nothing above it."""
+"""The structure of the core, measured by its own benchmark: no import circles, and an engine that imports nothing above it."""
 
 from __future__ import annotations
 

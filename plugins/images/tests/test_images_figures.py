@@ -1,4 +1,4 @@
-"""The sheet of changed answers."""
+"""The sheet of pictures whose predicted class changed."""
 
 import torch
 from PIL import Image

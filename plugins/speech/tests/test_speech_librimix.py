@@ -1,4 +1,4 @@
-"""LibriMix folders, as its scripts leave them."""
+"""LibriMix folders in the layout of its scripts."""
 
 from __future__ import annotations
 

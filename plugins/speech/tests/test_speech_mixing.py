@@ -14,7 +14,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def tones(count: int, samples: int = 4000) -> dict[str, list[torch.Tensor]]:
-    """Speaker i hums at 100 (i + 1) Hz."""
+    """Speaker i is a tone of 100 (i + 1) Hz."""
     time = torch.arange(samples) / 8000
     return {f"s{i}": [torch.sin(2 * torch.pi * 100 * (i + 1) * time)] for i in range(count)}
 
@@ -82,7 +82,7 @@ def test_silent_stretches_are_avoided() -> None:
     pool = Pool({"a": [half], "b": [half.flip(0)]}, 800)
     plan = pool.plan(200, 2, 0.0, seeded())
     power = torch.stack([pool.audio[s : s + 800].square().mean() for s in plan.starts.flatten()])
-    assert (power > 0.04).float().mean() > 0.85  # by chance a quarter
+    assert (power > 0.04).float().mean() > 0.85  # at random starts: a quarter
 
 
 def test_speeds_are_the_same_speaker_faster_or_slower() -> None:

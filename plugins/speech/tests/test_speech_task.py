@@ -1,4 +1,4 @@
-"""The task as the runner sees it: conformance, data by request, training, sounds, and what is refused."""
+"""The task through its public interface: conformance, data by request, training, sounds, and refused settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic voices: repeatable, of the pitch they should have, and different from speaker to speaker."""
+"""Synthetic voices: repeatable, with the speaker's pitch, and different for each speaker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights to begin from: packaged ones, and files of the user's."""
+"""Initial weights: packaged ones, and files of the user."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def splits() -> Splits:
 
 def test_packaged_weights_are_the_base_and_the_note_names_them(shelf: Path, splits: Splits) -> None:
     state, asked = saved(shelf / "voices-2.pt"), request(shelf)
-    assert has(TASK.base_model(splits, asked), state)  # already here: the cache tells bases apart by their initial weights
+    assert has(
+        TASK.base_model(splits, asked), state
+    )  # loaded at once, because the cache distinguishes bases by their initial weights
     assert has(trained(asked, splits), state)
     assert TASK.load_data(asked).note == splits.note + "; base weights packaged (voices-2.pt)"
 

@@ -59,7 +59,7 @@ def test_loss_is_the_squared_error_in_standard_deviations(task: Tabular, diabete
     mean_predictor = torch.zeros(len(targets), 1)
     assert task.loss(mean_predictor, targets).shape == (len(targets),)
     assert task.loss(mean_predictor, targets).mean().item() == pytest.approx(1.0, abs=1e-5)
-    # The unit does not enter: a learning rate means the same for every dataset.
+    # The loss does not depend on the unit, so a learning rate has the same effect for every dataset.
     stretched = targets * torch.tensor([1.0, 1000.0])
     torch.testing.assert_close(task.loss(mean_predictor, stretched), task.loss(mean_predictor, targets))
 
@@ -234,13 +234,15 @@ def test_known_datasets_begin_with_an_embedded_one(task: Tabular) -> None:
 
 
 def test_augmented_rows_hold_cells_of_their_own_columns(task: Tabular) -> None:
-    rows = torch.arange(4000.0)[:, None] * 10 + torch.arange(10.0)  # the unit's digit names the column
+    rows = torch.arange(4000.0)[:, None] * 10 + torch.arange(10.0)  # the last digit is the number of the column
     targets = torch.arange(4000.0)
     changed, same_targets = task.augment(rows, targets, torch.Generator().manual_seed(0))
     assert torch.equal(same_targets, targets)
     assert torch.equal(changed % 10, rows % 10)
     swapped = changed != rows
-    assert float(swapped.any(1).float().mean()) == pytest.approx(0.5 * 0.8, abs=0.06)  # half, less those of no cell by chance
+    assert float(swapped.any(1).float().mean()) == pytest.approx(
+        0.5 * 0.8, abs=0.06
+    )  # half of the rows, minus those in which no cell was drawn
     assert float(swapped.float().mean()) == pytest.approx(0.5 * 0.2, abs=0.01)
     assert float(swapped.float().mean(1).max()) < 0.9
     assert torch.equal(task.augment(rows, targets, torch.Generator().manual_seed(0))[0], changed)
