@@ -118,7 +118,7 @@ def test_only_the_first_few_are_traced_and_by_excerpt():
 def test_training_on_it_lowers_it(monkeypatch, budget):
     """In a few steps the task's loss reaches a lower loss than imitation."""
     if budget:
-        monkeypatch.setattr(capture_module, "BUDGET", budget)  # several pieces a batch
+        monkeypatch.setattr(capture_module, "BUDGET", budget)  # several chunks per batch
     settings = replace(QUICK, steps=60, overfit_lr=0.05)
     x, y = data(200, seed=20)
     after = {

@@ -65,7 +65,7 @@ def test_pictures_are_normalised_enlarged_and_processed_in_chunks():
     grey = torch.rand(40, 1, 20, 64)
     found = features(grey)
     assert found.shape == (40, 3)
-    assert features.vgg.seen.shape == (8, 3, 32, 64)  # the second piece
+    assert features.vgg.seen.shape == (8, 3, 32, 64)  # the second chunk
     large = torch.rand(2, 3, 50, 40)
     features(large)
     torch.testing.assert_close(features.vgg.seen[1, 2], (large[1, 2] - MEAN[2]) / STD[2])

@@ -1,4 +1,4 @@
-"""Plugins that misbehave: a bad method costs its own cell, a bad task is told before it is trained, and neighbours are the same
+"""Faulty plugins: a bad method loses only its own cell, a bad task is reported before training, and other cells are the same
 to the last bit."""
 
 from __future__ import annotations

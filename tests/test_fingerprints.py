@@ -215,7 +215,7 @@ def test_the_cache_is_listed_verified_and_cleared(plugin: Path, tmp_path: Path, 
     assert "did you mean 'bases'" in capsys.readouterr().err
 
 
-# -- the pieces ------------------------------------------------------------------------------------------------------------
+# -- parts -----------------------------------------------------------------------------------------------------------------
 def test_a_seal_shows_any_change() -> None:
     sealed = seal({"a": 1.5, "b": ["x", None], "c": "\ud800"})
     assert is_intact(json.loads(json.dumps(sealed)))

@@ -1,4 +1,4 @@
-"""Crowds: of many processes with one folder and one cache, one does each piece of work; also where two machines share them."""
+"""Many processes with one folder and one cache: each unit of work is done once, also if two machines share the folder."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SETTINGS = EataSettings(lr=0.1, margin=0.6, distance=0.9, alpha=3.0, fisher_batc
 
 
 def reference(context, parts: list[torch.Tensor], settings: EataSettings) -> tuple[list[torch.Tensor], int]:
-    """Outputs, and how many samples were learnt from."""
+    """Outputs, and the number of samples that were used for updates."""
     model = copy.deepcopy(context.base).train()
     weights = [model.norm.weight.requires_grad_(), model.norm.bias.requires_grad_()]
     start = [w.detach().clone() for w in weights]

@@ -60,7 +60,7 @@ def test_the_commands_detect_a_regression_and_pass_without_one(
     method = "\n".join(
         (
             "\n\nclass Flip(ocd_bench.Method):",
-            '    """The base\'s answers, turned round where FLIP says so."""',
+            '    """The base\'s outputs, multiplied by FLIP."""',
             '    name = "flip"',
             "    def fit(self, context):",
             "        return lambda inputs: FLIP * context.base(inputs)",

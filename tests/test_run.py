@@ -1,4 +1,4 @@
-"""``ocd-bench run`` as a user meets it: tables, run folders, exit codes, continuing; on a task of a --plugin file."""
+"""``ocd-bench run`` from a user's view: tables, run folders, exit codes, continuing; on a task of a --plugin file."""
 
 import gc
 import json

@@ -169,6 +169,6 @@ def _on_termination(handler: Any) -> dict[int, Any]:
 
 
 def _drop_stdout() -> None:
-    """Point stdout nowhere: what is still buffered would raise again when the interpreter ends."""
+    """Redirect stdout to the null device. Otherwise buffered output would raise again when the interpreter ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

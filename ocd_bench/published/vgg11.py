@@ -1,6 +1,6 @@
 """E_o for outputs that are pictures or spectrograms: a frozen VGG11 (Simonyan and Zisserman 2015) before the linear layer.
 
-The layout is torchvision's, so that the weights everybody has load by name; torchvision itself is not needed.
+The layout is torchvision's, so that the common weights can be loaded by name. torchvision is not needed.
 """
 
 from __future__ import annotations

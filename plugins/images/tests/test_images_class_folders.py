@@ -38,7 +38,7 @@ def picture(value: int, mode: str = "RGB", size: tuple[int, int] = (6, 6)) -> Im
 
 
 def write(folder: Path, parts: dict[str, int], mode: str = "RGB", suffix: str = "png") -> None:
-    """``parts``: pictures per class; the red value tells class and number."""
+    """``parts``: pictures per class. The red value encodes class and number."""
     for part, count in parts.items():
         for label, name in enumerate(CLASSES):
             (folder / part / name).mkdir(parents=True)

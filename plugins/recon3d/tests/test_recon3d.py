@@ -259,7 +259,7 @@ def test_a_checkpoint_is_where_training_begins(tmp_path: Path) -> None:
     task, torch_model = Recon3D(), TinyNeRF(2, 6)
     torch.save(torch_model.state_dict(), tmp_path / "begun.pt")
     initial = base_of("primitives", tmp_path, checkpoint="begun.pt")
-    assert same_weights(initial, torch_model)  # already here: the cache tells bases apart by their initial weights
+    assert same_weights(initial, torch_model)  # loaded at once, because the cache distinguishes bases by their initial weights
     swapped = TinyNeRF(2, 6)
     kept = request_for("primitives", tmp_path, checkpoint="begun.pt", base_steps=0)
     splits = task.load_data(kept)

@@ -42,7 +42,7 @@ def read_librimix(
     Args:
         folder: holds ``Libri{C}Mix``, or is it.
         speakers: C.
-        length: T; validation and test mixtures are cut to a window in which everybody is heard, at the levels of the files.
+        length: T; validation and test mixtures are cut to a window without a silent source, at the levels of the files.
         train: subset for training, ``train-100`` or ``train-360``.
         mode: ``min`` or ``max``.
         counts: at most this many mixtures of ``train``, ``val`` and ``test`` are read, drawn at random.
