@@ -249,7 +249,7 @@ def test_a_few_repeated_inputs_are_a_warning() -> None:
         Repeated().test_no_shared_samples()  # type: ignore[attr-defined]
 
 
-def test_what_builds_on_a_failure_is_skipped_with_its_cause() -> None:
+def test_checks_that_depend_on_a_failed_check_are_skipped_with_the_cause() -> None:
     results = check_task(type("Lost", (ToyValues,), {"load_data": lambda self, request: 1 / 0})())
     assert set(failures(results)) == {"load_data"}
     skipped = {result.check: result.message for result in results if result.status == "skipped"}
@@ -280,7 +280,7 @@ def test_assert_conforms_lists_every_fault() -> None:
         assert_conforms(task)
 
 
-def test_global_random_numbers_are_left_alone() -> None:
+def test_the_kit_keeps_the_state_of_global_random_generators() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)

@@ -71,7 +71,7 @@ def test_equals_the_equations_over_the_stream(settings: EataSettings):
     assert 9 < count < 45, "the filters must bite, or this test shows little"
 
 
-def test_nothing_reliable_means_nothing_learnt():
+def test_without_reliable_samples_there_is_no_update():
     context = make_context(ToyClasses(), settings={"eata": EataSettings(lr=0.1, margin=0.0)})
     predictor = Eata().fit(context)
     before = copy.deepcopy(predictor.model.model.state_dict())
@@ -107,6 +107,6 @@ def test_a_strong_penalty_holds_the_weights():
     assert moved(50.0) < moved(0.0)
 
 
-def test_senseless_settings_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="fisher_batch"):
         EataSettings(fisher_batch=0)

@@ -185,7 +185,7 @@ def test_parts_of_differing_sizes_are_refused(tmp_path):
     assert "train 6 x 6, val 6 x 6, test 9 x 9" in refusal(tmp_path)
 
 
-def test_layouts_that_do_not_make_a_dataset_are_refused(tmp_path):
+def test_incomplete_layouts_are_refused(tmp_path):
     write(tmp_path / "insects", {"train": 5})
     assert "neither test nor val" in refusal(tmp_path)
     (tmp_path / "insects" / "test").mkdir()
@@ -198,7 +198,7 @@ def test_layouts_that_do_not_make_a_dataset_are_refused(tmp_path):
     assert "one class (ant)" in refusal(tmp_path)
 
 
-def test_zip_files_that_are_none_or_damaged_are_refused(tmp_path):
+def test_invalid_or_damaged_zip_files_are_refused(tmp_path):
     write(tmp_path / "plain", {"train": 5, "test": 2})
     target = tmp_path / "insects"
     target.mkdir()

@@ -185,7 +185,7 @@ def test_fold_folders_and_gzip(tmp_path: Path) -> None:
         read_letor(tmp_path / "web", 2)
 
 
-def test_a_feature_left_out_is_zero(tmp_path: Path) -> None:
+def test_an_omitted_feature_is_zero(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("1 qid:3 2:0.5\n0 qid:3 1:2 3:1 # a: comment\n")
     features, relevance, queries = read_svmlight(tmp_path / "x.txt")
     assert features.tolist() == [[0, 0.5, 0], [2, 0, 1]]
