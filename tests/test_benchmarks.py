@@ -75,7 +75,7 @@ def test_intervals_cover_the_truth() -> None:
 
 
 def test_intervals_that_ignore_groups_have_too_little_coverage() -> None:
-    """What the simulation would find if groups were not counted: so it can fail."""
+    """The same simulation without groups has too little coverage, so the test above can fail."""
     coverage = load("coverage")
     law, groups, random = coverage.LAWS[0], coverage.Groups(10, columns=2), np.random.default_rng(0)
     covered = 0

@@ -1,4 +1,4 @@
-"""State dicts from files: what fits is taken, what does not is named, nothing in a file is run."""
+"""State dicts from files: weights that fit are loaded, others are named in an error, no code in a file is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ocd-bench compare``: what is a regression, what is not comparable, thresholds, formats, exit codes."""
+"""``ocd-bench compare``: regressions, runs that cannot be compared, thresholds, formats, exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def verdicts(comparison) -> dict[str, str]:
 
 
 def worse_run(folder: Path, share: float = 0.1, method: str = "ocd", **options) -> Path:
-    """The run of ``make_run``, but ``share`` of the samples that one method got right are now wrong."""
+    """The run of ``make_run``, in which one method now fails on a ``share`` of the samples that it had right."""
     scores = accuracy_scores(METHODS, (0, 1, 2), stream=0)
     random = np.random.default_rng(1)
     for seed in (0, 1, 2):
@@ -93,7 +93,7 @@ def test_a_significant_loss_that_is_too_small_to_matter_is_no_regression(tmp_pat
 
 
 def test_a_loss_in_one_seed_of_three_is_within_the_spread_over_seeds(tmp_path: Path):
-    """Per sample it is as significant as can be; but one fit that went wrong under one seed is what seeds are for."""
+    """Over samples it is highly significant, but a single bad fit under one seed is part of the variation over seeds."""
     one = make_run(tmp_path / "one")
     scores = accuracy_scores(METHODS, (0, 1, 2))
     scores["ocd", 1]["accuracy"] = scores["ocd", 1]["accuracy"] * 0.0
@@ -106,14 +106,14 @@ def test_a_loss_in_one_seed_of_three_is_within_the_spread_over_seeds(tmp_path: P
 
 
 def test_bit_identical_rows_do_not_count_in_holms_adjustment(tmp_path: Path):
-    """Nothing was redrawn in them: the refitting test is of the rows whose scores differ."""
+    """Their fits are unchanged: the refitting test is adjusted over the rows whose scores differ."""
     rows = compared(make_run(tmp_path / "one"), worse_run(tmp_path / "two")).rows
     assert [row.evidence.p_refit is None for row in rows] == [True, False, True]
     assert rows[1].evidence.p_refit < 0.02
 
 
 def test_equal_changes_in_both_seeds_do_not_mean_zero_variance(tmp_path: Path):
-    """Two redrawn fits that happen to lose as many right answers, of other samples: no spread over seeds, and yet by chance."""
+    """Two refits lose equally many right answers, on different samples. The spread over seeds is zero by coincidence."""
 
     def run(folder: Path, stream: int, right: int) -> Path:
         entries, scores = [], {}
@@ -174,7 +174,7 @@ def test_the_same_seeds_with_another_base_model_are_other_seeds(tmp_path: Path):
 
 
 def test_the_change_of_the_base_is_subtracted(tmp_path: Path):
-    """Both runs are one law; the second one's seeds happen to shift all methods together."""
+    """Both runs have the same distribution. The second run's seeds shift all methods together by coincidence."""
     options = {"seeds": (0, 1, 2), "n": 1000, "noise": 0.0, "own": 0.0}
     one = make_run(tmp_path / "one", **options, shared=0.3, stream=1)
     two = make_run(tmp_path / "two", **options, shared=0.3, stream=2, cell_options={"base": "other"})

@@ -1,4 +1,4 @@
-"""The conformance kit: sound tasks and methods pass, and each kind of fault is found by the check of its name."""
+"""The conformance kit: valid tasks and methods pass, and each kind of fault is found by the check of its name."""
 
 import dataclasses
 import warnings
@@ -72,7 +72,7 @@ def leak(splits: Splits, count: int) -> Splits:
 
 
 class Mixing(nn.Sequential):
-    """Subtracts the batch's mean: row j depends on the others."""
+    """Subtracts the mean of the batch, so row j depends on the others."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x - x.mean(0))
@@ -100,7 +100,7 @@ class Hidden(nn.Sequential):
 
 
 class Stateful(nn.Sequential):
-    """Computes with a number that is in no state dict."""
+    """Its output depends on a number that is not in the state dict."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
@@ -123,7 +123,7 @@ def error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 class Counting(nn.Linear):
-    """Its first weights come from a count, not from torch's random numbers."""
+    """Its initial weights come from a counter, not from torch's generator."""
 
     made = 0
 

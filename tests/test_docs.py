@@ -1,4 +1,4 @@
-"""The documentation says what is: every hook and member, every method and dataset, examples that run, outputs that are real."""
+"""The documentation is complete and correct: hooks, members, methods, datasets, examples that run, real outputs."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """What headings can be linked to by, as Git hosts and Sphinx name them."""
+    """The anchors of headings, as Git hosts and Sphinx generate them."""
     headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

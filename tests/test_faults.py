@@ -16,7 +16,7 @@ import pytest
 from ocd_bench.cli import main
 
 TIMEOUT = "8"
-"""Seconds; enough for every good method on a machine that does other things too."""
+"""Seconds; enough for every good method on a loaded machine."""
 
 TASK = """
 import torch
@@ -170,7 +170,7 @@ def make(function, fine):
 
 
 class Noisy(ocd_bench.Method):
-    """Its numbers depend on the base, the training samples and its own stream."""
+    """Its numbers depend on the base, the training samples and its own generator."""
     name, default = "noisy", False
     def fit(self, context):
         noise = context.generator(self.name, "noise")

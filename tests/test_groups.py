@@ -1,4 +1,4 @@
-"""Groups of samples on their way from a task to its interval: stated, checked, stored, read, compared."""
+"""Groups of samples: declared by a task, checked, stored, read, and used in intervals and comparisons."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def grouped(folder: Path, shift: float, groups: np.ndarray | None, seeds: tuple[
 
 
 def test_compare_does_not_call_a_loss_on_few_speakers_significant(tmp_path: Path) -> None:
-    """A third of the speakers lose: of 300 independent samples that is certain, of 12 speakers it is not, at 1 %."""
+    """A third of the speakers lose. With 300 independent samples that is significant at 1 %, with 12 speakers it is not."""
     speaker = np.repeat(np.arange(12), 25)
     verdicts = []
     for number, ids in enumerate((np.arange(300), speaker)):

@@ -1,4 +1,4 @@
-"""EATA against its equations, written out with autograd on a copy of the model."""
+"""EATA against its equations, implemented with autograd on a copy of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAR against its two-step update, written out with autograd on a copy of the model."""
+"""SAR against its two-step update, implemented with autograd on a copy of the model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_equals_the_equations_over_the_stream(settings: SarSettings, recovers: b
 
 
 def test_the_perturbation_of_the_weights_is_undone():
-    """With a learning rate of zero nothing may remain of the sharpness-aware step."""
+    """With a learning rate of zero, the weights must be unchanged after the sharpness-aware step."""
     context = make_context(ToyClasses(), settings={"sar": SarSettings(lr=0.0, margin=1.0)})
     predictor = Sar().fit(context)
     before = copy.deepcopy(predictor.model.model.state_dict())

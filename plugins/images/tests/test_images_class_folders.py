@@ -1,4 +1,4 @@
-"""Class folders and zips of pictures, Tiny ImageNet's layout, and pictures that must not be trusted."""
+"""Class folders and zip files of pictures, Tiny ImageNet's layout, and damaged or hostile pictures."""
 
 import struct
 import zipfile
@@ -58,7 +58,7 @@ def red(samples) -> list[int]:
 
 @pytest.fixture
 def expected(tmp_path) -> tuple[Path, Splits]:
-    """A folder ``plain/insects`` and its splits: what every other form of the same pictures must give."""
+    """A folder ``plain/insects`` and its splits. All other layouts of the same pictures must give the same splits."""
     write(tmp_path / "plain" / "insects", {"train": 10, "test": 4})
     return tmp_path, load(tmp_path / "plain")
 

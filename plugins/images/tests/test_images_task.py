@@ -1,4 +1,4 @@
-"""The task as the runner sees it: contract, splits, scores, and what is known of its base models."""
+"""The task through its public interface: contract, splits, scores, and reference values of its base models."""
 
 import os
 import subprocess

@@ -277,7 +277,7 @@ def test_settings_out_of_range(name: str, value: int) -> None:
 
 @needs_lego
 def test_the_authors_checkpoint_renders_view_101_near_21_5_db() -> None:
-    """21.4 dB with the randomly shifted depths its training code also renders with, 22.1 dB with ours, which are fixed."""
+    """21.4 dB with the randomly shifted depths of the authors' code, 22.1 dB with our fixed depths."""
     name = "reference_checkpoints/checkpoint_tinynerf.pt"
     if not (SHARED / name).exists():
         pytest.skip(f"needs {SHARED / name}")

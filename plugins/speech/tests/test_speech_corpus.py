@@ -1,4 +1,4 @@
-"""Folders of utterances: whose file is whose, who is heard where, and what is refused."""
+"""Folders of utterances: the speaker of each file, the speakers of each split, and refused folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV files: typing of columns and targets, splits, and messages that name what is wrong and where."""
+"""CSV files: types of columns and targets, splits, and error messages with file, line and column."""
 
 from __future__ import annotations
 
