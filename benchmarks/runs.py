@@ -20,13 +20,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
 
 
-def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = ()) -> tuple[str, str]:
+def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = (), options: Sequence[str] = ()) -> tuple[str, str]:
     """The output of ``ocd-bench run --json``, and the table in Markdown. If the run fails, the script ends with its message."""
     command = [sys.executable, "-m", "ocd_bench", "run", "--json", "--quiet", "--methods", methods]
     command += ["--task", args.task, "--preset", args.preset, "--seeds", str(args.seeds)]
     for option in ("dataset", "data_dir"):
         if value := getattr(args, option):
             command += [f"--{option.replace('_', '-')}", value]
+    command += options
     for setting in [*args.set, *settings]:
         command += ["--set", setting]
     with tempfile.TemporaryDirectory() as folder:

@@ -3,12 +3,17 @@
 .. versionadded:: 0.1
 """
 
+from ocd_bench.printable import one_line
+
 
 class OCDBenchError(Exception):
-    """Base class. The message is one line: what is wrong, where, and what to do."""
+    """Base class. The message is one printable line: what is wrong, where, and what to do."""
 
     exit_code = 2
     """Exit code of the command line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(OCDBenchError):

@@ -29,6 +29,7 @@ __all__ = [
     "class_count",
     "entropy",
     "find_layers",
+    "keep_group_norms_contiguous",
     "probe",
     "scale_and_shift",
     "use_batch_statistics",
@@ -120,6 +121,22 @@ def use_batch_statistics(model: nn.Module, kinds: Sequence[type[nn.Module]] = BA
             layer.running_mean = layer.running_var = None  # type: ignore[assignment]
 
 
+def keep_group_norms_contiguous(model: nn.Module) -> None:
+    """Make group norm layers of ``model`` copy inputs that are not in the default memory format.
+
+    On a CPU the backward pass of torch 2.11 through a group norm of a channels-last tensor ends the process with a segmentation
+    fault. Values do not change; ``model`` is changed in place.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.GroupNorm) and not hasattr(layer, "_keeps_contiguous"):
+            layer.register_forward_pre_hook(_contiguous)
+            layer._keeps_contiguous = True  # type: ignore[assignment]
+
+
+def _contiguous(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (args[0].contiguous(), *args[1:])
+
+
 def scale_and_shift(layers: Iterable[nn.Module]) -> list[nn.Parameter]:
     """The weights and biases of norm layers.
 
@@ -189,6 +206,7 @@ class Online(Predictor):
     def __init__(
         self, context: Context, name: str, model: nn.Module, weights: list[nn.Parameter], optimizer: Optimizer
     ) -> None:
+        keep_group_norms_contiguous(model)
         model.requires_grad_(False)
         for weight in weights:
             weight.requires_grad_(True)

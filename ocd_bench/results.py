@@ -6,10 +6,7 @@ A run folder is plain JSON and NumPy archives, so this module needs neither torc
 from __future__ import annotations
 
 import copy
-import io
 import json
-import math
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact, sha256, write_atomic
-from ocd_bench.metrics import GROUPS, REDUCTIONS
+from ocd_bench.metrics import GROUPS
+from ocd_bench.reading import guarded, list_folder, quoted, read_bytes, read_json, read_npz
+from ocd_bench.shapes import checked_cell, checked_run
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
 
 SCHEMA = 1
-STATUSES = ("ok", "failed", "not-applicable")
 
 
 class Key(NamedTuple):
@@ -89,22 +87,16 @@ class Run:
         path = self.sources.get(key)
         if path is None:
             return {}
-        try:
-            data = path.read_bytes()
-            if self.cells[key].get("scores_sha256", sha256(data)) != sha256(data):
-                raise UsageError(f"{path}: damaged: its content does not match the sha256 in its cell; run the cell again")
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-                arrays = {
-                    name: array.astype(np.int64 if name == GROUPS and array.dtype.kind in "iu" else np.float64)
-                    for name, array in arrays.items()
-                }
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{path}: cannot read the scores: {error}") from error
+        recorded = self.cells[key].get("scores_sha256")
+        if recorded is not None and sha256(read_bytes(path)) != recorded:
+            raise UsageError(f"{path}: damaged: its content does not match the sha256 in its cell; run the cell again")
         n_test = self.cells[key]["n_test"]
-        for name, array in arrays.items():
-            if name == GROUPS and array.dtype != np.int64:
-                raise UsageError(f"{path}: {name!r} are no integers")
+        arrays = {}
+        for name, values in read_npz(path).items():
+            if values.dtype.kind not in ("iu" if name == GROUPS else "biuf"):
+                wanted = "integers" if name == GROUPS else "numbers"
+                raise UsageError(f"{path}: {quoted(name)} holds {values.dtype}, not {wanted}")
+            arrays[name] = array = values.astype(np.int64 if name == GROUPS else np.float64)
             if array.shape != (n_test,) and not (name == GROUPS and array.ndim == 2 and len(array) == n_test):
                 raise UsageError(f"{path}: {name!r} has shape {array.shape}, the cell says ({n_test},)")
             if not np.isfinite(array).all():
@@ -112,8 +104,9 @@ class Run:
         return arrays
 
 
+@guarded
 def read_run(path: Path | str) -> Run:
-    """Read and check a run folder; scores are loaded when first asked for.
+    """Read and check a run folder; scores are loaded when first asked for. Links that lead out of the folder are not followed.
 
     Raises:
         UsageError: if it is not a run folder, has another schema, or is damaged. The message names the file.
@@ -123,39 +116,67 @@ def read_run(path: Path | str) -> Run:
         raise UsageError(f"{path}: no such run folder")
     if not (path / "run.json").exists():
         raise UsageError(f"{path}: not a run folder (it has no run.json)")
-    info = _read_json(path / "run.json")
-    if not isinstance(info.get("tasks", {}), dict):
-        raise UsageError(f"{path / 'run.json'}: 'tasks' is not a table")
+    info = checked_run(_read_json(path / "run.json"), path / "run.json")
     cells: dict[Key, dict[str, Any]] = {}
     sources: dict[Key, Path] = {}
     for file in sorted((path / "cells").glob("*.json")) if (path / "cells").is_dir() else ():
         if file.name.startswith("."):
             continue
-        cell = _read_json(file)
-        key = check_cell(cell, file)
+        cell, key = check_cell(_read_json(inside(file, path)), file)
         if key.stem != file.stem:
             raise UsageError(f"{file}: holds the cell {key.stem}; a cell's file has its name")
         cells[key] = cell
-        if (path / "scores" / f"{file.stem}.npz").exists():
-            sources[key] = path / "scores" / f"{file.stem}.npz"
+        scores = path / "scores" / f"{file.stem}.npz"
+        if scores.is_symlink() or scores.exists():
+            sources[key] = inside(scores, path)
+    _same_primary(cells, path)
     order = in_order(cells, info)
     figures = {
         names: files
         for names in dict.fromkeys((key.task, key.dataset, key.seed) for key in order)
-        if (files := sorted((path / "figures" / "{}-{}-s{}".format(*names)).glob("[!.]*.*")))
+        if (files := _files(path / "figures" / "{}-{}-s{}".format(*names), path))
     }
     return Run(str(path), info, {key: cells[key] for key in order}, sources, figures=figures)
 
 
+def _same_primary(cells: Mapping[Key, Mapping[str, Any]], path: Path) -> None:
+    """Refuse cells of one task and dataset whose primary metrics differ in name or meaning."""
+    known: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for key, cell in cells.items():
+        if cell["status"] != "ok":
+            continue
+        name = primary_of(cell)
+        metric = cell["metrics"][name]
+        meaning = (name, metric["unit"], metric["higher_is_better"], metric.get("reduce", "mean"))
+        if known.setdefault((key.task, key.dataset), meaning) != meaning:
+            raise UsageError(f"{path}: cell {key.stem} has another primary metric than the others of its task and dataset")
+
+
+def inside(file: Path, folder: Path) -> Path:
+    """``file``, if it is one and lies in ``folder``.
+
+    Raises:
+        UsageError: for a link that leads out of the folder, or something that is no regular file.
+    """
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{file}: a link that leads out of the run folder; remove it")
+    if not file.is_file():
+        raise UsageError(f"{file}: not a regular file; remove it")
+    return file
+
+
+def _files(place: Path, folder: Path) -> list[Path]:
+    """The files of a sub-folder that are no leftovers, sorted."""
+    names = list_folder(place, ()).left_out if place.is_dir() else ()
+    return [inside(place / name, folder) for name in sorted(names) if "." in name]
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
+    value = read_json(path)
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected an object")
     if value.get("schema") != SCHEMA:
-        raise UsageError(f"{path}: schema {value.get('schema')!r}, this version reads schema {SCHEMA}")
+        raise UsageError(f"{path}: schema {str(value.get('schema'))[:40]}, this version reads schema {SCHEMA}")
     if not is_intact(value):
         raise UsageError(
             f"{path}: damaged: its content does not match its sha256; 'ocd-bench run' with the same --out repairs it"
@@ -163,32 +184,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_cell(cell: Mapping[str, Any], file: Path) -> Key:
-    """The cell's key, after its shape has been checked."""
+def check_cell(cell: dict[str, Any], file: Path) -> tuple[dict[str, Any], Key]:
+    """The cell with printable texts, and its key, after its shape has been checked.
 
-    def need(condition: bool, what: str) -> None:
-        if not condition:
-            raise UsageError(f"{file}: not a cell of schema {SCHEMA}: {what}")
-
-    for name in ("task", "dataset", "method"):
-        need(isinstance(cell.get(name), str) and bool(cell[name]), f"{name!r} is missing")
-    need(isinstance(cell.get("seed"), int), "'seed' is not an integer")
-    need(cell.get("status") in STATUSES, f"status {cell.get('status')!r}")
-    for name in ("metrics", "cost", "fingerprint"):
-        need(isinstance(cell.get(name), dict), f"{name!r} is missing")
-    need(isinstance(cell.get("n_test"), int), "'n_test' is not an integer")
-    need(isinstance(cell.get("groups"), int | None), "'groups' is not an integer")
-    for name, metric in cell["metrics"].items():
-        need(isinstance(metric, dict), f"metric {name!r}")
-        value = metric.get("value")
-        need(isinstance(value, int | float) and math.isfinite(value), f"metric {name!r} has value {value!r}")
-        need(isinstance(metric.get("unit"), str), f"metric {name!r} has no unit")
-        need(isinstance(metric.get("higher_is_better"), bool), f"metric {name!r} has no direction")
-        need(metric.get("reduce", "mean") in REDUCTIONS, f"metric {name!r} has the unknown reduction {metric.get('reduce')!r}")
-    if cell["status"] == "ok":
-        primaries = [name for name, metric in cell["metrics"].items() if metric.get("primary")]
-        need(len(primaries) == 1, f"{len(primaries)} primary metrics")
-    return Key(cell["task"], cell["dataset"], cell["method"], cell["seed"])
+    Raises:
+        UsageError: naming the file and the field that has another type.
+    """
+    cell = checked_cell(cell, file)
+    return cell, Key(cell["task"], cell["dataset"], cell["method"], cell["seed"])
 
 
 def in_order(keys: Iterable[Key], info: Mapping[str, Any]) -> list[Key]:
@@ -266,6 +269,8 @@ def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
             for difference in config_differences(mine.get("config", {}), entry.get("config", {}), common=True):
                 raise UsageError(f"{runs[0].name} and {run.name} differ in configuration: {task}: {difference}")
             mine["config"] = {**entry.get("config", {}), **mine.get("config", {})}
+            if sets := {**entry.get("corruption_sets", {}), **mine.get("corruption_sets", {})}:
+                mine["corruption_sets"] = sets
         for name in ("seeds", "methods"):
             info[name] = list(dict.fromkeys([*info.get(name, []), *run.info.get(name, [])]))
         for name in ("plugins", "notes"):
@@ -318,7 +323,7 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
             (out / name).mkdir(parents=True, exist_ok=True)
         for key, cell in run.cells.items():
             if key in run.sources:
-                write_atomic(out / "scores" / f"{key.stem}.npz", run.sources[key].read_bytes())
+                write_atomic(out / "scores" / f"{key.stem}.npz", read_bytes(run.sources[key]))
             write_atomic(out / "cells" / f"{key.stem}.json", json_bytes(cell))
         for source in sources:
             for folder in ("figures", "errors"):
@@ -326,7 +331,7 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
                     target = out / file.relative_to(source)
                     if file.is_file() and not target.exists():
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        write_atomic(target, file.read_bytes())
+                        write_atomic(target, read_bytes(inside(file, source)))
         write_atomic(out / "run.json", json_bytes(run.info))
     except OSError as error:
         raise UsageError(f"--out {out}: cannot write there: {error.strerror or error}") from error

@@ -38,7 +38,7 @@ class Samples:
 
     inputs: torch.Tensor
     targets: torch.Tensor
-    groups: torch.Tensor | None = None
+    groups: Any = None
 
     def __post_init__(self) -> None:
         import torch

@@ -17,7 +17,7 @@ __all__ = ["Dataset", "Request", "Source", "Task"]
 if TYPE_CHECKING:
     import torch
 
-    from ocd_bench.samples import Splits
+    from ocd_bench.samples import Samples, Splits
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Dataset:
         folder: its sub-folder of a data directory; empty: the name.
         sources: official files, for ``ocd-bench data fetch``; empty if a licence or a form must be accepted first.
         licence, citation, homepage: of the data.
+        default: measured when ``--dataset`` is not given. Where no dataset of a task says so, its first one is.
+        corruption: what is measured when ``--corruption`` is not given, as one would write it there; empty: the test set as it
+            is.
         seen_in_tuning: whether default settings were revised after scores on its test set had been seen. Tables then say so.
 
     .. versionadded:: 0.1
@@ -65,6 +68,8 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+    default: bool = False
+    corruption: str = ""
     seen_in_tuning: bool = False
 
 
@@ -191,10 +196,38 @@ class Task:
 
     corruptions: ClassVar[Sequence[str]] = ()
     """Kinds that :meth:`corrupt` knows, for ``--corruption KIND:SEVERITY``."""
+    corruption_sets: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Names of several kinds each, for ``--corruption SET:SEVERITY``; the table ends with the mean over each set. Default: one
+    set, ``all``, of every kind."""
+    renamed_corruptions: ClassVar[Mapping[str, str]] = {}
+    """Old names of kinds or sets, which are refused, and their new names."""
 
     def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
-        """Test inputs ``(N, ...)`` under a corruption of severity 1 to 5. It is never used in training."""
+        """Test inputs ``(N, ...)`` under a corruption of severity 1 to 5. It is never used in training.
+
+        Raises:
+            NotApplicable: where the kind means nothing for these inputs.
+        """
         raise NotImplementedError
+
+    def corrupt_targets(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The targets that belong to corrupted inputs, where a score needs the input itself (the improvement over a noisy
+        mixture). Default: unchanged."""
+        return targets
+
+    def recorded_corruption(self, splits: Splits, kind: str, severity: int, request: Request) -> Samples | None:
+        """The test samples of ``splits`` under a corruption, read from published files. Default: None, and :meth:`corrupt`
+        computes them.
+
+        Raises:
+            UsageError: if the files are missing, damaged, or of another test set.
+        """
+        return None
+
+    def views(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
+        """A random view of each input ``(N, ...)``, the same in shape and meaning, for ``memo``. Default: None, and it takes
+        :meth:`augment`."""
+        return None
 
     # -- base ---------------------------------------------------------------------------------------------------------
     def train_base(

@@ -3,7 +3,16 @@
 import pytest
 
 from ocd_bench import Dataset, Task, UsageError
-from ocd_bench.runner.cells import Variant, assign_datasets, cell_name, parse_seeds, parse_shard, parse_variants
+from ocd_bench.runner.cells import (
+    Variant,
+    assign_datasets,
+    cell_name,
+    default_datasets,
+    parse_seeds,
+    parse_sets,
+    parse_shard,
+    parse_variants,
+)
 from ocd_bench.seeds import derive
 
 
@@ -42,6 +51,38 @@ def test_variants() -> None:
             parse_variants(wrong, task)
     with pytest.raises(UsageError, match="defines no corruptions"):
         parse_variants("rust:1", Coins())
+
+
+class Pearls(Beads):
+    name = "pearls"
+    corruptions = ("dust", "rust", "own_dent")
+    corruption_sets = {"wear": ("dust", "rust"), "own": ("own_dent",)}
+    renamed_corruptions = {"dent": "own_dent", "all": "own"}
+
+
+def test_a_set_stands_for_its_kinds_and_old_names_tell_their_new_ones() -> None:
+    task = Pearls()
+    assert parse_variants("none,wear:5", task) == (Variant(), Variant("dust", 5), Variant("rust", 5))
+    assert parse_variants("wear:5,dust:5,dust:3", task) == (Variant("dust", 5), Variant("rust", 5), Variant("dust", 3))
+    assert parse_sets("none,wear:5,dust:3,own:1", task) == {
+        "wear:5": (Variant("dust", 5), Variant("rust", 5)),
+        "own:1": (Variant("own_dent", 1),),
+    }
+    assert parse_sets("all:2", Beads()) == {"all:2": (Variant("dust", 2), Variant("rust", 2))}
+    for wrong, message in (
+        ("dent:1", "'dent' is now called 'own_dent'"),
+        ("all:1", "'all' is now called 'own'"),
+        ("wears:1", "did you mean 'wear'"),
+        ("wear", "severity of 1 to 5, for example wear:3"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse_variants(wrong, task)
+
+
+def test_a_task_may_have_several_default_datasets() -> None:
+    known = (Dataset("a"), Dataset("b", default=True), Dataset("c", default=True))
+    assert default_datasets(known) == ("b", "c")
+    assert default_datasets(known[:1]) == ("a",)
 
 
 def test_datasets_go_to_the_tasks_that_list_them() -> None:

@@ -62,7 +62,7 @@ def test_python_m() -> None:
         (["list", "--js"], "list: unknown option '--js'"),  # no abbreviations
         (["list", "tasks", "methods"], "list: unknown argument 'methods'"),
         (["list", "tasks", "--preset", "quick"], "list: --preset is only for settings"),
-        (["run"], "run: the following arguments are required: --task"),
+        (["run"], "run: give --task NAME"),
         (["run", "--task", "x", "--presset=quick"], "unknown option '--presset' (did you mean '--preset'?)"),
         (["plugin", "chek", "x"], "plugin: argument new|check: unknown 'chek' (did you mean 'check'?)"),
         (["plugin", "check", "x", "--dataste", "y"], "plugin check: unknown option '--dataste' (did you mean '--dataset'?)"),

@@ -321,6 +321,26 @@ def test_failed_cells_are_exit_code_3_and_stdout_holds_the_json_alone(faults: Fa
     assert b"Traceback" not in faults.run.stderr
 
 
+def test_in_one_process_what_a_method_changes_is_put_back(
+    faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ("base_weights", "base_weights_late", "train_mode", "hooks", "gradients", "training_data", "training_labels")
+    names += ("test_batch", "dtype", "grad_mode", "threads", "raises", "sysexit", "odd", "genexit")
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(faults.out.parent / "cache"))
+    monkeypatch.setenv("OCD_BENCH_IN_PROCESS", "1")
+    bad = ",".join(f"bad-{name.replace('_', '-')},noisy" for name in names)
+    words = ["run", "--plugin", str(faults.plugin), "--task", "dots", "--preset", "quick", "--out", str(tmp_path / "out")]
+    assert main([*words, "--methods", f"{bad},oracle,base", "--quiet"]) == 3
+    capfd.readouterr()
+    for method in ("base", "noisy", "oracle"):
+        scores = f"scores/dots-default-{method}-s0.npz"
+        assert (tmp_path / "out" / scores).read_bytes() == (faults.alone / scores).read_bytes()
+    for name in names:
+        cell = json.loads((tmp_path / "out" / "cells" / f"dots-default-bad-{name.replace('_', '-')}-s0.json").read_text())
+        assert cell["status"] == "failed"
+        assert REASONS.get(name, "") in cell["reason"]
+
+
 def test_no_process_is_left(faults: Faults) -> None:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

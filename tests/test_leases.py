@@ -13,9 +13,6 @@ import pytest
 from ocd_bench.runner.lease import BEAT, PATIENCE, Lease
 from tests.faulty import command, numbers, write_plugin
 
-CROWD = 8
-"""Processes."""
-
 
 class Clock:
     def __init__(self) -> None:
@@ -130,17 +127,22 @@ def test_without_a_writable_folder_every_process_works(tmp_path: Path) -> None:
     assert Lease(tmp_path / "file" / "x").acquire()
 
 
-@pytest.mark.parametrize("same_folder", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_a_crowd_does_each_piece_of_work_once(same_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("size", "same_folder"),
+    [(3, True), pytest.param(8, True, marks=pytest.mark.long), pytest.param(8, False, marks=pytest.mark.long)],
+)
+def test_a_crowd_does_each_piece_of_work_once(
+    size: int, same_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin, count = write_plugin(tmp_path / "plugin"), tmp_path / "count"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ("--methods", "base,scaled,fits,fits-again", "--seeds", "2", "--quiet")
     environment = {**os.environ, "COUNT": str(count), "PAUSE": "1", "OCD_BENCH_CACHE": str(tmp_path / "cache")}
-    outs = [tmp_path / ("out" if same_folder else f"out{i}") for i in range(CROWD)]
+    outs = [tmp_path / ("out" if same_folder else f"out{i}") for i in range(size)]
     crowd = [
         subprocess.Popen(command(plugin, *words, "--out", str(out)), env=environment, stdout=subprocess.DEVNULL) for out in outs
     ]
-    assert [process.wait(timeout=300) for process in crowd] == [0] * CROWD
+    assert [process.wait(timeout=600) for process in crowd] == [0] * size
     done = Counter(count.read_text().splitlines())
     assert done["base 0"] == done["base 1"] == 1
     if same_folder:

@@ -110,3 +110,19 @@ def test_a_strong_penalty_holds_the_weights():
 def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="fisher_batch"):
         EataSettings(fisher_batch=0)
+
+
+def test_what_is_left_open_depends_on_the_number_of_classes() -> None:
+    few, many = (EataSettings().resolved(classes) for classes in (10, 1000))
+    assert (few.distance, few.alpha, few.lr) == (0.4, 1.0, 5e-3)
+    assert (many.distance, many.alpha, many.lr) == (0.05, 2000.0, 2.5e-4)
+    assert EataSettings(lr=0.0, distance=0.2, alpha=0.0).resolved(10) == EataSettings(lr=0.0, distance=0.2, alpha=0.0)
+
+
+def test_with_the_defaults_a_stream_of_few_classes_is_learnt_from() -> None:
+    context = make_context(ToyClasses())
+    predictor = Eata().fit(context)
+    for part in held_out(context.task).inputs.split(16):
+        predictor(part)
+    assert {name: predictor.detail[name] for name in ("lr", "distance", "alpha")} == {"lr": 5e-3, "distance": 0.4, "alpha": 1.0}
+    assert predictor.detail["learnt_from"] > 0

@@ -136,3 +136,20 @@ def test_a_task_without_augmentation_is_not_applicable():
 def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match=r"memo\.copies=0"):
         MemoSettings(copies=0)
+
+
+def test_views_of_the_task_come_before_its_augmentation() -> None:
+    class Seen(ToyClasses):
+        def augment(self, inputs, targets, generator):
+            raise AssertionError("not asked for")
+
+        def views(self, inputs, generator):
+            return inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+
+    context = make_context(Seen(), settings={"memo": MemoSettings(copies=4)})
+    predictor = Memo().fit(context)
+    inputs = held_out(context.task).inputs[:5]
+    copies = predictor._copies(inputs)
+    assert copies.shape == (5, 4, *inputs.shape[1:])
+    assert 0.05 < (copies - inputs.unsqueeze(1)).std() < 0.2
+    assert predictor(inputs).shape == (5, 3)

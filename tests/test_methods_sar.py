@@ -111,3 +111,13 @@ def test_the_top_norm_layers_are_left_out(share: float, layers: str):
 def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match=r"sar\.share"):
         SarSettings(share=0.0)
+
+
+def test_the_rate_depends_on_classes_and_on_norm_layers() -> None:
+    assert SarSettings().resolved(10, False).lr == 5e-3
+    assert SarSettings().resolved(1000, False).lr == 2.5e-4
+    assert SarSettings().resolved(10, True).lr == 1e-3
+    assert SarSettings().resolved(1000, False).recover == pytest.approx(0.2)
+    assert SarSettings().resolved(10, False).recover == pytest.approx(0.2 / 3)
+    assert SarSettings(lr=0.0).resolved(10, False).lr == 0.0
+    assert Sar().fit(make_context(ToyClasses())).detail["lr"] == 5e-3

@@ -115,3 +115,16 @@ def test_the_last_linear_layer_need_not_be_the_last_module():
 def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="filter"):
         T3aSettings(filter=-1)
+
+
+def test_a_start_support_belongs_to_the_class_that_the_layer_gives_it() -> None:
+    """As in the authors' code: with a large bias every weight vector is classified as that class."""
+    context = make_context(ToyClasses())
+    with torch.no_grad():
+        context.base.classifier.bias[1] += 100
+    try:
+        predictor = T3a().fit(context)
+        assert predictor._labels.tolist() == [1, 1, 1]
+    finally:
+        with torch.no_grad():
+            context.base.classifier.bias[1] -= 100

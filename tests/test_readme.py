@@ -88,5 +88,5 @@ def test_installing_works_as_written(tmp_path: Path) -> None:
         result = run(command, folder, 3000)
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
         shown += result.stdout
-    for heading in ("images, digits", "tabular, diabetes"):
+    for heading in ("images, digits", "images, digits+contrast-4", "tabular, diabetes", "tabular, breast-cancer"):
         assert heading in shown

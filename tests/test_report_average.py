@@ -163,6 +163,24 @@ def test_the_mean_over_kinds_of_corruption_is_a_score_of_the_sample(tmp_path: Pa
     assert group.notes == ("mean over 2 kinds of corruption of accuracy; seeds 0, 1, 2; 120 test samples",)
 
 
+def test_a_named_set_has_a_mean_of_its_own_and_the_rest_another(tmp_path: Path) -> None:
+    names = ("mnist", "mnist+fog-3", "mnist+blur-3", "mnist+dust-3", "mnist+rust-3")
+    folder = make_run(tmp_path / "run", groups=[("images", name) for name in names], n=120)
+    info = json.loads((folder / "run.json").read_text())
+    info["tasks"]["images"]["corruption_sets"] = {"weather:3": ["+fog-3", "+blur-3"], "sea:3": ["+salt-3", "+fog-3"]}
+    (folder / "run.json").write_text(json.dumps(info))
+    groups = build_table(read_run(folder)).groups
+    assert [group.dataset for group in groups[5:]] == [
+        "mnist: weather, 2 corruptions, severity 3",
+        "mnist: 2 corruptions, severity 3",
+    ]
+    run = read_run(folder)
+    for group, kinds in zip(groups[5:], (("fog", "blur"), ("dust", "rust")), strict=True):
+        row = next(row for row in group.rows if row.method == "base")
+        values = [run.scores(Key("images", f"mnist+{kind}-3", "base", 0), "accuracy").mean() for kind in kinds]
+        assert row.by_seed["average"][0] == pytest.approx(np.mean(values))
+
+
 def test_a_seed_counts_only_if_it_has_every_kind(tmp_path: Path) -> None:
     folder = corrupted(tmp_path / "run")
     edit_cell(folder, "images-mnist+fog-3-tent-s1", status="failed", reason="lost")

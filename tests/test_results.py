@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocd_bench import results
 from ocd_bench.errors import UsageError
 from ocd_bench.results import Key, config_differences, merge_runs, primary_of, read_run, write_atomic
 from tests.runs import cell, edit_cell, make_run, write_run
@@ -55,8 +54,8 @@ def test_a_run_without_scores_can_be_read(tmp_path: Path):
             "images-mnist-ocd-s0.json: cannot be read",
         ),
         (lambda f: edit_cell(f, "images-mnist-ocd-s0", schema=9), "schema 9"),
-        (lambda f: edit_cell(f, "images-mnist-ocd-s0", status="fine"), "status 'fine'"),
-        (lambda f: edit_cell(f, "images-mnist-ocd-s0", seed="0"), "'seed' is not an integer"),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", status="fine"), "'status' is 'fine', expected ok or"),
+        (lambda f: edit_cell(f, "images-mnist-ocd-s0", seed="0"), "'seed' is '0', expected a whole number"),
         (lambda f: edit_cell(f, "images-mnist-ocd-s0", metrics={}), "0 primary metrics"),
         (lambda f: edit_cell(f, "images-mnist-ocd-s0", method="tent"), "holds the cell images-mnist-tent-s0"),
     ],
@@ -75,7 +74,7 @@ def test_a_value_that_is_not_a_finite_number_is_refused(tmp_path: Path, value: o
     content = json.loads(path.read_text())
     content["metrics"]["accuracy"]["value"] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="metric 'accuracy' has value"):
+    with pytest.raises(UsageError, match="metric 'accuracy': 'value' is .*, expected a finite number"):
         read_run(folder)
 
 
@@ -87,11 +86,11 @@ def test_no_such_folder(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (b"not an archive", "cannot read the scores"),
+        (b"not an archive", "cannot be read"),
         ({"accuracy": np.ones(3)}, r"shape \(3,\), the cell says \(400,\)"),
         ({"accuracy": np.full(400, np.nan)}, "not finite"),
-        ({"accuracy": np.array([object()] * 400)}, "cannot read the scores"),
-        ({"accuracy": np.array(["a"] * 400)}, "cannot read the scores"),
+        ({"accuracy": np.array([object()] * 400)}, "holds Python objects"),
+        ({"accuracy": np.array(["a"] * 400)}, "holds <U1, not numbers"),
     ],
 )
 def test_damaged_scores_are_named(tmp_path: Path, arrays, message: str):
@@ -121,7 +120,7 @@ def test_atomic_write_replaces_and_leaves_nothing_behind(tmp_path: Path, monkeyp
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(results.os, "replace", fail)
+    monkeypatch.setattr("ocd_bench.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, b"newer")
     assert path.read_bytes() == b"new"
@@ -201,7 +200,7 @@ def test_a_cell_without_a_method_is_refused(tmp_path: Path):
     entry = cell("images", "mnist", "ocd", 0, status="failed", reason="why")
     folder = write_run(tmp_path / "run", [entry], {})
     edit_cell(folder, "images-mnist-ocd-s0", method="")
-    with pytest.raises(UsageError, match="'method' is missing"):
+    with pytest.raises(UsageError, match="'method' is '', expected a name"):
         read_run(folder)
 
 
@@ -225,3 +224,106 @@ def test_the_command_modules_are_light():
         "heavy = {'numpy', 'scipy', 'rich', 'torch'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- run folders of anybody -----------------------------------------------------------------------------------------------
+HOSTILE = "\x1b]0;title\x07 \x9b31m \u202etxt.exe\u202c \u2066 \x00 \x7f"
+
+
+def test_hostile_texts_reach_no_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from ocd_bench.cli import main
+
+    failed = cell("demo", "d", "base", 0, status="failed", reason=HOSTILE)
+    good = cell("demo", "d", "ocd", 0, {"accuracy": np.ones(3)})
+    good["metrics"] = {f"accuracy{HOSTILE}": {**good["metrics"]["accuracy"], "unit": HOSTILE}}
+    good["detail"], good["layer"] = {HOSTILE: [HOSTILE]}, HOSTILE
+    folder = write_run(tmp_path / "run", [failed, good], {})
+    info = json.loads((folder / "run.json").read_text())
+    info.update(notes={"demo-d": HOSTILE}, preset=HOSTILE, plugins={HOSTILE: HOSTILE})
+    (folder / "run.json").write_text(json.dumps(info))
+    for form in ("table", "markdown", "csv", "latex", "html"):
+        assert main(["report", str(folder), "--format", form]) == 0
+        said = capsys.readouterr()
+        assert set("\x1b\x07\x00\x7f\x9b\u202e\u202c\u2066") & set(said.out + said.err) == set(), form
+    assert r"\x1b]0;title\x07" in said.out
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"cost": {"fit_s": "fast"}}, "'cost' is 'dict', expected a table of finite numbers"),
+        ({"cost": {"fit_s": float("inf")}}, "'cost'"),
+        ({"cost": {"fit_s": 10**400}}, "'cost'"),
+        ({"layer": {"a": 1}}, "'layer' is 'dict', expected a text"),
+        ({"reason": ["x"]}, "'reason' is 'list', expected a text or null"),
+        ({"detail": "x"}, "'detail' is 'x', expected a table"),
+        ({"n_test": 1.5}, "'n_test' is 1.5, expected a number of samples"),
+        ({"n_test": 10**400}, "'n_test' is 1000000.*…, expected a number of samples"),
+        ({"n_test": True}, "'n_test' is True"),
+        ({"seed": -1}, "'seed' is -1"),
+        ({"fingerprint": {"config": 5}}, "'fingerprint'"),
+        ({"task": "x" * 201}, "'task' is 'x"),
+        ({"dataset": "\ud800"}, r"'\\ud800' holds a lone surrogate, which is no text"),
+        ({"metrics": {"accuracy": []}}, "'metrics' is 'dict', expected a table of metrics"),
+        (
+            {"metrics": {"accuracy": {"value": 1.0, "unit": "", "higher_is_better": 1, "primary": True}}},
+            "'higher_is_better' is 1",
+        ),
+    ],
+)
+def test_a_field_of_another_type_is_named(tmp_path: Path, changed: dict, message: str):
+    folder = make_run(tmp_path / "run")
+    edit_cell(folder, "images-mnist-ocd-s0", **changed)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_run(folder)
+    assert "images-mnist-ocd-s0.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tasks": []}, "'tasks' is 'list'"),
+        ({"tasks": {"images": {"dataset": "mnist"}}}, "task 'images': 'dataset' is 'mnist', expected a list of texts"),
+        ({"seeds": [0.5]}, "'seeds' is 'list'"),
+        ({"environment": {"cpu": {}}}, "the environment: 'cpu' is 'dict'"),
+        ({"notes": {"a": 1}}, "'notes'"),
+        ({"preset": 5}, "'preset' is 5"),
+    ],
+)
+def test_a_field_of_run_json_of_another_type_is_named(tmp_path: Path, changed: dict, message: str):
+    folder = make_run(tmp_path / "run")
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**info, **changed}))
+    with pytest.raises(UsageError, match=message):
+        read_run(folder)
+
+
+def test_links_out_of_a_run_folder_are_not_followed(tmp_path: Path):
+    (tmp_path / "secret.txt").write_text("secret")
+    for place in ("figures/images-mnist-s0/x.txt", "scores/images-mnist-ocd-s0.npz", "cells/images-mnist-ocd-s0.json"):
+        folder = make_run(tmp_path / place.partition("/")[0])
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).unlink(missing_ok=True)
+        (folder / place).symlink_to(tmp_path / "secret.txt")
+        with pytest.raises(UsageError, match="a link that leads out of the run folder; remove it"):
+            read_run(folder)
+
+
+def test_a_pipe_in_a_run_folder_is_refused_at_once(tmp_path: Path):
+    import os
+
+    folder = make_run(tmp_path / "run")
+    (folder / "cells/images-mnist-ocd-s0.json").unlink()
+    os.mkfifo(folder / "cells/images-mnist-ocd-s0.json")
+    with pytest.raises(UsageError, match="not a regular file"):
+        read_run(folder)
+
+
+def test_cells_with_another_primary_metric_are_refused(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    path = folder / "cells" / "images-mnist-ocd-s0.json"
+    content = json.loads(path.read_text())
+    content["metrics"] = {"rmse": {**next(iter(content["metrics"].values())), "primary": True}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="another primary metric than the others"):
+        read_run(folder)

@@ -151,7 +151,8 @@ def test_a_run_writes_the_documented_folder(plugin: str, tmp_path: Path, capsys:
     assert "| base" in (out / "table.md").read_text()
 
 
-def test_what_methods_share_is_let_go_of_before_the_next_seed(plugin: str, tmp_path: Path) -> None:
+def test_shared_values_are_freed_before_the_next_seed(plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCD_BENCH_IN_PROCESS", "1")  # in a child process, all memory is freed when it ends
     gc.disable()  # it would free the cycle only at some later time
     try:
         assert run(plugin, "--methods", "hoards", "--seeds", "3", "--out", str(tmp_path / "out"), "--quiet") == 0
@@ -276,3 +277,68 @@ def test_interrupting_keeps_what_is_finished(plugin: str, tmp_path: Path) -> Non
     assert process.returncode == 130
     assert "Traceback" not in err
     assert cell(out, "base")["status"] == "ok"
+
+
+def test_a_run_is_repeated_from_its_run_json(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ("--methods", "draws,base", "--seeds", "1,4", "--set", "base.epochs=2", "--corruption", "none,jitter:2")
+    assert run(plugin, *words, "--out", str(one), "--quiet") == 0
+    assert main(["run", "--config", str(one / "run.json"), "--out", str(two), "--quiet"]) == 0
+    assert sorted(path.name for path in (one / "cells").iterdir()) == sorted(path.name for path in (two / "cells").iterdir())
+    for seed in (1, 4):
+        for dataset in ("default", "default+jitter-2"):
+            first, second = (cell(folder, "draws", seed, dataset) for folder in (one, two))
+            assert first["metrics"] == second["metrics"]
+            assert first["scores_sha256"] == second["scores_sha256"]
+    assert main(["run", "--config", str(one / "run.json"), "--seeds", "1,", "--out", str(tmp_path / "three"), "--quiet"]) == 0
+    assert len(list((tmp_path / "three" / "cells").iterdir())) == 4
+    capsys.readouterr()
+    (one / "run.json").write_text((one / "run.json").read_text().replace('"base.epochs": "2"', '"base.epochs": "3"'))
+    assert main(["run", "--config", str(one / "run.json")]) == 2
+    assert "damaged" in capsys.readouterr().err
+    for text, message in (("{", "not valid JSON"), ("[]", "expected the run.json"), ('{"tasks": {}}', "did not keep")):
+        (one / "run.json").write_text(text)
+        assert main(["run", "--config", str(one / "run.json")]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_setting_whose_default_has_changed_is_not_repeated_in_silence(
+    plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ocd_bench.files import seal
+
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "base", "--out", str(out), "--quiet") == 0
+    info = json.loads((out / "run.json").read_text())
+    info["tasks"]["dots"]["config"]["base"]["lr"] = 0.5
+    (out / "run.json").write_text(json.dumps(seal(info)))
+    assert main(["run", "--config", str(out / "run.json"), "--out", str(tmp_path / "two")]) == 2
+    assert "base.lr 0.5 and 0.001" in capsys.readouterr().err
+
+
+def test_the_number_of_threads_is_a_setting_and_not_the_machine_s(plugin: str, tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert run(plugin, "--methods", "base", "--out", str(tmp_path / "one"), "--quiet") == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert cell(tmp_path / "one", "base")["made_by"]["threads"] == 1
+    assert json.loads((tmp_path / "one" / "run.json").read_text())["environment"]["threads"] == 1
+    assert run(plugin, "--methods", "base", "--set", "run.threads=2", "--out", str(tmp_path / "two"), "--quiet") == 0
+    assert cell(tmp_path / "two", "base")["made_by"]["threads"] == 2
+    assert cell(tmp_path / "two", "base")["made_by"]["base"] != cell(tmp_path / "one", "base")["made_by"]["base"]
+
+
+def test_in_one_process_the_numbers_are_the_same(plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--methods", "base,draws,oracle,ocd-nn", "--quiet")
+    assert run(plugin, *words, "--out", str(tmp_path / "many")) == 0
+    monkeypatch.setenv("OCD_BENCH_IN_PROCESS", "1")
+    assert run(plugin, *words, "--out", str(tmp_path / "one")) == 0
+    for method in ("base", "draws", "oracle", "ocd-nn"):
+        first, second = (cell(tmp_path / name, method) for name in ("many", "one"))
+        assert first["scores_sha256"] == second["scores_sha256"]
+        assert first["detail"] == second["detail"]

@@ -63,6 +63,8 @@ def rows(manager: Manager, kind: str) -> list[Row]:
     available, or null), plugin. datasets: name, task, description, embedded, default. methods: name, description, default,
     uses_test_labels, section (or null), plugin. plugins: name, version, origin, hooks.
     """
+    from ocd_bench.runner.cells import default_datasets
+
     if kind == "plugins":
         return manager.describe()
     if kind == "methods":
@@ -83,15 +85,16 @@ def rows(manager: Manager, kind: str) -> list[Row]:
         if kind == "tasks":
             entries.append(_task(manager, task, datasets))
         else:
+            defaults = default_datasets(datasets)
             entries += [
                 {
                     "name": dataset.name,
                     "task": task.name,
                     "description": dataset.description,
                     "embedded": dataset.embedded,
-                    "default": place == 0,
+                    "default": dataset.name in defaults,
                 }
-                for place, dataset in enumerate(datasets)
+                for dataset in datasets
             ]
     return entries
 

@@ -19,8 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--dataset", metavar="D[,D]", help="datasets; default: each task's first, which needs no download")
     parser.add_argument(
         "--corruption",
-        metavar="KIND:SEVERITY[,...]",
-        help="measure on corrupted test samples: gaussian_noise:3, all:3; 'none' adds the clean test set",
+        metavar="KIND:SEVERITY|SET:SEVERITY[,...]",
+        help="measure on corrupted test samples: a kind (gaussian_noise:3) or a set of the task's (cifar10-c:5, all:3); "
+        "'none' adds the clean test set",
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the datasets, each in a folder of its name")
     parser.add_argument("--preset", metavar="quick|default|paper", help="sizes and training lengths (default: default)")

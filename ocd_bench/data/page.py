@@ -19,7 +19,8 @@ HEAD = """\
 up to date.
 
 A dataset is looked for in `--data-dir`, then in `$OCD_BENCH_DATA`, then in the user's cache folder, each time in the
-sub-folder named in the tables. Without `--dataset`, a task takes the first one, which comes with the package.
+sub-folder named in the tables. Without `--dataset`, a task takes the first one (`tabular`: the first two),
+which comes with the package.
 
 ```console
 $ ocd-bench data list

@@ -27,6 +27,7 @@ class EataPredictor(Online):
         super().__init__(context, "eata", model, weights, optimizer)
         self._source = [weight.detach().clone() for weight in weights]
         self._fisher = self._importance(context) if settings.alpha else None
+        self.detail |= {"lr": settings.lr, "distance": settings.distance, "alpha": settings.alpha}
         self.reset()
 
     def reset(self) -> None:
@@ -96,11 +97,9 @@ class Eata(Method):
     description = "tent on reliable and non-redundant samples, with a Fisher penalty, online"
     section = "eata"
     Settings = EataSettings
-    default = False
 
     def fit(self, context: Context) -> EataPredictor:
-        settings: EataSettings = context.settings("eata")
-        class_count(context)
+        settings: EataSettings = context.settings("eata").resolved(class_count(context))
         model = context.fresh_base()
         weights = scale_and_shift(find_layers(model, (nn.BatchNorm2d,)))
         model.train()

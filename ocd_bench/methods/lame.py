@@ -57,7 +57,6 @@ class Lame(Method):
     description = "class probabilities smoothed over nearest neighbours within the test batch"
     section = "lame"
     Settings = LameSettings
-    default = False
 
     def fit(self, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
         settings: LameSettings = context.settings("lame")

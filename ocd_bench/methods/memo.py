@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.settings import MemoSettings
-from ocd_bench.online import class_count, probe
+from ocd_bench.online import class_count, keep_group_norms_contiguous, probe
 from ocd_bench.task import Task
 
 Weights = dict[str, torch.Tensor]
@@ -27,6 +27,7 @@ class MemoPredictor(Predictor):
     def __init__(self, context: Context, settings: MemoSettings) -> None:
         self.task, self.settings, self.context = context.task, settings, context
         self._model = context.fresh_base()
+        keep_group_norms_contiguous(self._model)
         self._weights: Weights = {name: p.detach() for name, p in self._model.named_parameters()}
         self._target = torch.zeros_like(context.train.targets[:1])  # (1, ...): augment is given zeros as labels
         self._run = self._vectorised(probe(context, 2))
@@ -44,7 +45,9 @@ class MemoPredictor(Predictor):
         n, copies = len(inputs), self.settings.copies
         repeated = inputs.cpu().repeat_interleave(copies, 0)
         targets = self._target.repeat(n * copies, *[1] * (self._target.ndim - 1))
-        augmented, _ = self.task.augment(repeated, targets, self._generator)
+        augmented = self.task.views(repeated, self._generator)
+        if augmented is None:
+            augmented, _ = self.task.augment(repeated, targets, self._generator)
         return augmented.to(inputs.device).unflatten(0, (n, copies))
 
     def _loss(self, weights: Weights, copies: torch.Tensor) -> torch.Tensor:
@@ -79,7 +82,10 @@ def _changes_a_sample_alone(context: Context) -> bool:
     """Whether ``Task.augment`` changes a sample without other samples in its batch."""
     copies = probe(context, 1).cpu().repeat_interleave(PROBED, 0)
     targets = torch.zeros_like(context.train.targets[:1]).repeat(PROBED, *[1] * (context.train.targets.ndim - 1))
-    changed, _ = context.task.augment(copies, targets, context.generator("memo", "probe"))
+    generator = context.generator("memo", "probe")
+    changed = context.task.views(copies, generator)
+    if changed is None:
+        changed, _ = context.task.augment(copies, targets, generator)
     return not torch.equal(changed, copies)
 
 
@@ -93,8 +99,8 @@ class Memo(Method):
 
     def fit(self, context: Context) -> MemoPredictor:
         class_count(context)
-        if type(context.task).augment is Task.augment:
-            raise NotApplicable(f"no augmentation: task {context.task.name!r} does not define augment")
+        if type(context.task).augment is Task.augment and type(context.task).views is Task.views:
+            raise NotApplicable(f"no augmentation: task {context.task.name!r} does not define augment or views")
         if not _changes_a_sample_alone(context):
             raise NotApplicable(
                 f"task {context.task.name!r} augments a sample only with other samples of its batch; "

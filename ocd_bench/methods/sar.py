@@ -28,6 +28,7 @@ class SarPredictor(Online):
         self.settings = settings
         self._e0 = settings.margin * math.log(class_count(context))
         super().__init__(context, "sar", model, weights, optimizer)
+        self.detail |= {"lr": settings.lr, "recover": settings.recover}
 
     def reset(self) -> None:
         super().reset()
@@ -78,13 +79,13 @@ class Sar(Method):
     description = "sharpness-aware entropy minimisation on reliable samples, online"
     section = "sar"
     Settings = SarSettings
-    default = False
 
     def fit(self, context: Context) -> SarPredictor:
-        settings: SarSettings = context.settings("sar")
-        class_count(context)
         model = context.fresh_base()
+        classes = class_count(context)
         layers = find_layers(model, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm))
+        layer_norm_only = all(isinstance(layer, nn.LayerNorm) for layer in layers)
+        settings: SarSettings = context.settings("sar").resolved(classes, layer_norm_only)
         weights = scale_and_shift(layers[: math.ceil(settings.share * len(layers))])
         model.train()
         use_batch_statistics(model, (nn.BatchNorm2d,))

@@ -5,14 +5,12 @@ Each class is the ``Settings`` of the methods of its section; numbers are those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from ocd_bench.settings import Checked, setting
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,22 @@ class T3aSettings(Checked):
     section: ClassVar[str] = "t3a"
 
 
+MANY_CLASSES = 400
+"""From this number of classes on, the ImageNet numbers of EATA and SAR apply. Over K equally frequent classes the cosine of a
+sure prediction to the running mean is 1/√K, so EATA's ImageNet distance of 0.05 accepts no sample below K = 400."""
+
+
 @dataclass(frozen=True)
 class EataSettings(Checked):
-    """Section ``eata``: the paper's ImageNet numbers."""
+    """Section ``eata``. What is -1 depends on the number of classes K."""
 
-    lr: float = setting(2.5e-4, least=0, help="Learning rate of SGD (paper: 2.5e-4).")
+    lr: float = setting(
+        -1.0,
+        least=0,
+        also=(-1.0,),
+        help="Learning rate of SGD. -1: 0.005 for fewer than 400 classes (the paper's rate for CIFAR-10), else 0.00025 "
+        "(ImageNet).",
+    )
     momentum: float = setting(0.9, least=0, below=1, help="Momentum of SGD.")
     margin: float = setting(
         0.4,
@@ -70,24 +79,46 @@ class EataSettings(Checked):
         help="Entropy threshold E0, as a fraction of ln K for K classes. Samples of higher entropy are not used.",
     )
     distance: float = setting(
-        0.05,
-        least=-1,
+        -1.0,
+        least=0,
+        also=(-1.0,),
         help="A sample is used if the cosine similarity of its prediction to the running mean prediction is below this "
-        "value. More than 1: every sample.",
+        "value. More than 1: every sample. -1: 0.4 for fewer than 400 classes, else 0.05.",
     )
-    alpha: float = setting(2000.0, least=0, help="Weight of the Fisher penalty. 0: none.")
+    alpha: float = setting(
+        -1.0,
+        least=0,
+        also=(-1.0,),
+        help="Weight of the Fisher penalty. 0: none. -1: 1 for fewer than 400 classes, else 2000.",
+    )
     fisher_samples: int = setting(
         2000, least=1, unit="samples", help="Validation samples on which the Fisher information is estimated."
     )
     fisher_batch: int = setting(64, least=1, unit="samples", help="Batch size of that estimate.")
     section: ClassVar[str] = "eata"
 
+    def resolved(self, classes: int) -> EataSettings:
+        """These settings with the values for ``classes`` classes in place of -1."""
+        many = classes >= MANY_CLASSES
+        return replace(
+            self,
+            lr=self.lr if self.lr >= 0 else (2.5e-4 if many else 5e-3),
+            distance=self.distance if self.distance >= 0 else (0.05 if many else 0.4),
+            alpha=self.alpha if self.alpha >= 0 else (2000.0 if many else 1.0),
+        )
+
 
 @dataclass(frozen=True)
 class SarSettings(Checked):
-    """Section ``sar``: the paper's numbers for convolutional nets."""
+    """Section ``sar``: the paper's numbers; the rate depends on the network."""
 
-    lr: float = setting(2.5e-4, least=0, help="Learning rate of SGD (paper: 2.5e-4).")
+    lr: float = setting(
+        -1.0,
+        least=0,
+        also=(-1.0,),
+        help="Learning rate of SGD. -1: 0.001 where all norm layers are LayerNorm (the authors' rate for ViT), else 0.005 for "
+        "fewer than 400 classes and 0.00025 for more (the authors' rate for ResNet-50 on ImageNet).",
+    )
     momentum: float = setting(0.9, least=0, below=1, help="Momentum of SGD.")
     margin: float = setting(
         0.4,
@@ -97,7 +128,12 @@ class SarSettings(Checked):
     )
     rho: float = setting(0.05, least=0, help="Radius of the sharpness-aware step.")
     recover: float = setting(
-        0.2, least=0, unit="nats", help="The model is reset when the moving average of the entropy falls below this value."
+        -1.0,
+        least=0,
+        also=(-1.0,),
+        unit="nats",
+        help="The model is reset when the moving average of the entropy falls below this value. -1: 0.2 for the 1,000 "
+        "classes of ImageNet (the paper's value), and for K classes in proportion to ln K, as the margin is.",
     )
     share: float = setting(
         0.75,
@@ -107,6 +143,12 @@ class SarSettings(Checked):
         "leaves out, about a quarter of the layers of its nets.",
     )
     section: ClassVar[str] = "sar"
+
+    def resolved(self, classes: int, layer_norm_only: bool) -> SarSettings:
+        """These settings with the values for ``classes`` classes and the network's norm layers in place of -1."""
+        rate = 1e-3 if layer_norm_only else 2.5e-4 if classes >= MANY_CLASSES else 5e-3
+        threshold = 0.2 * math.log(classes) / math.log(1000)
+        return replace(self, lr=self.lr if self.lr >= 0 else rate, recover=self.recover if self.recover >= 0 else threshold)
 
 
 @dataclass(frozen=True)

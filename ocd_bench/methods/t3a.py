@@ -25,8 +25,9 @@ class T3aPredictor(Predictor):
         with torch.no_grad():
             weight = layer.weight.detach()
             self._supports = normalize(weight, dim=1)
-            self._labels = torch.arange(len(weight), device=weight.device)
-            self._entropies = entropy(layer.forward(weight))
+            logits = layer.forward(weight)
+            self._labels = logits.argmax(1)  # as in the authors' code; the paper takes the number of the class
+            self._entropies = entropy(logits)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         features, logits = self._classifier(inputs)

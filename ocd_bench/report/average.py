@@ -34,23 +34,43 @@ def averages(run: Run) -> dict[str, tuple[Group, ...]]:
 
 
 def corruption_averages(run: Run) -> dict[str, tuple[Group, ...]]:
-    """For each dataset and severity with two or more kinds of corruption: a group of means over the kinds, by task.
+    """For each dataset a group of means over each named set of corruptions the run was asked for, by task; and, of the kinds in
+    no such set, one over all of one severity where there are two or more.
 
     Every kind has the same test samples, so the interval is that of one test set, of the samples' means over kinds. There is no
     such group if scores are missing, or if a metric is not the mean of its scores.
     """
-    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for key in run.cells:
         name, _, variant = key.dataset.partition("+")
         if variant:
-            found.setdefault((key.task, name, variant.rpartition("-")[2]), {})[key.dataset] = None
+            found.setdefault((key.task, name), {})[variant] = None
     groups: dict[str, tuple[Group, ...]] = {}
-    for (task, name, severity), datasets in found.items():
-        if len(datasets) > 1:
-            title = f"{name}: {len(datasets)} corruptions, severity {severity}"
-            if group := _corruptions(run, task, title, list(datasets)):
+    for (task, name), variants in found.items():
+        for title, members in _families(run, task, list(variants)).items():
+            if group := _corruptions(run, task, f"{name}: {title}", [f"{name}+{member}" for member in members]):
                 groups[task] = (*groups.get(task, ()), group)
     return groups
+
+
+def _families(run: Run, task: str, variants: Sequence[str]) -> dict[str, list[str]]:
+    """Title to the variants (``fog-3``) whose mean is due: the complete sets of ``run.json``, then what is left by severity."""
+    families: dict[str, list[str]] = {}
+    left = dict.fromkeys(variants)
+    for name, labels in run.info.get("tasks", {}).get(task, {}).get("corruption_sets", {}).items():
+        members = [label.removeprefix("+") for label in labels]
+        if len(members) > 1 and set(members) <= set(variants):
+            set_name, _, severity = name.partition(":")
+            families[f"{set_name}, {len(members)} corruptions, severity {severity}"] = members
+            for member in members:
+                left.pop(member, None)
+    by_severity: dict[str, list[str]] = {}
+    for variant in left:
+        by_severity.setdefault(variant.rpartition("-")[2], []).append(variant)
+    for severity, members in by_severity.items():
+        if len(members) > 1:
+            families[f"{len(members)} corruptions, severity {severity}"] = members
+    return families
 
 
 def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str]) -> Group | None:

@@ -83,7 +83,13 @@ def _wide(metric: TableMetric) -> Field[Row]:
         return metric.style.interval(row.delta.wide) if row.delta and row.delta.wide else DASH
 
     return Field(
-        "delta_wide", "seeds and samples", lambda row: None, text, Kind.DIFFERENCE, mark=lambda row: row.verdict, rank=2
+        "delta_wide",
+        "seeds and samples",
+        lambda row: row.delta.wide[0] if row.delta and row.delta.wide else None,
+        text,
+        Kind.DIFFERENCE,
+        mark=lambda row: row.verdict,
+        rank=2,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from ocd_bench.cache import Damaged, entry_path, find, keep, pack, unpack
 from ocd_bench.config import BaseSettings, Config, fingerprint
 from ocd_bench.errors import OCDBenchError, UsageError
+from ocd_bench.online import keep_group_norms_contiguous
 from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.contract import TaskContract
 from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
@@ -123,7 +124,9 @@ class Bases:
         """The model before training. It draws from torch's global generator, so set a seed before the call."""
         hook = self.manager.hook.ocd_bench_base_model
         built = self.contract.call("base_model", lambda: hook(task=self.task, splits=splits, request=self.request))
-        return self.contract.model(built).to(self.device)
+        model = self.contract.model(built).to(self.device)
+        keep_group_norms_contiguous(model)
+        return model
 
     def key(self, splits: Splits, model: torch.nn.Module) -> str:
         """Fingerprint of everything that a base trained from ``model`` on ``splits`` depends on."""

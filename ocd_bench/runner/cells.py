@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from ocd_bench.errors import UsageError
 from ocd_bench.results import Key
 
 if TYPE_CHECKING:
-    from ocd_bench.task import Task
+    from ocd_bench.task import Dataset, Task
 
 
 MOST_SEEDS = 10_000
@@ -62,7 +62,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if any(seed >= 2**63 for seed in seeds):
         raise UsageError(f"--seeds {text[:40]}: a seed must be less than 2**63")
     if not seeds or min(seeds) < 0:
-        raise UsageError(f"--seeds {text!r}: expected a count such as 3, or a list such as 0,1,7")
+        raise UsageError(f"--seeds {text[:40]!r}: expected a count such as 3, or a list such as 0,1,7")
     return seeds
 
 
@@ -70,39 +70,61 @@ def parse_variants(text: str | None, task: Task) -> tuple[Variant, ...]:
     """``"none,gaussian_noise:3,all:3"`` as variants of ``task``'s test set.
 
     Raises:
-        UsageError: if the task has no such corruption, or the severity is not 1 to 5.
+        UsageError: if the task has no such corruption or set of them, or the severity is not 1 to 5.
     """
+    return tuple(dict.fromkeys(variant for part in _parts(text, task).values() for variant in part))
+
+
+def parse_sets(text: str | None, task: Task) -> dict[str, tuple[Variant, ...]]:
+    """The sets of corruptions that ``text`` names, such as ``cifar10-c:5``, with their members.
+
+    Raises:
+        UsageError: as :func:`parse_variants`.
+    """
+    sets = corruption_sets(task)
+    return {name: variants for name, variants in _parts(text, task).items() if name.partition(":")[0] in sets}
+
+
+def corruption_sets(task: Task) -> Mapping[str, Sequence[str]]:
+    """The task's own sets; a task without any has one, ``all``, of every kind."""
+    return task.corruption_sets or ({"all": task.corruptions} if task.corruptions else {})
+
+
+def _parts(text: str | None, task: Task) -> dict[str, tuple[Variant, ...]]:
     if not text:
-        return (Variant(),)
-    variants: list[Variant] = []
+        return {"none": (Variant(),)}
+    parts: dict[str, tuple[Variant, ...]] = {}
+    sets = corruption_sets(task)
     for part in text.split(","):
         kind, _, level = part.strip().partition(":")
         if kind == "none" and not level:
-            variants.append(Variant())
+            parts["none"] = (Variant(),)
             continue
         if not task.corruptions:
             raise UsageError(f"--corruption {part}: task {task.name!r} defines no corruptions")
-        if level not in ("1", "2", "3", "4", "5"):
-            raise UsageError(f"--corruption {part}: give a severity of 1 to 5, for example {kind or task.corruptions[0]}:3")
-        if kind != "all" and kind not in task.corruptions:
+        if kind not in sets and kind not in task.corruptions:
+            if kind in task.renamed_corruptions:
+                new = task.renamed_corruptions[kind]
+                raise UsageError(f"--corruption {part}: {kind!r} is now called {new!r} in task {task.name!r}")
             raise UsageError(
-                f"--corruption {part}: unknown kind {kind!r}{nearest(kind, task.corruptions)}; "
-                f"{task.name} knows {', '.join(task.corruptions)}"
+                f"--corruption {part}: unknown kind {kind!r}{nearest(kind, [*sets, *task.corruptions])}; "
+                f"{task.name} knows {', '.join(task.corruptions)}, and the sets {', '.join(sets)}"
             )
-        kinds: Sequence[str] = task.corruptions if kind == "all" else (kind,)
-        variants.extend(Variant(name, int(level)) for name in kinds)
-    return tuple(dict.fromkeys(variants))
+        if level not in ("1", "2", "3", "4", "5"):
+            raise UsageError(f"--corruption {part}: give a severity of 1 to 5, for example {kind}:3")
+        parts[part.strip()] = tuple(Variant(name, int(level)) for name in sets.get(kind, (kind,)))
+    return parts
 
 
 def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
-    """Datasets for each task. None: each task's first. With one task any name will do (a folder the task can read);
+    """Datasets for each task. None: each task's default ones. With one task any name will do (a folder the task can read);
     with several a name goes to the tasks that list it.
 
     Raises:
         UsageError: if with several tasks a name belongs to none, or a task gets none.
     """
     if not text:
-        return {task.name: (task.datasets()[0].name,) for task in tasks}
+        return {task.name: default_datasets(task.datasets()) for task in tasks}
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if "/" in name or "+" in name or name in ("", ".", ".."):
@@ -122,6 +144,11 @@ def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[
         if not chosen:
             raise UsageError(f"--dataset {text}: none of these belongs to task {task!r}; it lists {', '.join(known[task])}")
     return assigned
+
+
+def default_datasets(known: Sequence[Dataset]) -> tuple[str, ...]:
+    """Those measured when none is asked for: the ones marked so, else the first."""
+    return tuple(dataset.name for dataset in known if dataset.default) or tuple(dataset.name for dataset in known[:1])
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -145,6 +145,9 @@ class GroupRunner:
         torch.set_num_threads(1 if self.run.isolate else self.config.section("run").threads)
         splits = self._load()
         self.send(Message("data", {"note": splits.note}))
+        if splits.note and not any(each.embedded and each.name == self.group.dataset for each in self.task.datasets()):
+            # What a reader took the data for is said before any training.
+            self.send(Message("note", {"text": f"{self.group.task}, {self.group.dataset}: {splits.note}"}))
         hidden, tests = self._views(splits)
         data = {
             variant: tensor_sha256(*(t for s in (splits.train, splits.val, test) for t in (s.inputs, s.targets)))
@@ -187,7 +190,7 @@ class GroupRunner:
 
     def _views(self, splits: Splits) -> tuple[Splits, dict[Variant, Samples]]:
         """The splits without test samples, for methods, and the test samples of each variant."""
-        tests = {variant: self._variant(splits.test, variant) for variant in self.group.variants}
+        tests = {variant: self._variant(splits, variant) for variant in self.group.variants}
         return dataclasses.replace(splits, test=splits.val), tests
 
     def _unfinished(self, heads: Mapping[str, Mapping[str, Any]], data: Mapping[Variant, str]) -> Todo:
@@ -383,21 +386,28 @@ class GroupRunner:
         load = self.manager.hook.ocd_bench_load_data
         return self.contract.splits(self.contract.call("load_data", lambda: load(task=self.task, request=self.request)))
 
-    def _variant(self, test: Samples, variant: Variant) -> Samples:
+    def _variant(self, splits: Splits, variant: Variant) -> Samples:
+        test = splits.test
         if not variant.kind:
             return test
+        recorded = self.task.recorded_corruption(splits, variant.kind, variant.severity, self.request)
+        if recorded is not None:
+            return Samples(recorded.inputs, recorded.targets, test.groups)
         self._doing("corrupt")
         # The draw must not depend on the run's seed: every seed has the same corrupted test set.
         generator = torch.Generator().manual_seed(
             derive(self.group.task, self.group.dataset, variant.kind, variant.severity, "corruption")
         )
-        changed = self.contract.call(
-            "corrupt", lambda: self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator)
-        )
+        try:
+            changed = self.contract.call(
+                "corrupt", lambda: self.task.corrupt(test.inputs.clone(), variant.kind, variant.severity, generator)
+            )
+        except NotApplicable as error:
+            raise UsageError(f"dataset {self.group.dataset!r}: {error}; leave it out of --corruption") from error
         if not isinstance(changed, torch.Tensor) or changed.shape != test.inputs.shape:
             found = tuple(changed.shape) if isinstance(changed, torch.Tensor) else type(changed).__name__
             raise self.contract.broken("corrupt", f"returned {found}", f"inputs {tuple(test.inputs.shape)}")
-        return Samples(changed, test.targets, test.groups)
+        return Samples(changed, self.task.corrupt_targets(changed, test.targets), test.groups)
 
     def _fold_bases(self, hidden: Splits, base: BaseModel, folds: int) -> list[tuple[torch.nn.Module, torch.Tensor]]:
         """See :class:`ocd_bench.method.Context`."""

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ocd_bench.printable import one_line
+
 
 def describe(cell: Mapping[str, Any], reused: bool) -> str:
     """One line about a finished cell."""
@@ -60,8 +62,8 @@ class ConsoleReporter:
         if self._live:
             self._live.advance(self._cells)
         if not self.quiet:
-            self.console.print(escape(describe(cell, reused)))
+            self.console.print(escape(one_line(describe(cell, reused))))
 
     def note(self, text: str) -> None:
         """A line that is neither progress nor a result. It is shown even if quiet, because it reports a problem."""
-        self.console.print(escape(text))
+        self.console.print(escape(one_line(text)))

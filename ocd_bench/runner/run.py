@@ -13,7 +13,7 @@ from ocd_bench.config import check_overrides, fingerprint, known_sections, resol
 from ocd_bench.errors import OCDBenchError, Terminated, Unavailable, UsageError
 from ocd_bench.results import config_differences
 from ocd_bench.runner.blame import Blame, message_of
-from ocd_bench.runner.cells import Group, assign_datasets, parse_variants
+from ocd_bench.runner.cells import Group, Variant, assign_datasets, parse_sets, parse_variants
 from ocd_bench.runner.order import Outcome, RunRequest
 from ocd_bench.runner.store import SCHEMA, RunFolder
 
@@ -59,7 +59,7 @@ def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
     check_overrides(request.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))
     datasets = assign_datasets(request.dataset, tasks)
     groups = [
-        Group(task.name, dataset, seed, _rows(request, task, manager), parse_variants(request.corruption, task))
+        Group(task.name, dataset, seed, _rows(request, task, manager), _variants(request, task, dataset))
         for task in tasks
         for dataset in datasets[task.name]
         for seed in request.seeds
@@ -72,6 +72,15 @@ def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
             resolve(task, [], request.preset, own)
     index, count = request.shard
     return groups[index::count], left_out
+
+
+def _corruption(request: RunRequest, task: Any, dataset: str) -> str | None:
+    """What the user asked for, or what the dataset is measured under by default."""
+    return request.corruption or next((known.corruption for known in task.datasets() if known.name == dataset), None)
+
+
+def _variants(request: RunRequest, task: Any, dataset: str) -> tuple[Variant, ...]:
+    return parse_variants(_corruption(request, task, dataset), task)
 
 
 def _rows(request: RunRequest, task: Any, manager: Any) -> tuple[str, ...]:
@@ -129,6 +138,9 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         task = manager.task(group.task)
         entry = tasks.setdefault(group.task, {"dataset": [], "config": {}})
         entry["dataset"] = list(dict.fromkeys([*entry["dataset"], *(v.label(group.dataset) for v in group.variants)]))
+        sets = parse_sets(_corruption(request, task, group.dataset), task)
+        for name, variants in sets.items():
+            entry.setdefault("corruption_sets", {})[name] = [variant.label("") for variant in variants]
         entry["seen_in_tuning"] = [dataset.name for dataset in task.datasets() if dataset.seen_in_tuning]
         if task.average:
             entry["average"] = {"unit": task.average.unit, "higher_is_better": task.average.higher_is_better}

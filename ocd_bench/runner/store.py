@@ -96,6 +96,8 @@ class RunFolder:
                 datasets = dict.fromkeys([*entry["dataset"], *run["tasks"][task]["dataset"]])
                 config = {**entry["config"], **run["tasks"][task]["config"]}
                 merged["tasks"][task] = {**run["tasks"][task], "dataset": list(datasets), "config": config}
+                if sets := {**entry.get("corruption_sets", {}), **run["tasks"][task].get("corruption_sets", {})}:
+                    merged["tasks"][task]["corruption_sets"] = sets
         for key in ("seeds", "methods"):
             merged[key] = list(dict.fromkeys([*old.get(key, []), *run[key]]))
         self._make()

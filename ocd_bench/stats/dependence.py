@@ -69,6 +69,8 @@ class Dependence:
         shares = masses / masses.sum()
         self.freedom = 1 / float((shares**2).sum()) - 1
         self.share = self._over_pairs(weights)
+        if self.columns == 1 and self.count == self.samples:
+            self._subsets = []  # every sample is a group of its own
 
     @property
     def problem(self) -> str:

@@ -32,7 +32,7 @@ from ocd_bench.stats.significance import LEVEL, two_part_margin
 MIN_SAMPLES = 8
 """Test samples below which no interval is given: with fewer, all differences too often have one sign by accident."""
 SURE_SAMPLES = 100
-"""Test samples below which an interval may cover less than 92 %, for squared errors (benchmarks/coverage.py)."""
+"""Test samples below which an interval of squared errors may cover less than it says (benchmarks/coverage.py)."""
 SURE_GROUPS = 20
 """The same for effective groups; five for each id of a sample where those are more."""
 SURE_ANSWERS = 10

@@ -52,8 +52,9 @@ TINY_IMAGENET = (
 DATASETS = (
     Dataset(
         "digits",
-        "8 x 8 grey digits: 1,438 training, 359 test",
+        "8 x 8 grey digits: 1,438 training, 359 test; measured clean and at contrast:4",
         embedded=True,
+        corruption="none,contrast:4",
         licence="CC BY 4.0",
         citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; as in scikit-learn",
         homepage="https://archive.ics.uci.edu/dataset/80",
@@ -67,6 +68,21 @@ DATASETS = (
         citation="LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998",
         homepage="http://yann.lecun.com/exdb/mnist/",
         seen_in_tuning=True,
+    ),
+    Dataset(
+        "usps",
+        "16 x 16 grey digits of envelopes, set as 20 x 20 into 28 x 28: 7,291 training, 2,007 test",
+        licence="none stated; freely distributed",
+        citation="Hull, A database for handwritten text recognition research, IEEE TPAMI 16(5), 1994",
+        homepage="https://hastie.su.domains/ElemStatLearn/",
+    ),
+    Dataset(
+        "mnist-usps",
+        "training on MNIST, test on the 2,007 test digits of USPS: a shift of writers and scanners",
+        folder="usps",
+        licence="as mnist and usps",
+        citation="LeCun and others, 1998, and Hull, IEEE TPAMI 16(5), 1994, as mnist and usps",
+        homepage="https://hastie.su.domains/ElemStatLearn/",
     ),
     Dataset(
         "fashion-mnist",
@@ -83,6 +99,13 @@ DATASETS = (
         licence="none stated; to be cited",
         citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+    Dataset(
+        "cifar10.1",
+        "CIFAR-10.1 v6, 2,000 new test pictures for CIFAR-10, whose training part it needs: a natural shift",
+        licence="none stated; to be cited",
+        citation="Recht, Roelofs, Schmidt and Shankar, Do ImageNet classifiers generalize to ImageNet?, ICML 2019",
+        homepage="https://github.com/modestyachts/CIFAR-10.1",
     ),
     Dataset(
         "tiny-imagenet",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocd_bench import Dataset, Metric, Request, Splits, Task
-from ocd_bench_images.corruptions import KINDS
+from ocd_bench import Dataset, Metric, Request, Samples, Splits, Task
+from ocd_bench_images.corruptions import KINDS, RENAMED, SETS
 from ocd_bench_images.datasets import DATASETS
 from ocd_bench_images.settings import ImagesSettings, settings_of
 
@@ -21,10 +21,12 @@ class Images(Task):
     name = "images"
     primary_metric = "accuracy"
     description = "image classification (digits, MNIST, CIFAR-10, Tiny ImageNet, any folder of classes)"
-    requires = ("numpy", "sklearn", "PIL")
+    requires = ("numpy", "scipy", "sklearn", "PIL")
     metric_info = {"brier": Metric("", higher_is_better=False)}
     Settings = ImagesSettings
     corruptions = KINDS
+    corruption_sets = SETS
+    renamed_corruptions = RENAMED
     # The hypernetwork is trained on augmented copies, so the base is too: a gain by augmentation must not count as OCD's.
     presets = {
         "quick": {
@@ -69,20 +71,30 @@ class Images(Task):
         return load_splits(request, settings_of(request))
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        """See :func:`ocd_bench_images.models.build`. The weights of a checkpoint are read here already, so that whoever
-        identifies a base by its initial weights sees the file's content, not only its name."""
+        """See :func:`ocd_bench_images.models.build`. Weights of a file are read here already, so that whoever identifies a
+        base by its initial weights sees the file's content, not only its name."""
         from ocd_bench_images.models import build
 
-        return _with_checkpoint(build(splits, request, settings_of(request)), request)
+        return build(splits, request, settings_of(request))
 
     def train_base(
         self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
     ) -> torch.nn.Module | None:
-        """The model with the weights of ``images.checkpoint`` (also one that a plugin swapped in), or a DeiT that was trained
-        for as many classes; None, and so training by the runner, for any other."""
-        if settings_of(request).checkpoint:
-            return _with_checkpoint(model, request)
-        return model if getattr(model, "trained", False) else None
+        """The model with the weights of its file (also one that a plugin swapped in), its last layer trained where the file's
+        was for other classes; a DeiT that was trained for as many classes; None, and so training by the runner, for any
+        other."""
+        if getattr(model, "head_is_new", False):
+            return model.train_head(splits, progress)  # type: ignore[operator, return-value]
+        settings = settings_of(request)
+        if settings.checkpoint not in ("", "none") and not hasattr(model, "head_is_new"):
+            from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
+
+            path = find_checkpoint("images.checkpoint", settings.checkpoint, request.data_dirs)
+            hint = "choose the fitting model and dataset (--set images.model=NAME)"
+            return load_checkpoint(model, path, hint, key=settings.checkpoint_key, setting="images.checkpoint_key")
+        from ocd_bench_images.models.weights import find_weights
+
+        return model if getattr(model, "trained", False) or find_weights(request, settings) is not None else None
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The paper's choice for its own architectures (``model.adapted_layer``); None for any other model."""
@@ -126,6 +138,12 @@ class Images(Task):
         change = random_affine if inputs.shape[1] == 1 else random_flip_shift
         return random_convolution(change(inputs, generator), generator), targets
 
+    def views(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """AugMix views for ``memo``, see :func:`ocd_bench_images.augmix.views`."""
+        from ocd_bench_images.augmix import views
+
+        return views(inputs, generator)
+
     def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module:
         """A convolutional encoder ``(N, C, H, W) -> (N, 256)``; half as wide under the quick preset."""
         from ocd_bench_images.models.encoder import Encoder
@@ -143,18 +161,16 @@ class Images(Task):
 
         return corrupt(inputs, kind, severity, generator)
 
+    def recorded_corruption(self, splits: Splits, kind: str, severity: int, request: Request) -> Samples | None:
+        """See :func:`ocd_bench_images.sources.recorded.read_recorded`; None without ``images.corruption_files``."""
+        if not settings_of(request).corruption_files:
+            return None
+        from ocd_bench_images.sources.recorded import read_recorded
+
+        return read_recorded(splits, kind, severity, request, settings_of(request))
+
     def figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor], request: Request, folder: Path) -> Sequence[Path]:
         """``changed-ocd.png``: test pictures whose answer differs between base and OCD; nothing if there are none."""
         from ocd_bench_images.figures import draw_changes
 
         return draw_changes(splits, outputs, folder)
-
-
-def _with_checkpoint(model: torch.nn.Module, request: Request) -> torch.nn.Module:
-    name = settings_of(request).checkpoint
-    if not name:
-        return model
-    from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
-
-    path = find_checkpoint("images.checkpoint", name, request.data_dirs)
-    return load_checkpoint(model, path, "choose the fitting model and dataset (--set images.model=NAME)")

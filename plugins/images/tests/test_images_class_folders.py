@@ -5,7 +5,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -206,17 +205,21 @@ def test_invalid_or_damaged_zip_files_are_refused(tmp_path):
         pack(tmp_path / "plain" / part, target / f"{part}.zip")
     good = (target / "train.zip").read_bytes()
     (target / "train.zip").write_bytes(b"<html>no such file</html>")
-    assert "not a readable zip file" in refusal(tmp_path)
+    assert "train.zip: cannot be read: damaged or of another format (BadZipFile: File is not a zip file)" in refusal(tmp_path)
     (target / "train.zip").write_bytes(good[:60] + b"\xff" * 10 + good[70:])
     message = refusal(tmp_path)
-    assert "cannot be unpacked" in message
+    assert "Bad CRC-32" in message
     assert "train.zip: ant/000.png" in message
 
 
-def test_links_in_a_circle_end(tmp_path):
-    write(tmp_path / "insects", {"train": 3, "test": 2})
-    (tmp_path / "insects" / "train" / "ant" / "again").symlink_to(tmp_path / "insects" / "train")
+def test_links_in_a_circle_are_refused_and_others_followed(tmp_path):
+    write(tmp_path / "store", {"train": 3, "test": 2})
+    (tmp_path / "insects").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "insects" / part).symlink_to(tmp_path / "store" / part)
     assert len(load(tmp_path).test) == 4
+    (tmp_path / "store" / "train" / "ant" / "again").symlink_to(tmp_path / "insects" / "train")
+    assert "a link that leads in a circle" in refusal(tmp_path)
 
 
 # -- single pictures --------------------------------------------------------------------------------------------------------
@@ -239,12 +242,6 @@ def test_an_unreadable_picture_is_refused(data):
     with pytest.raises(UsageError, match=r"x\.png: not a readable picture") as caught:
         decode(data, "x.png", 0)
     assert "BytesIO" not in str(caught.value)
-
-
-def test_sixteen_bit_pictures_are_refused(tmp_path):
-    Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(UsageError, match="more than 8 bits"):
-        decode((tmp_path / "deep.png").read_bytes(), "deep.png", 0)
 
 
 def test_an_unreadable_picture_in_a_folder_is_named(tmp_path):

@@ -107,7 +107,8 @@ def test_broken_gzip_is_refused(tmp_path, damage):
     path = tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
     message = refusal(lambda: read_idx(path, 3))
-    assert "broken gzip" in message
+    assert str(path) in message
+    assert any(said in message for said in ("breaks off", "magic number", "CRC check failed"))
     assert str(path) in message
 
 
@@ -130,7 +131,7 @@ def test_a_test_label_that_training_lacks_is_refused(tmp_path):
 
 
 def test_missing_and_unknown_data_say_where_and_what(tmp_path):
-    with pytest.raises(DataMissing, match="looked for .*mnist.*MNIST"):
+    with pytest.raises(DataMissing, match="looked in .* for a folder 'mnist' or 'MNIST'"):
         Images().load_data(request(tmp_path))
     (tmp_path / "mnist").mkdir()
     assert "no pictures in a known layout" in refusal(lambda: Images().load_data(request(tmp_path)))
@@ -176,7 +177,7 @@ def test_cifar_is_read_from_the_official_archive(tmp_path):
     np.testing.assert_array_equal(packed.test.targets, plain.test.labels)
     assert len(packed.train) + len(packed.val) == len(plain.train)
     archive.write_bytes(archive.read_bytes()[:-400])
-    assert "broken archive" in refusal(lambda: Images().load_data(request(tmp_path, "cifar10")))
+    assert "breaks off" in refusal(lambda: Images().load_data(request(tmp_path, "cifar10")))
 
 
 def test_a_damaged_cifar_batch_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The task through its public interface: contract, splits, scores, and reference values of its base models."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_the_reference_checkpoint_has_the_scores_of_its_readme():
     asked = request("mnist", dirs=shared("mnist"), checkpoint="reference_checkpoints/checkpoint_lenet5.pth")
     splits = Images().load_data(asked)
     assert [len(splits.train), len(splits.val), len(splits.test)] == [55_000, 5_000, 10_000]
-    assert splits.note == "base weights from checkpoint_lenet5.pth"
+    assert re.fullmatch(r"base weights from checkpoint_lenet5\.pth \(sha256 [0-9a-f]{16}\)", splits.note)
     model = Images().train_base(Images().base_model(splits, asked), splits, asked, lambda done, total: None)
     accuracy, loss = accuracy_and_loss(model.eval(), splits)
     assert accuracy == pytest.approx(0.9875, abs=1e-6)

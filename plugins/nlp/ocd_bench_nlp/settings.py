@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ocd_bench import setting
+from ocd_bench.reading import check_encoding
+from ocd_bench.reading.sheet import DELIMITERS
 from ocd_bench.settings import Checked
 
 
@@ -39,11 +41,25 @@ class Settings(Checked):
     download: bool = setting(
         False, help="Whether the name of an encoder may be looked up on the Hugging Face hub (never with --offline)."
     )
-    text_column: str = setting("", help="Column of the text in a CSV or TSV file whose header has none of the usual names.")
+    text_column: str = setting("", help="Column of the text in a file whose header has none of the usual names.")
     label_column: str = setting("", help="Column of the label in such a file.")
+    delimiter: str = setting("auto", choices=tuple(DELIMITERS), help="What separates the cells of a text file.")
+    encoding: str = setting(
+        "auto", help="Encoding of a text file, such as latin-1 or cp1252. auto: what a byte order mark says, else UTF-8."
+    )
+    header: bool = setting(True, help="Whether the first row names the columns. Else they are column 1, column 2, ...")
+    metric: str = setting(
+        "auto",
+        choices=("auto", "accuracy", "matthews"),
+        help="What decides for two classes. auto: accuracy, but the Matthews correlation for datasets whose field uses it.",
+    )
     cache: bool = setting(
         True,
         help="Whether the embeddings of a sentence-transformers encoder are kept in the cache folder, under a fingerprint "
         "of its weights, the texts and the training.",
     )
     section: ClassVar[str] = "nlp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_encoding("nlp.encoding", self.encoding)

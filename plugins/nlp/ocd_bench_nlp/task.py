@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ocd_bench
+from ocd_bench.reading import Notes
 from ocd_bench_nlp.datasets import DATASETS
 from ocd_bench_nlp.settings import Settings
 
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
     from ocd_bench_nlp.texts import Texts
 
-HOUSE = tuple(dataset.name for dataset in DATASETS if dataset.folder)
-"""Datasets that lie in ``text/NAME``."""
-
+MATTHEWS = frozenset({"amazon_counterfactual_en", "cola"})
+"""Datasets of two classes that their field scores by the Matthews correlation (CoLA: Warstadt et al. 2019)."""
 
 OVERFIT = {"ocd.overfit_lr": 1.0, "ocd.overfit_steps": 5}
 """Embeddings have unit length: smaller steps than these barely change a logit."""
@@ -67,7 +67,8 @@ class FewShotText(ocd_bench.Task):
         from ocd_bench_nlp.texts import draw_shots
 
         settings: Settings = request.settings
-        pool, validation, test = self._texts(request)
+        notes = Notes()
+        pool, validation, test = self._texts(request, notes)
         classes = sorted(set(pool.labels), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
         if len(classes) < 2 or not set(test.labels) <= set(classes):
             odd = ", ".join(sorted(set(test.labels) - set(classes))[:5])
@@ -75,15 +76,15 @@ class FewShotText(ocd_bench.Task):
             raise ocd_bench.UsageError(f"dataset {request.dataset!r}: {reason}; there must be two classes, the same in both")
         if settings.test_texts and len(test) > settings.test_texts:
             test = test.take(sorted(random.Random(0).sample(range(len(test)), settings.test_texts)))
-        chance = random.Random(derive("nlp", request.dataset, "", request.seed, "shots"))
+        draw = random.Random(derive("nlp", request.dataset, "", request.seed, "shots"))
         hidden = frozenset(test.texts)
-        shots = draw_shots(pool, classes, settings.shots, chance, hidden)
+        shots = draw_shots(pool, classes, settings.shots, draw, hidden)
         train = pool.take(shots)
         if validation is None:
             rest = pool.take(sorted(set(range(len(pool))) - set(shots)))
-            val = rest.take(draw_shots(rest, classes, settings.shots, chance, hidden | set(train.texts)))
+            val = rest.take(draw_shots(rest, classes, settings.shots, draw, hidden | set(train.texts)))
         else:
-            val = validation.take(draw_shots(validation, classes, settings.shots, chance, hidden | set(train.texts)))
+            val = validation.take(draw_shots(validation, classes, settings.shots, draw, hidden | set(train.texts)))
         number = {name: index for index, name in enumerate(classes)}
         name = self._encoder(request)
         with torch.random.fork_rng(devices=[]):
@@ -109,23 +110,31 @@ class FewShotText(ocd_bench.Task):
             vectors = remembered(f"{Path(request.dataset).name}-s{request.seed}", known, build)
         else:
             vectors = build()
+        by_accuracy = len(classes) == 2 and not self._by_matthews(request)
+        kind = torch.int32 if by_accuracy else torch.int64
+        targets = [torch.tensor(each, dtype=kind) for each in labels]
         # Texts are independent; the draw of training texts is the seed's.
-        parts = [ocd_bench.Samples(x, torch.tensor(y), range(len(y))) for x, y in zip(vectors, labels, strict=True)]
+        parts = [ocd_bench.Samples(x, y, torch.arange(len(y))) for x, y in zip(vectors, targets, strict=True)]
         note = f"{settings.shots} texts a class, {len(classes)} classes, {len(test):,} test texts, encoder {name}"
+        note = str(Notes(note, str(notes)))
         extras = {"classes": classes, "test_texts": test.texts}
         return ocd_bench.Splits(parts[0], parts[1], parts[2], note=note, extras=extras)
 
-    def _texts(self, request: ocd_bench.Request) -> tuple[Texts, Texts | None, Texts]:
-        from ocd_bench_nlp.texts import ENDINGS, cut, read_file, read_place
+    def _texts(self, request: ocd_bench.Request, notes: Notes) -> tuple[Texts, Texts | None, Texts]:
+        from ocd_bench.reading import SheetOptions, find_dataset
+        from ocd_bench_nlp.texts import ENDINGS, Columns, cut, read_file, read_place
 
         if request.dataset == "requests":
             return cut(read_file(Path(__file__).with_name("requests.csv")), 0.4)
         settings: Settings = request.settings
-        inside = f"text/{request.dataset}"
-        names = [inside, request.dataset, *(f"{request.dataset}{ending}" for ending in ENDINGS)]
-        found = [name for name in names if any((directory / name).exists() for directory in request.data_dirs)]
-        place = request.folder(found[0] if found else inside if request.dataset in HOUSE else request.dataset)
-        return read_place(place, settings.text_column, settings.label_column)
+        place = find_dataset(request, ENDINGS, [f"text/{request.dataset}"], DATASETS)
+        options = SheetOptions("nlp", False, settings.delimiter, settings.encoding, settings.header)
+        return read_place(place, Columns(settings.text_column, settings.label_column, options), notes)
+
+    def _by_matthews(self, request: ocd_bench.Request) -> bool:
+        """Whether two classes are scored by the Matthews correlation: ``nlp.metric``, or the dataset's own custom."""
+        metric: str = request.settings.metric
+        return metric == "matthews" or (metric == "auto" and request.dataset in MATTHEWS)
 
     def _encoder(self, request: ocd_bench.Request) -> str:
         """The encoder for ``auto``: the packaged MiniLM for external data if it is installed, else ``hashed``."""
@@ -176,13 +185,17 @@ class FewShotText(ocd_bench.Task):
         """Cross entropy in nats, ``(N,)``."""
         import torch
 
-        return torch.nn.functional.cross_entropy(output, target, reduction="none")
+        return torch.nn.functional.cross_entropy(output, target.long(), reduction="none")
 
     def metrics(self, output: Tensor, target: Tensor) -> Mapping[str, Tensor]:
-        """Accuracy and cross entropy; of two classes also the Matthews correlation, which then is the primary one."""
+        """Accuracy and cross entropy. Before them, for datasets scored by it (targets of two classes in int64), the Matthews
+        correlation, which then is the primary metric; other sets of two classes have targets in int32."""
+        import torch
+
         predicted = output.argmax(-1)
         scores = {"accuracy": (predicted == target).float(), "cross_entropy": self.loss(output, target)}
-        return {"matthews": (2 * target + predicted).float(), **scores} if output.shape[-1] == 2 else scores
+        by_matthews = output.shape[-1] == 2 and target.dtype == torch.int64
+        return {"matthews": (2 * target + predicted).float(), **scores} if by_matthews else scores
 
     def logits(self, output: Tensor) -> Tensor:
         """The output."""

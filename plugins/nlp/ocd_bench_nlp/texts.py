@@ -1,20 +1,34 @@
-"""Labelled texts from CSV or TSV files, and the few-shot draw."""
+"""Labelled texts from files of any known form or folders of classes, and the few-shot draw."""
 
 from __future__ import annotations
 
-import csv
 import random
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocd_bench.errors import UsageError
+from ocd_bench.reading import (
+    Notes,
+    SheetOptions,
+    counted,
+    guarded,
+    is_stray,
+    left_out,
+    list_folder,
+    listed,
+    part_of,
+    read_lines,
+    read_sheet,
+)
+from ocd_bench.reading.sheet import ENDINGS as SHEETS
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content")
 LABEL_COLUMNS = ("label", "class", "target", "category", "is_counterfactual")
-ENDINGS = (".csv", ".tsv", ".tab")
-VALIDATION_FILES = ("validation", "dev", "val", "valid")
+ENDINGS = (*SHEETS, ".zip")
+TEXT_FILES = (".txt", "")
+"""Endings of files that hold one text each, in a folder of their class."""
+UNLABELLED = frozenset({"unsup", "unlabeled", "unlabelled", "unsupervised"})
 
 
 @dataclass(frozen=True)
@@ -32,78 +46,147 @@ class Texts:
         return Texts(tuple(self.texts[i] for i in indices), tuple(self.labels[i] for i in indices))
 
 
-def read_file(path: Path, text_column: str = "", label_column: str = "") -> Texts:
-    """A CSV or TSV file with a header, a text column and a label column.
+@dataclass(frozen=True)
+class Columns:
+    """How files are read.
 
     Args:
-        text_column, label_column: their names in the header; empty: the first usual one that is there.
+        text, label: column names in any case; empty: the usual one that is there.
+        options: of the sheet.
+    """
+
+    text: str = ""
+    label: str = ""
+    options: SheetOptions = field(default_factory=lambda: SheetOptions("nlp", quoted_tabs=False))
+
+
+@guarded
+def read_file(path: Path, columns: Columns | None = None, notes: Notes | None = None) -> Texts:
+    """A CSV, TSV, JSON lines, JSON or Parquet file with a header, a text column and a label column.
+
+    Cells of a TSV are not quoted: a quotation mark in one is a quotation mark.
+
+    Args:
+        notes: where it is said which columns were taken.
 
     Raises:
         UsageError: naming file and line of what is wrong.
     """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    texts, labels = [], []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            # Tab-separated files are not quoted: a quotation mark in one is a quotation mark.
-            rows = csv.reader(file, delimiter=",", strict=True)
-            if path.suffix.lower() in (".tsv", ".tab"):
-                rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-            header = [name.strip().lower() for name in next(rows, [])]
-            text = _column(path, header, text_column, TEXT_COLUMNS, "text")
-            label = _column(path, header, label_column, LABEL_COLUMNS, "label")
-            for row in rows:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise UsageError(f"{path}: line {rows.line_num} has {len(row)} fields, the header {len(header)}")
-                if not row[text].strip() or not row[label].strip():
-                    raise UsageError(f"{path}: line {rows.line_num} has an empty text or label; remove it")
-                texts.append(row[text].strip())
-                labels.append(row[label].strip())
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a UTF-8 CSV or TSV file ({error})") from error
-    if not texts:
-        raise UsageError(f"{path}: holds no rows below its header")
-    return Texts(tuple(texts), tuple(labels))
+    columns = columns or Columns()
+    sheet = read_sheet(path, columns.options)
+    header = [name.strip().lower() for name in sheet.header]
+    text = _column(path, header, columns.text, TEXT_COLUMNS, "text")
+    label = _column(path, header, columns.label, LABEL_COLUMNS, "label")
+    if text == label:
+        raise UsageError(
+            f"{path}: column {header[text]!r} cannot be both text and label; set nlp.text_column, nlp.label_column"
+        )
+    taken = sheet.columns[text], sheet.columns[label]
+    for line, *cells in zip(sheet.lines, *taken, strict=True):
+        if not all(cells):
+            raise UsageError(f"{path}: line {line} has an empty text or label; remove it")
+    if notes is not None:
+        others = [name for place, name in enumerate(header) if place not in (text, label)]
+        rest = f", without {listed(others)}" if others else ""
+        notes.add(f"columns {header[text]!r} and {header[label]!r}{rest}")
+    return Texts(*map(tuple, taken))
 
 
 def _column(path: Path, header: list[str], wanted: str, usual: Sequence[str], what: str) -> int:
     names = (wanted.strip().lower(),) if wanted else usual
-    for name in names:
-        if name in header:
-            return header.index(name)
-    raise UsageError(
-        f"{path}: no {what} column ({', '.join(names)}) in its header: {', '.join(header) or 'it is empty'}; "
-        f"name it with --set nlp.{what}_column=NAME"
-    )
+    found = [name for name in names if name in header]
+    cure = f"name it with --set nlp.{what}_column=NAME"
+    if not found:
+        raise UsageError(
+            f"{path}: no {what} column ({', '.join(names)}) in its header: {listed(header, 12) or 'it is empty'}; {cure}"
+        )
+    if len(found) > 1:
+        raise UsageError(f"{path}: {' and '.join(map(repr, found))} could both be the {what} column; {cure}")
+    if header.count(found[0]) > 1:
+        raise UsageError(f"{path}: column name {found[0]!r} appears twice; rename one")
+    return header.index(found[0])
 
 
-def read_place(place: Path, text_column: str = "", label_column: str = "") -> tuple[Texts, Texts | None, Texts]:
-    """Training, validation (or None) and test texts of a folder: ``train``, ``validation`` or ``dev``, and ``test``, each .csv
-    or .tsv. One single file, given as such or alone in its folder, is cut: a fifth of it, after a fixed shuffle, is the test.
+@guarded
+def read_place(place: Path, columns: Columns | None = None, notes: Notes | None = None) -> tuple[Texts, Texts | None, Texts]:
+    """Training, validation (or None) and test texts.
+
+    A folder holds files for training and test, and perhaps for validation, told by their names (``train``, ``dev``,
+    ``mine_test``); or folders of these names that hold a folder of text files for each class; or one file, or one folder for
+    each class. One file, given as such or alone in its folder, or one set of class folders, is cut: a fifth of it, after a
+    fixed shuffle, is the test.
 
     Raises:
         UsageError: if there are no such files, or one of them is damaged.
     """
-
-    def read(path: Path) -> Texts:
-        return read_file(path, text_column, label_column)
-
+    notes = notes if notes is not None else Notes()
     if place.is_file():
-        return cut(read(place))
-    folder = place
-    files = {path.stem.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS}
-    if "train" in files and "test" in files:
-        validation = next((files[name] for name in VALIDATION_FILES if name in files), None)
-        return read(files["train"]), read(validation) if validation else None, read(files["test"])
-    if len(files) != 1:
+        return cut(read_file(place, columns, notes))
+    listing = list_folder(place, ENDINGS)
+    parts: dict[str, list[str]] = {}
+    for name in listing.files:
+        parts.setdefault(part_of(name) or "", []).append(name)
+    whole = parts.pop("", [])
+    doubled = next((names for names in parts.values() if len(names) > 1), None)
+    if doubled and {"train", "test"} <= parts.keys():
+        raise UsageError(f"{place}: {' and '.join(doubled)} could both be meant; take one away")
+    if {"train", "test"} <= parts.keys():
+        if rest := [*whole, *listing.left_out]:
+            notes.add(f"{counted(len(rest), 'file')} left out: {listed(rest, 4)}")
+        read = {part: read_file(place / names[0], columns, notes) for part, names in parts.items()}
+        return read["train"], read.get("val"), read["test"]
+    if not listing.files:
+        return _class_folders(place, notes)
+    if len(listing.files) > 1:
         raise UsageError(
-            f"{folder}: expected train.csv and test.csv (or .tsv), or one single file; found {', '.join(files) or 'none'}"
+            f"{place}: expected train.csv and test.csv (or {', '.join(SHEETS[1:])}), or one single file; found "
+            f"{listed(listing.files, 5)}"
         )
-    return cut(read(next(iter(files.values()))))
+    notes.left_out(listing.left_out)
+    return cut(read_file(place / listing.files[0], columns, notes))
+
+
+def _class_folders(place: Path, notes: Notes) -> tuple[Texts, Texts | None, Texts]:
+    """Texts of ``CLASS/NAME.txt``, or of that below folders for training and test."""
+    children = sorted(child for child in place.iterdir() if child.is_dir() and not is_stray(child.name))
+    parts: dict[str, Path] = {}
+    for child in children:
+        part = part_of(child.name)
+        if part and part in parts:
+            raise UsageError(f"{place}: {parts[part].name} and {child.name} could both be meant; take one away")
+        if part:
+            parts[part] = child
+    if {"train", "test"} <= parts.keys():
+        read = {part: _classes(folder, notes) for part, folder in parts.items()}
+        return read["train"], read.get("val"), read["test"]
+    if len(children) >= 2 and not parts:
+        return cut(_classes(place, notes))
+    raise UsageError(
+        f"{place}: expected train.csv and test.csv (or {', '.join(SHEETS[1:])}), one single file, or folders of classes with "
+        f"a text file for each text; found {listed([child.name for child in children], 5) or 'none'}"
+    )
+
+
+def _classes(folder: Path, notes: Notes) -> Texts:
+    """The texts of ``CLASS/NAME.txt`` below ``folder``, by class, then by name."""
+    listing = list_folder(folder, TEXT_FILES, 2)
+    texts, labels = [], []
+    for name in listing.files:
+        label, slash, _ = name.partition("/")
+        if not slash:
+            continue
+        if label.lower() in UNLABELLED:
+            notes.add(f"folder {label!r} left out: it is no class")
+            continue
+        text = "".join(read_lines(folder / name)).strip()
+        if not text:
+            raise UsageError(f"{folder / name}: an empty text; remove it")
+        texts.append(text)
+        labels.append(label)
+    notes.add(left_out(name for name in listing.left_out if "/" in name))
+    if not texts:
+        raise UsageError(f"{folder}: no text files in folders of classes (CLASS/NAME.txt)")
+    return Texts(tuple(texts), tuple(labels))
 
 
 def cut(texts: Texts, share: float = 0.2) -> tuple[Texts, None, Texts]:
@@ -114,7 +197,7 @@ def cut(texts: Texts, share: float = 0.2) -> tuple[Texts, None, Texts]:
     return texts.take(sorted(order[held:])), None, texts.take(sorted(order[:held]))
 
 
-def draw_shots(pool: Texts, classes: Sequence[str], shots: int, chance: random.Random, without: frozenset[str]) -> list[int]:
+def draw_shots(pool: Texts, classes: Sequence[str], shots: int, draw: random.Random, without: frozenset[str]) -> list[int]:
     """Indices of ``shots`` texts of every class, classes in turn, none of whose texts is in ``without``.
 
     Raises:
@@ -133,5 +216,5 @@ def draw_shots(pool: Texts, classes: Sequence[str], shots: int, chance: random.R
                 f"class {name!r} has {len(own)} texts to draw from (different ones, none of them held out), {shots} are asked "
                 "for; lower nlp.shots"
             )
-        chosen.append(chance.sample(own, shots))
+        chosen.append(draw.sample(own, shots))
     return [indices[turn] for turn in range(shots) for indices in chosen]

@@ -44,10 +44,10 @@ def test_quoted_texts_and_tabs(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("words,label\na,0\n", "no text column"),
-        ("text,label\na,0\nb\n", "line 3 has 1 fields"),
+        ("text,label\na,0\nb\n", "line 3: 1 cells, but the header has 2"),
         ("text,label\n ,0\n", "line 2 has an empty text"),
         ("text,label\n", "no rows"),
-        ("", "it is empty"),
+        ("", "the file is empty"),
     ],
 )
 def test_bad_files_are_named_with_their_line(tmp_path: Path, content: str, message: str) -> None:

@@ -1,140 +1,109 @@
-"""Reading views: the tiny_nerf file, NeRF-synthetic folders, mesh files."""
+"""Finding a scene by name, in any form that is read, and its views."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ocd_bench.errors import DataMissing, UsageError
+from ocd_bench.errors import UsageError
+from ocd_bench.reading import find_dataset, list_folder, split_name
 from ocd_bench.task import Request
 from ocd_bench_recon3d import meshes
+from ocd_bench_recon3d.arrays import read_tiny_nerf, scaled_down
+from ocd_bench_recon3d.datasets_list import DATASETS
+from ocd_bench_recon3d.posed import read_posed
 from ocd_bench_recon3d.rays import Views
+from ocd_bench_recon3d.transforms import find_scene, read_scene
+
+if TYPE_CHECKING:
+    from ocd_bench_recon3d.settings import Settings
 
 MESH_ENDINGS = (".obj", ".ply", ".stl", ".glb", ".gltf", ".off")
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def read_tiny_nerf(path: Path) -> Views:
-    """``tiny_nerf_data.npz``: images ``(V, H, W, 3)`` in [0, 1], camera-to-world poses ``(V, 4, 4)``, focal in pixels.
-
-    Raises:
-        UsageError: if the file is damaged or holds something else.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, poses, focal = file["images"], file["poses"], float(file["focal"])
-    except FileNotFoundError as error:
-        raise DataMissing(f"{path} not found; see 'ocd-bench data list'") from error
-    except Exception as error:  # a damaged archive raises zipfile, zlib, pickle or key errors
-        raise UsageError(f"{path}: not a readable tiny_nerf file ({error}); fetch it again") from error
-    if images.ndim != 4 or images.shape[-1] != 3 or poses.shape != (len(images), 4, 4):
-        raise UsageError(f"{path}: expected images (V, H, W, 3) and poses (V, 4, 4), found {images.shape} and {poses.shape}")
-    return Views(poses.astype(float), focal, images)
-
-
-def scaled_down(views: Views, width: int) -> Views:
-    """Views averaged down to ``width`` pixels across, with their own aspect; as they are if they are no wider."""
-    import torch
-
-    height, across = views.images.shape[1:3]
-    if across <= width:
-        return views
-    size = (max(1, round(height * width / across)), width)
-    pixels = torch.nn.functional.interpolate(torch.from_numpy(views.images).movedim(-1, 1), size, mode="area")
-    return Views(views.poses, views.focal * width / across, pixels.movedim(1, -1).numpy())
-
-
-def read_transforms(folder: Path, size: int) -> tuple[Views, Parts]:
-    """A NeRF-synthetic folder: ``transforms_{train,val,test}.json`` and the pictures they name, on black, ``size`` pixels wide.
-
-    Returns:
-        All views, and the numbers of those in each official part.
-
-    Raises:
-        UsageError: naming the file that is missing or damaged, or a picture of another shape than the first.
-    """
-    images: list[np.ndarray] = []
-    poses: list[np.ndarray] = []
-    parts: list[np.ndarray] = []
-    focal = 0.0
-    for part in ("train", "val", "test"):
-        path = folder / f"transforms_{part}.json"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            angle = float(record["camera_angle_x"])
-            frames = [(str(frame["file_path"]), np.array(frame["transform_matrix"], float)) for frame in record["frames"]]
-            if not 0 < angle < np.pi or any(pose.shape != (4, 4) or not np.isfinite(pose).all() for _, pose in frames):
-                raise ValueError("an angle outside 0 to pi, or a transform_matrix that is not 4 x 4")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}: missing or not a NeRF-synthetic transforms file ({error})") from error
-        focal = 0.5 * size / np.tan(0.5 * angle)
-        first = len(images)
-        for name, pose in frames:
-            picture = folder / name
-            picture = picture if picture.suffix else picture.with_suffix(".png")
-            images.append(_read_picture(picture, size, path.name))
-            poses.append(pose)
-            if images[-1].shape != images[0].shape:
-                raise UsageError(f"{picture}: of another shape than the first picture; all views must have the same")
-        parts.append(np.arange(first, len(images)))
-        if len(parts[-1]) == 0:
-            raise UsageError(f"{path}: names no frames")
-    return Views(np.stack(poses), focal, np.stack(images)), (parts[0], parts[1], parts[2])
-
-
-def _read_picture(picture: Path, width: int, named_by: str) -> np.ndarray:
-    """``(H, W, 3)`` in [0, 1] on black, scaled to ``width`` with its own aspect."""
-    from PIL import Image
-
-    try:
-        with Image.open(picture) as opened:
-            height = max(1, round(width * opened.height / opened.width))
-            rgba = opened.convert("RGBA").resize((width, height), Image.Resampling.BOX)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{picture}: named by {named_by}, but missing or unreadable ({error})") from error
-    pixels = np.asarray(rgba, np.float32) / 255
-    return pixels[..., :3] * pixels[..., 3:]
-
-
-def find_mesh(request: Request) -> Path:
-    """The mesh file ``NAME.obj`` (or another ending) in ``meshes/``, or the single one in a folder ``NAME``.
-
-    Raises:
-        DataMissing: if there is none; the message says where it was looked for.
-    """
-    for directory in request.data_dirs:
-        for folder in (directory / "meshes", directory / request.dataset):
-            for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-                named = path.stem in (request.dataset, request.dataset.replace("_", "-"))
-                if path.suffix.lower() in MESH_ENDINGS and (named or folder.name == request.dataset):
-                    return path
-    looked = ", ".join(str(directory) for directory in request.data_dirs)
-    raise DataMissing(
-        f"dataset {request.dataset!r} not found: no folder of that name with transforms_train.json, and no mesh "
-        f"{request.dataset}.obj in meshes/, under {looked}; give --data-dir, or --set recon3d.mesh=FILE"
-    )
-
-
 def read_views(request: Request) -> tuple[Views, Parts | None, str]:
-    """Views of the requested dataset, the official parts where it has them, and a note."""
-    settings = request.settings
-    random = np.random.default_rng(20221000)  # the cameras are part of the data: the same for every seed
-    count = settings.train_views + settings.val_views + settings.test_views
+    """Views of the requested dataset; the numbers of those in its own training, validation and test part, or None where all are
+    to be split; and a note.
+
+    Raises:
+        DataMissing: if it is nowhere.
+        UsageError: if it is damaged, of no known form, or states something that is not supported.
+    """
+    settings: Settings = request.settings
     if settings.mesh:
-        return meshes.render(meshes.read_mesh(Path(settings.mesh)), count, settings.size, random), None, ""
+        mesh, note = meshes.read_mesh(Path(settings.mesh))
+        return _render(mesh, settings), None, note
     if request.dataset == "primitives":
-        return meshes.render(meshes.primitives(), count, settings.size, random), None, "rendered from trimesh primitives"
+        return _render(meshes.primitives(), settings), None, "rendered from trimesh primitives"
     if request.dataset in ("lego", "tiny_nerf"):
-        views = read_tiny_nerf(request.folder("tiny_nerf") / "tiny_nerf_data.npz")
-        views = scaled_down(views, settings.size)
+        views = scaled_down(read_tiny_nerf(request.folder("tiny_nerf") / "tiny_nerf_data.npz"), settings.size)
         # 0-99 are the scene's training views, 100-105 validation and test views: all six are held out here.
         numbers = np.arange(len(views.images))
         return views, (numbers[:100], numbers[:0], numbers[100:]), ""
-    for directory in request.data_dirs:
-        folder = directory / request.dataset
-        if (folder / "transforms_train.json").exists():
-            views, parts = read_transforms(folder, settings.size)
-            return views, parts, f"pictures scaled to a width of {settings.size}"
-    return meshes.render(meshes.read_mesh(find_mesh(request)), count, settings.size, random), None, "rendered from a mesh"
+    place = find_place(request)
+    if place.is_dir():
+        return read_transforms_of(place, settings.size, settings.ignore_keys)
+    if split_name(place.name).ending == ".npz":
+        views = scaled_down(read_tiny_nerf(place, settings.ignore_keys), settings.size)
+        return views, None, f"views of {place.name}, which has no parts: split by a fixed draw"
+    mesh, note = meshes.read_mesh(place)
+    return _render(mesh, settings), None, note
+
+
+def find_place(request: Request) -> Path:
+    """The folder with transforms files, the ``.npz`` file of views or the mesh that ``request.dataset`` names.
+
+    Raises:
+        DataMissing: if there is none.
+        UsageError: if a folder of that name has none of these, or several.
+    """
+    dashed = request.dataset.replace("_", "-")
+    aliases = [f"meshes/{request.dataset}", *([f"meshes/{dashed}"] if dashed != request.dataset else [])]
+    place = find_dataset(request, (".npz", *MESH_ENDINGS), aliases, DATASETS)
+    if not place.is_dir():
+        return place
+    scene = find_scene(place)
+    if scene:
+        return scene
+    found = [place / name for name in list_folder(place, (".npz", *MESH_ENDINGS)).files]
+    named = [path for path in found if split_name(path.name).stem in (request.dataset, dashed)] or found
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise UsageError(
+            f"{place}: several scenes ({', '.join(path.name for path in named[:8])}); keep one, or name one as NAME/NAME.obj"
+        )
+    raise UsageError(
+        f"{place}: holds no scene: neither transforms_train.json or transforms.json, nor one .npz file of views, nor one mesh "
+        f"({', '.join(MESH_ENDINGS)})"
+    )
+
+
+def read_transforms_of(folder: Path, size: int, ignore: Sequence[str] = ()) -> tuple[Views, Parts | None, str]:
+    """The posed pictures of a folder; see :mod:`ocd_bench_recon3d.transforms`. A missing part is named in the note."""
+    scene = read_scene(folder, ignore)
+    views, parts, note = read_posed(scene, size)
+    none = np.arange(0)
+    if set(parts) & {"val", "test"}:
+        if "test" not in parts:
+            parts = {"train": parts["train"], "test": parts["val"]}
+            note += "; no test part: the validation part is the test part, validation views are taken from training"
+        elif "val" not in parts:
+            note += "; no validation part: its views are taken from training"
+        return views, (parts["train"], parts.get("val", none), parts["test"]), note
+    return views, None, f"{note}; no parts for validation and test: all views split by a fixed draw"
+
+
+def read_transforms(folder: Path, size: int) -> tuple[Views, Parts | None]:
+    """As :func:`read_transforms_of`, without the note."""
+    return read_transforms_of(folder, size)[:2]
+
+
+def _render(mesh: Any, settings: Settings) -> Views:
+    random = np.random.default_rng(20221000)  # the cameras are part of the data: the same for every seed
+    count = settings.train_views + settings.val_views + settings.test_views
+    return meshes.render(mesh, count, settings.size, random)

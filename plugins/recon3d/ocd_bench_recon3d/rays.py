@@ -1,38 +1,62 @@
-"""Cameras and rays: pinhole cameras with OpenGL axes (looking along -z), rays in picture order."""
+"""Posed views and their rays, in picture order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ocd_bench_recon3d.cameras import Camera
+
 
 @dataclass(frozen=True)
 class Views:
-    """V posed views of one scene.
+    """V posed views of one scene, all of ``H`` x ``W`` pixels.
 
     Args:
         poses: camera-to-world, ``(V, 4, 4)``.
-        focal: in pixels.
+        cameras: one for each view, or a single one for all.
         images: colour in [0, 1], ``(V, H, W, 3)``.
         surface: where a mesh is known, the point each ray hits, ``(V, H, W, 3)``, and
         mask: whether it hits anything, ``(V, H, W)``.
     """
 
     poses: np.ndarray
-    focal: float
+    cameras: Sequence[Camera]
     images: np.ndarray
     surface: np.ndarray | None = None
     mask: np.ndarray | None = None
 
+    @property
+    def focal(self) -> float | np.ndarray:
+        """Horizontal focal length in pixels; ``(V,)`` where the views have cameras of their own."""
+        lengths = {camera.fx for camera in self.cameras}
+        return lengths.pop() if len(lengths) == 1 else np.array([camera.fx for camera in self.cameras])
+
+    def rays(self) -> np.ndarray:
+        """``(V, H, W, 6)`` float32, see :func:`rays_of`."""
+        height, width = self.images.shape[1:3]
+        if len(self.cameras) == 1:
+            return rays_of(self.poses, self.cameras[0])
+        result = np.empty((len(self.poses), height, width, 6), np.float32)
+        numbers: dict[Camera, list[int]] = {}
+        for number, camera in enumerate(self.cameras):
+            numbers.setdefault(camera, []).append(number)
+        for camera, chosen in numbers.items():
+            result[chosen] = rays_of(self.poses[chosen], camera)
+        return result
+
 
 def camera_rays(poses: np.ndarray, height: int, width: int, focal: float) -> np.ndarray:
-    """Origins and directions, ``(V, H, W, 6)`` float32. Directions have unit depth along the camera's axis, not unit
-    length, so that ``near`` and ``far`` are depths (as in NeRF, Mildenhall et al. 2020)."""
-    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    # Directions in the camera's axes, (H, W, 3): x to the right, y up, z backwards.
-    local = np.stack([(columns - width / 2) / focal, -(rows - height / 2) / focal, -np.ones_like(rows, float)], -1)
-    directions = np.einsum("vij,hwj->vhwi", poses[:, :3, :3], local)
+    """:func:`rays_of` a camera with square pixels whose axis passes through the middle of its picture."""
+    return rays_of(poses, Camera(width, height, focal, focal))
+
+
+def rays_of(poses: np.ndarray, camera: Camera) -> np.ndarray:
+    """Origins and directions of one camera at V poses, ``(V, 4, 4) -> (V, H, W, 6)`` float32. Directions have unit depth along
+    the camera's axis, not unit length, so that ``near`` and ``far`` are depths (as in NeRF, Mildenhall et al. 2020)."""
+    directions = np.einsum("vij,hwj->vhwi", poses[:, :3, :3], camera.directions())
     origins = np.broadcast_to(poses[:, None, None, :3, 3], directions.shape)
     return np.concatenate([origins, directions], -1).astype(np.float32)
 

@@ -37,12 +37,21 @@ class Settings(Checked):
         "",
         help="TinyNeRF state dict to begin from; looked for as given, then in the data directories. Empty: random weights.",
     )
+    checkpoint_key: str = setting(
+        "",
+        help="Which weights of a checkpoint file that holds several, for example model_ema; the error message lists them. "
+        "Empty: the only ones.",
+    )
     base_steps: int = setting(
         6000, least=0, most=10**9, unit="steps", help="Training steps of the base (Adam). 0: a checkpoint is used as it is."
     )
     base_rays: int = setting(1024, least=1, most=10**7, unit="rays", help="Random rays per training step of the base.")
     base_lr: float = setting(
         2e-3, least=1e-9, most=10, help="Learning rate of the base. From a checkpoint a fifth of it is used."
+    )
+    ignore_keys: tuple[str, ...] = setting(
+        (),
+        help="Keys of a transforms file, or arrays of an .npz file, that are known to change nothing. Unknown ones are errors.",
     )
     section: ClassVar[str] = "recon3d"
 

@@ -88,7 +88,6 @@ class Recon3D(ocd_bench.Task):
         import torch
 
         from ocd_bench_recon3d.datasets import read_views
-        from ocd_bench_recon3d.rays import camera_rays
 
         settings: Settings = request.settings
         views, parts, note = read_views(request)
@@ -108,7 +107,7 @@ class Recon3D(ocd_bench.Task):
                 f"{settings.val_views} validation and {settings.test_views} test views; lower recon3d.val_views"
             )
         _, height, width, _ = views.images.shape
-        rays = camera_rays(views.poses, height, width, views.focal)
+        rays = views.rays()
         targets = views.images.astype(np.float32)
         if views.surface is not None and views.mask is not None:
             targets = np.concatenate([targets, views.surface, views.mask[..., None]], -1).astype(np.float32)
@@ -262,4 +261,5 @@ def with_checkpoint(model: torch.nn.Module, request: ocd_bench.Request) -> torch
     if not name:
         return model
     path = find_checkpoint("recon3d.checkpoint", name, request.data_dirs)
-    return load_checkpoint(model, path, "give a state dict of TinyNeRF")
+    key = request.settings.checkpoint_key
+    return load_checkpoint(model, path, "give a state dict of TinyNeRF", key=key, setting="recon3d.checkpoint_key")

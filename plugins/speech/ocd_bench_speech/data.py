@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from ocd_bench import Request, Samples, Splits
+from ocd_bench import Request, Samples, Splits, UsageError
+from ocd_bench.reading import find_dataset
 from ocd_bench.seeds import generator
 from ocd_bench_speech import weights
-from ocd_bench_speech.audio import RATE
+from ocd_bench_speech.audio import RATE, SILENT
+from ocd_bench_speech.datasets import DATASETS
 from ocd_bench_speech.mixing import Plan, Pool
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def load(request: Request) -> Splits:
         subset, mode = settings.librimix_train, settings.librimix_mode
         mixtures = read_librimix(folder, settings.speakers, length, subset, mode, counts, draws("librimix"))
         speech, note, groups = mixtures.train, mixtures.note, None
-        fixed = {name: samples(getattr(mixtures, name), mixtures.speakers[name]) for name in ("val", "test")}
+        fixed = {name: samples(getattr(mixtures, name), mixtures.speakers[name], name) for name in ("val", "test")}
     else:
         corpus = voices(settings.speakers) if request.dataset == "voices" else folder_corpus(request, draws("split"))
         speech, note, groups = corpus.train, corpus.note, corpus.groups
@@ -46,21 +48,31 @@ def load(request: Request) -> Splits:
         for name in ("val", "test"):
             pool = Pool(getattr(corpus, name), length, groups=groups)
             count = getattr(settings, f"{name}_mixtures")
-            fixed[name] = drawn(pool, pool.plan(count, settings.speakers, settings.level_db, draws(f"{name} mixtures")))
+            fixed[name] = drawn(pool, pool.plan(count, settings.speakers, settings.level_db, draws(f"{name} mixtures")), name)
     pool = Pool(speech, length, settings.speeds, groups)
     train = pool.plan(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
     note = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz; {note}{weights.note(request)}"
-    return Splits(drawn(pool, train), fixed["val"], fixed["test"], note, {"pool": pool})
+    return Splits(drawn(pool, train, "training"), fixed["val"], fixed["test"], note, {"pool": pool})
 
 
-def samples(sources: Tensor, speakers: Tensor | None) -> Samples:
-    """Mixtures (sums), sources, and the speakers of each mixture as its groups."""
+def samples(sources: Tensor, speakers: Tensor | None, part: str) -> Samples:
+    """Mixtures (sums), sources, and the speakers of each mixture as its groups.
+
+    Raises:
+        UsageError: if a source is digital silence, which has no signal-to-distortion ratio (``part``: for the message).
+    """
+    spread = sources.amax(-1) - sources.amin(-1)
+    if (spread <= SILENT).any():
+        row, source = (spread <= SILENT).nonzero()[0].tolist()
+        raise UsageError(
+            f"{part} mixture {row}: source {source} is silent; take the silence out of the files, or raise speech.seconds"
+        )
     return Samples(sources.sum(1), sources, speakers)
 
 
-def drawn(pool: Pool, plan: Plan) -> Samples:
+def drawn(pool: Pool, plan: Plan, part: str) -> Samples:
     """The mixtures of a plan."""
-    return samples(pool.render(plan), plan.speakers)
+    return samples(pool.render(plan), plan.speakers, part)
 
 
 @functools.cache
@@ -86,4 +98,8 @@ def folder_corpus(request: Request, draws: torch.Generator) -> Corpus:
     """The speech of any folder of utterances."""
     from ocd_bench_speech.corpus import read_folder
 
-    return read_folder(request.folder(), request.settings.speakers, request.settings.minutes, draws)
+    settings = request.settings
+    folder = find_dataset(request, (), known=DATASETS)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: expected a folder of sound files; unpack it")
+    return read_folder(folder, settings.speakers, settings.minutes, draws, settings.delimiter, settings.encoding)

@@ -15,9 +15,10 @@ from torch import Tensor
 from torchaudio.datasets import LibriMix
 
 from ocd_bench import DataMissing, UsageError
-from ocd_bench_speech.audio import Reader
+from ocd_bench.reading import Notes
+from ocd_bench_speech.audio import RATE, Reader, is_silent
 from ocd_bench_speech.corpus import Speech
-from ocd_bench_speech.mixing import AUDIBLE, TRIES, normalised
+from ocd_bench_speech.mixing import AUDIBLE, BLOCK, HARDLY, TRIES, normalised
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,41 @@ def read_librimix(
         mode: ``min`` or ``max``.
         counts: at most this many mixtures of ``train``, ``val`` and ``test`` are read, drawn at random.
 
+    In mode ``max`` the end of every mixture but of the longest source is digital silence: it is neither trained on nor scored.
+
     Raises:
         DataMissing: if the folder holds no such mixtures.
-        UsageError: if a file cannot be read, or no mixture is as long as T.
+        UsageError: if a file cannot be read, no mixture is as long as T, or in none everybody is heard.
     """
     reader = Reader()
     speech: Speech = {}
+    notes = Notes()
     dataset = _open(folder, train, speakers, mode)
     for name, sources in _read(dataset, counts["train"], reader, generator):
         for place, (speaker, source) in enumerate(zip(_speakers(name, speakers), sources, strict=True)):
-            speech.setdefault(speaker or f"{name}/{place}", []).append(source)
+            if not is_silent(source):
+                said = source[slice(*extent(source))] if mode == "max" else source
+                speech.setdefault(speaker or f"{name}/{place}", []).append(said)
+    if mode == "max":
+        notes.add("silent ends of the sources left off")
     fixed, heard = {}, {}
     for split, subset in (("val", "dev"), ("test", "test")):
         dataset = _open(folder, subset, speakers, mode)
         mixtures = [found for found in _read(dataset, counts[split], reader, generator) if found[1].shape[-1] >= length]
-        windows = [_window(sources, length, generator) for _, sources in mixtures]
-        if not windows:
+        if not mixtures:
             raise UsageError(f"{dataset.mix_dir}: no mixture is as long as the segments; lower speech.seconds")
-        fixed[split] = normalised(torch.stack(windows))
-        heard[split] = _numbers([_speakers(name, speakers) for name, _ in mixtures])
+        windows = [_window(sources, length, generator, padded=mode == "max") for _, sources in mixtures]
+        kept = [number for number, window in enumerate(windows) if window is not None]
+        if not kept:
+            raise UsageError(
+                f"{dataset.mix_dir}: in no mixture everybody is heard for {length / RATE:g} s at a time; lower speech.seconds"
+            )
+        if len(kept) < len(windows):
+            notes.add(f"{len(windows) - len(kept)} of {len(windows)} {subset} mixtures left out, where a source is silent")
+        fixed[split] = normalised(torch.stack([window for window in windows if window is not None]))
+        heard[split] = _numbers([_speakers(mixtures[number][0], speakers) for number in kept])
     note = f"{train} / dev / test, mode {mode}, {len(speech)} training speakers, mixed anew in base training{reader.note()}"
-    return Mixtures(speech, fixed["val"], fixed["test"], heard, note)
+    return Mixtures(speech, fixed["val"], fixed["test"], heard, "; ".join(filter(None, [note, str(notes)])))
 
 
 def _open(folder: Path, subset: str, speakers: int, mode: str) -> LibriMix:
@@ -106,16 +121,43 @@ def _numbers(names: list[list[str]]) -> Tensor | None:
     return torch.tensor([[places[name] for name in row] for row in names])
 
 
-def _window(sources: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """A window ``(C, T)`` of ``sources (C, T')`` in which everybody is heard, or the best of a few in that respect."""
-    mean_power = sources.square().mean(-1).clamp_min(1e-12)
-    best, best_share = sources[:, :length], -1.0
+def extent(source: Tensor) -> tuple[int, int]:
+    """First sample of ``source (T',)`` that is not zero, and the one behind the last."""
+    (places,) = source.nonzero(as_tuple=True)
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+
+
+def _window(sources: Tensor, length: int, generator: torch.Generator, padded: bool = False) -> Tensor | None:
+    """A window ``(C, T)`` of ``sources (C, T')`` in which everybody is heard; the best of a few in that respect, or where that
+    is hardly audible, of all; None where somebody is silent in every one.
+
+    Args:
+        padded: the sources end in digital silence, which is not a part of what they say.
+    """
+    mean_power = _mean_power(sources, padded)
+
+    def share(start: int) -> float:
+        return float((sources[:, start : start + length].square().mean(-1) / mean_power).min())
+
+    best, best_share = 0, -1.0
     for _ in range(TRIES):
         start = int(torch.randint(sources.shape[-1] - length + 1, (), generator=generator))
-        window = sources[:, start : start + length]
-        share = float((window.square().mean(-1) / mean_power).min())
-        if share > best_share:
-            best, best_share = window, share
-        if share >= AUDIBLE:
+        now = share(start)
+        if now > best_share:
+            best, best_share = start, now
+        if now >= AUDIBLE:
             break
-    return best - best.mean(-1, keepdim=True)
+    if best_share < HARDLY:
+        best = max(range(0, sources.shape[-1] - length + 1, BLOCK), key=share)
+        if share(best) < HARDLY:
+            return None
+    window = sources[:, best : best + length]
+    return window - window.mean(-1, keepdim=True)
+
+
+def _mean_power(sources: Tensor, padded: bool) -> Tensor:
+    """Of each source ``(C,)``, over what it says."""
+    if not padded:
+        return sources.square().mean(-1).clamp_min(1e-12)
+    lengths = [max(1, end - first) for first, end in map(extent, sources)]
+    return (sources.square().sum(-1) / torch.tensor(lengths)).clamp_min(1e-12)

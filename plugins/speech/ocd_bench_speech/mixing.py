@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from ocd_bench import UsageError
+from ocd_bench_speech.audio import is_silent
 
 BLOCK = 80
 TRIES = 8
 AUDIBLE = 0.2
 """A segment must have this fraction of its speaker's mean power, so that no source is silent."""
+HARDLY = 1e-3
+"""If no drawn segment has it, the loudest is taken. If that has less than this fraction, another segment is searched for."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Pool:
         position = 0
         for speaker, utterances in speech.items():
             joined = torch.cat(list(utterances))
-            if not len(joined) or not joined.any():
+            if not len(joined) or is_silent(joined):
                 raise UsageError(f"speaker {speaker!r} has no sound in any file")
             for speed in speeds:
                 stream = at_speed(joined, speed)
@@ -99,8 +102,22 @@ class Pool:
         enough = power >= AUDIBLE * mean_power[streams][..., None]
         pick = torch.where(enough.any(-1), enough.int().argmax(-1), power.argmax(-1))  # else the loudest
         starts = starts.gather(-1, pick[..., None])[..., 0]
+        silent = power.amax(-1) < HARDLY * mean_power[streams]
+        for place in silent.nonzero().tolist():
+            row, source = place
+            starts[row, source] = self._audible(int(streams[row, source]), float(places[row, source, 0]))
         levels = (torch.rand(starts.shape, generator=generator) * 2 - 1) * level_db
         return Plan(starts, levels, chosen)
+
+    def _audible(self, stream: int, share: float) -> int:
+        """A segment's start in a stream of long silences: that which lies ``share`` of the way through all that can be
+        heard."""
+        first, length = int(self._starts[stream]), int(self._lengths[stream])
+        starts = first + torch.arange(0, length, BLOCK)
+        power = self._power(starts, starts + self.length)
+        mean_power = self._power(self._starts[stream], self._starts[stream] + self._lengths[stream])
+        heard = starts[power >= torch.minimum(AUDIBLE * mean_power, power.max())]
+        return int(heard[int(share * len(heard))])
 
     def render(self, plan: Plan) -> Tensor:
         """Sources ``(N, C, T)`` of a plan; their sum, the mixture, has root mean square 1."""

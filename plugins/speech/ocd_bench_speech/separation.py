@@ -66,9 +66,11 @@ def pit_si_sdr(estimates: Tensor, targets: Tensor) -> Tensor:
     return si_sdr(align(estimates, targets), targets).mean(-1)
 
 
-def si_sdr_of_mixture(targets: Tensor) -> Tensor:
-    """SI-SDR in dB of the noise-free mixture, the sum of ``targets (N, C, T)``, as estimate of each speaker; mean, ``(N,)``."""
-    return si_sdr(targets.sum(1, keepdim=True).expand_as(targets), targets).mean(-1)
+def si_sdr_of_mixture(targets: Tensor, mixture: Tensor | None = None) -> Tensor:
+    """SI-SDR in dB of ``mixture (N, T)`` as estimate of each speaker of ``targets (N, C, T)``; mean, ``(N,)``. None: the
+    mixture is the sum of the targets."""
+    mixture = targets.sum(1) if mixture is None else mixture
+    return si_sdr(mixture[:, None].expand_as(targets), targets).mean(-1)
 
 
 def average_draws(outputs: Tensor) -> Tensor:

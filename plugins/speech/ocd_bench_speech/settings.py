@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ocd_bench import setting
+from ocd_bench.reading import check_encoding
+from ocd_bench.reading.sheet import DELIMITERS
 from ocd_bench.settings import Checked
 
 
@@ -48,12 +50,25 @@ class SpeechSettings(Checked):
         "speakers and the sizes of the model, where there are some, without further training. none: begin from random "
         "weights.",
     )
+    checkpoint_key: str = setting(
+        "",
+        help="Which weights of a checkpoint file that holds several, for example model_ema; the error message lists them. "
+        "Empty: the only ones.",
+    )
     base_steps: int = setting(12_000, least=0, most=10**9, unit="steps", help="Training steps of the base (Adam).")
     base_batch: int = setting(4, least=1, most=10**5, unit="mixtures", help="New mixtures per training step of the base.")
     base_lr: float = setting(1e-3, above=0, help="Learning rate of the base.")
     base_clip: float = setting(5.0, above=0, help="Largest norm of the gradient in training the base.")
     base_checks: int = setting(
         20, least=1, most=10**6, help="How often the validation loss is taken in training the base. The best weights are kept."
+    )
+    delimiter: str = setting(
+        "auto",
+        choices=tuple(DELIMITERS),
+        help="What separates the cells of a manifest. auto: the ending and the first lines tell.",
+    )
+    encoding: str = setting(
+        "auto", help="Encoding of a manifest, such as latin-1 or cp1252. auto: what a byte order mark says, else UTF-8."
     )
     section: ClassVar[str] = "speech"
 
@@ -68,3 +83,7 @@ class SpeechSettings(Checked):
             "base_checks": 100, "minutes": 600.0,
         },
     }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_encoding("speech.encoding", self.encoding)

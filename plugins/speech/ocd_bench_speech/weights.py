@@ -56,7 +56,8 @@ def begin(model: nn.Module, request: Request) -> nn.Module:
     steps, layer = request.settings.base_steps, last_projection(model)
     anew = (f"{layer}.weight", f"{layer}.bias") if steps and layer else ()
     hint = "choose speech.model and its sizes to fit" + ("" if steps else "; speech.base_steps=0 takes a file as it is")
-    return load_checkpoint(model, path, hint, anew)
+    key = request.settings.checkpoint_key
+    return load_checkpoint(model, path, hint, anew, key=key, setting="speech.checkpoint_key")
 
 
 def note(request: Request) -> str:

@@ -12,7 +12,8 @@ import torch
 
 from ocd_bench import DataMissing, UsageError
 from ocd_bench_speech.audio import Reader
-from ocd_bench_speech.corpus import from_names, read_folder, subset_of
+from ocd_bench_speech.corpus import read_folder
+from ocd_bench_speech.listing import from_names, subset_of
 
 
 def seeded() -> torch.Generator:
@@ -50,7 +51,7 @@ def test_speaker_and_subset_are_read_from_names(
 ) -> None:
     for file in files:
         write(tmp_path / file)
-    found = from_names(tmp_path)
+    found = from_names(tmp_path).all
     assert [u.speaker for u in found] == speakers
     assert [u.subset for u in found] == subsets
 
@@ -99,7 +100,7 @@ def test_manifest_names_files_subsets_and_speakers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,speaker_id\na.wav,1", "line 2: expected columns file, subset and speaker_id"),
+        ("name,subset,speaker_id\na.wav,train,1", "no column file; columns: name, subset, speaker_id"),
         ("file,subset,speaker_id\na.wav,other,1", "subset 'other' begins with none of"),
         ("file,subset,speaker_id\na.wav,train,1", "no such file"),
     ],
@@ -138,7 +139,7 @@ def test_other_rates_and_channels_become_8_khz_mono(tmp_path: Path) -> None:
     assert wave.shape == (8000,)
     spectrum = torch.fft.rfft(wave).abs()
     assert int(spectrum.argmax()) == 440
-    assert reader.note() == "; resampled from 16000 Hz"
+    assert reader.note() == "; resampled from 16000 Hz; channels of 1 file averaged"
     kept = Reader()
     kept.read(write(tmp_path / "b.wav"))
     assert kept.note() == ""
@@ -148,7 +149,11 @@ def test_an_unreadable_sound_file_is_a_one_line_error(tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF of nothing")
     empty = write(tmp_path / "empty.wav", samples=0)
-    for path, reason in ((broken, "cannot read sound file"), (empty, "is empty"), (tmp_path / "none.wav", "no such file")):
+    for path, reason in (
+        (broken, "cannot be read: damaged or of another format"),
+        (empty, "is empty"),
+        (tmp_path / "none.wav", "no such file"),
+    ):
         with pytest.raises(UsageError, match=reason) as error:
             Reader().read(path)
         assert path.name in str(error.value)

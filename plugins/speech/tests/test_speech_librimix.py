@@ -46,6 +46,14 @@ def test_mixtures_keep_the_levels_of_the_files(tmp_path: Path, speakers: int) ->
     assert not torch.equal(mixtures.val, mixtures.test)
 
 
+def test_speakers_of_a_mixture_are_told_by_its_name(tmp_path: Path) -> None:
+    mixtures = read(make(tmp_path, 3), 3)
+    speakers = mixtures.speakers["test"]
+    assert speakers is not None
+    assert speakers.shape == (3, 3)
+    assert all(len(set(row)) == 3 for row in speakers.tolist())
+
+
 def test_sources_of_training_mixtures_are_speech_by_speaker(tmp_path: Path) -> None:
     mixtures = read(make(tmp_path))
     assert len(mixtures.train) == 8

@@ -29,6 +29,17 @@ def test_the_same_generator_gives_the_same_mixtures() -> None:
     assert not torch.equal(pool.draw(20, 2, 2.5, seeded()), pool.draw(20, 2, 2.5, seeded(1)))
 
 
+def test_a_plan_names_the_speakers_of_each_segment() -> None:
+    """The groups of a mixture: each segment's audio is that speaker's tone."""
+    pool = Pool(tones(5), 2000)
+    alone = [round(pitch(Pool({name: waves}, 2000).audio[:2000])) for name, waves in tones(5).items()]
+    plan = pool.plan(20, 2, 2.5, seeded())
+    for sources, speakers in zip(pool.render(plan), plan.speakers.tolist(), strict=True):
+        assert len(set(speakers)) == 2
+        for source, speaker in zip(sources, speakers, strict=True):
+            assert pitch(source) == pytest.approx(alone[speaker], abs=3)
+
+
 def test_mixtures_have_unit_power_different_speakers_and_levels_in_range() -> None:
     sources = Pool(tones(5), 2000).draw(50, 3, 2.5, seeded())
     assert sources.shape == (50, 3, 2000)

@@ -109,5 +109,5 @@ def test_layers_of_our_models_and_of_others() -> None:
 
 
 def test_unknown_models_are_refused() -> None:
-    with pytest.raises(UsageError, match="expected gated_lstm or conv_tasnet"):
+    with pytest.raises(UsageError, match="expected one of gated_lstm, conv_tasnet"):
         build(SpeechSettings(model="svoice"))

@@ -109,3 +109,25 @@ def test_averaging_noisy_draws_helps() -> None:
 
 def test_correlation_of_silence_is_zero() -> None:
     assert torch.equal(correlations(torch.zeros(1, 2, 10), noise(1, 2, 10)), torch.zeros(1, 2, 2, dtype=torch.double))
+
+
+def test_improvement_under_noise_is_over_the_noisy_mixture():
+    """Beside torchmetrics: an estimate that is the noisy mixture itself improves nothing, whatever the noise."""
+    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio as reference
+
+    from ocd_bench_speech.task import SpeechTask
+
+    generator = torch.Generator().manual_seed(0)
+    sources = torch.randn(3, 2, 800, generator=generator)
+    noisy = sources.sum(1) + torch.randn(3, 800, generator=generator)
+    task = SpeechTask()
+    targets = task.corrupt_targets(noisy, sources)
+    nothing = task.metrics(noisy[:, None].expand(-1, 2, -1), targets)
+    torch.testing.assert_close(nothing["si_sdri"], torch.zeros(3), atol=1e-5, rtol=0)
+    estimates = sources + 0.1 * torch.randn(3, 2, 800, generator=generator)
+    scores = task.metrics(estimates, targets)
+    before = reference(noisy[:, None].expand(-1, 2, -1), sources, zero_mean=True).mean(-1)
+    after = reference(estimates, sources, zero_mean=True).mean(-1)
+    torch.testing.assert_close(scores["si_sdri"], after - before, atol=1e-3, rtol=0)
+    torch.testing.assert_close(task.loss(estimates, targets), -scores["si_sdr"])
+    assert (scores["si_sdri"] - task.metrics(estimates, sources)["si_sdri"]).min() > 1

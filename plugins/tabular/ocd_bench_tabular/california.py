@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import tarfile
-import zipfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocd_bench import DataMissing, UsageError
+from ocd_bench.reading import guarded, open_unpacked, quoted, read_bounded, read_lines, read_npz
 from ocd_bench_tabular.table import Table, numeric_table
 
 RAW = (
@@ -37,9 +35,9 @@ FILES = (
 TILE = 0.25
 """Size of a tile in degrees, about 25 km. Blocks of one tile are neighbours, and a model's errors on neighbours are correlated.
 Beyond this distance, differences between two models are almost uncorrelated."""
-BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError)
 
 
+@guarded
 def read_california(folder: Path) -> Table:
     """The first of :data:`FILES` in ``folder``: eight features as scikit-learn derives them, median value in 100,000 dollars.
 
@@ -60,12 +58,10 @@ def tiles(features: NDArray) -> NDArray:
     return np.unique(place, axis=0, return_inverse=True)[1].reshape(-1)
 
 
+@guarded
 def _read_npz(path: Path) -> tuple[NDArray, NDArray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            features, target = np.asarray(archive["X"], np.float64), np.asarray(archive["y"], np.float64)
-    except (*BROKEN, ValueError, KeyError) as error:
-        raise UsageError(f"{path}: not an archive of arrays X and y: {error}") from error
+    arrays = read_npz(path, ("X", "y"))
+    features, target = np.asarray(arrays["X"], np.float64), np.asarray(arrays["y"], np.float64)
     if features.ndim != 2 or features.shape[1] != len(FEATURES) or target.shape != (len(features),):
         raise UsageError(f"{path}: X {features.shape} and y {target.shape} are not (N, {len(FEATURES)}) and (N,)")
     if not (np.isfinite(features).all() and np.isfinite(target).all()):
@@ -73,26 +69,22 @@ def _read_npz(path: Path) -> tuple[NDArray, NDArray]:
     return features, target
 
 
-def _read_text(path: Path) -> str:
-    if path.suffix == ".tgz":
-        with tarfile.open(path) as archive:
-            member = next((each for each in archive if Path(each.name).name == "cal_housing.data"), None)
-            content = archive.extractfile(member) if member is not None else None
-            if content is None:
-                raise UsageError(f"{path}: no cal_housing.data inside")
-            return content.read().decode("ascii")
-    data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("ascii")
+def _lines(path: Path) -> Iterator[str]:
+    if path.suffix != ".tgz":
+        return read_lines(path)
+    with open_unpacked(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if Path(member.name).name == "cal_housing.data" and member.isfile() else None
+            if content is not None:
+                return iter(read_bounded(content, path).decode("ascii").splitlines(keepends=True))  # type: ignore[arg-type]
+    raise UsageError(f"{path}: no cal_housing.data inside")
 
 
+@guarded
 def _read_statlib(path: Path) -> NDArray:
     """Rows of the nine numbers of :data:`RAW`; StatLib's own file has no header line, later copies do."""
-    try:
-        text = _read_text(path)
-    except BROKEN as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
     rows = []
-    for number, line in enumerate(io.StringIO(text), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         cells = [cell.strip() for cell in line.split(",")]
         if cells == [""] or (number == 1 and tuple(cells) == RAW):
             continue
@@ -101,7 +93,7 @@ def _read_statlib(path: Path) -> NDArray:
         except ValueError:
             row = []
         if len(row) != len(RAW) or not np.isfinite(row).all() or row[6] <= 0:
-            raise UsageError(f"{path}, line {number}: expected nine numbers, {', '.join(RAW)}; found {line.strip()[:80]!r}")
+            raise UsageError(f"{path}, line {number}: expected nine numbers, {', '.join(RAW)}; found {quoted(line.strip())}")
         rows.append(row)
     if not rows:
         raise UsageError(f"{path}: holds no rows")

@@ -64,13 +64,15 @@ class Tabular(Task):
         """
         import numpy as np
 
+        from ocd_bench.reading import reading
         from ocd_bench_tabular.prepare import encode, split_rows
         from ocd_bench_tabular.sources import read_table
 
         settings = request.settings or TabularSettings()
         table = read_table(request, settings)
         rows = dict(zip(("train", "val", "test"), split_rows(table, request.dataset, settings.split_seed), strict=True))
-        inputs, names = encode(table, rows["train"], settings.features, settings.max_categories)
+        with reading(f"dataset {request.dataset!r}"):  # categories may need more memory than there is
+            inputs, names = encode(table, rows["train"], settings.features, settings.max_categories)
         extras: dict[str, Any] = {"features": names, "classes": tuple(table.classes), "rows": rows}
         targets = table.target
         if not table.classes:
@@ -91,7 +93,10 @@ class Tabular(Task):
         if not splits.train.targets.is_floating_point():
             outputs = len(splits.extras.get("classes", ())) or int(splits.train.targets.max()) + 1
         inputs = splits.train.inputs.shape[1]
-        return MODELS[settings.model](inputs, outputs, settings.width, settings.depth, settings.dropout)
+        model = settings.model
+        if model == "auto":
+            model = "mlp" if splits.train.targets.is_floating_point() else "resnet"
+        return MODELS[model](inputs, outputs, settings.width, settings.depth, settings.dropout)
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The first layer, as in the paper; None (the entropy criterion) for a model that has no ``layer1``."""

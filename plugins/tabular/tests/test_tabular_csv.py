@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ocd_bench import DataMissing, Request, UsageError
+from ocd_bench.reading import SheetOptions, read_sheet
 from ocd_bench_tabular import Tabular
 from ocd_bench_tabular.csvfile import read_csv_folder
 from ocd_bench_tabular.settings import TabularSettings
-from ocd_bench_tabular.sheet import read_sheet
 
 
 def load(folder: Path, dataset: str = "mine", seed: int = 0, **settings: object):
@@ -139,8 +139,8 @@ def test_separators_gzip_and_decimal_comma(tmp_path: Path) -> None:
     np.testing.assert_allclose(table.target, np.arange(20) + 0.25)
     path = tmp_path / "rows.tsv.gz"
     path.write_bytes(gzip.compress('\ufeffa\tnote, long\n1\t"two\nlines"\n\n3\tx\n'.encode()))
-    sheet = read_sheet(path)
-    assert (sheet.header, sheet.rows, sheet.lines) == (["a", "note, long"], [["1", "two\nlines"], ["3", "x"]], [2, 5])
+    sheet = read_sheet(path, SheetOptions("tabular"))
+    assert (sheet.header, sheet.rows, list(sheet.lines)) == (("a", "note, long"), [["1", "two\nlines"], ["3", "x"]], [2, 5])
 
 
 def test_a_given_file_needs_a_dataset_name_of_its_own(tmp_path: Path) -> None:
@@ -156,6 +156,39 @@ def test_dropped_and_forced_categories(tmp_path: Path) -> None:
     assert set(names) == {*(f"rooms={i}" for i in range(5)), "town=north", "town=south"}
 
 
+def test_rows_of_one_value_of_the_column_of_groups_are_one_group(tmp_path: Path) -> None:
+    write(tmp_path, "\n".join(houses()))
+    splits = load(tmp_path, groups="rooms")
+    assert "rooms" not in splits.extras["features"]
+    assert "5 groups by rooms" in splits.note
+    assert splits.test.groups.tolist() == [int(row) % 5 for row in splits.extras["rows"]["test"]]
+    assert len(load(tmp_path).test.groups.unique()) == len(load(tmp_path).test)
+    with pytest.raises(UsageError, match="tabular.groups"):
+        load(tmp_path, groups="street")
+    with pytest.raises(UsageError, match="has its own groups"):
+        load(tmp_path, "diabetes", groups="rooms")
+
+
+def test_hours_of_one_day_of_bike_sharing_are_one_group(tmp_path: Path) -> None:
+    rows = ["dteday,hr,cnt", *(f"2011-01-{1 + i // 6:02},{i % 6},{3.5 * i + 0.25}" for i in range(60))]
+    write(tmp_path, "\n".join(rows), "bike_sharing/hour.csv")
+    splits = load(tmp_path, "bike_sharing", target="cnt")
+    assert splits.extras["features"] == ("hr",)
+    assert splits.test.groups.tolist() == [int(row) // 6 for row in splits.extras["rows"]["test"]]
+
+
+def test_neighbours_on_the_map_are_one_tile() -> None:
+    import numpy as np
+
+    from ocd_bench_tabular.california import FEATURES, tiles
+
+    rows = np.zeros((4, len(FEATURES)))
+    rows[:, -2:] = [[34.01, -118.01], [34.24, -118.24], [34.26, -118.01], [-34.01, 118.01]]
+    found = tiles(rows)
+    assert found[0] == found[1]
+    assert len(set(found.tolist())) == 3
+
+
 # -- what is refused ------------------------------------------------------------------------------------------------------
 def test_text_in_a_number_column_is_named(tmp_path: Path) -> None:
     rows = houses()
@@ -166,10 +199,23 @@ def test_text_in_a_number_column_is_named(tmp_path: Path) -> None:
         assert part in said
 
 
-def test_below_nine_in_ten_it_is_a_category(tmp_path: Path) -> None:
+def test_a_column_that_is_half_numbers_is_refused_and_a_setting_makes_it_a_category(tmp_path: Path) -> None:
     rows = ["x,target", *(f"{'abc' if i % 5 == 0 else i % 3},{i * 0.5}" for i in range(50))]
     write(tmp_path, "\n".join(rows))
-    assert "x=abc" in load(tmp_path).extras["features"]
+    said = problem(tmp_path)
+    for part in (
+        "line 2",
+        "'x'",
+        "'abc' is not a number, and 80% of that column are",
+        "tabular.categorical",
+        "tabular.missing",
+    ):
+        assert part in said
+    assert "x=abc" in load(tmp_path, categorical=("x",)).extras["features"]
+    assert load(tmp_path, missing=("ABC",)).extras["features"] == ("x", "x is empty")
+    rows = ["x,target", *(f"{'abc' if i % 5 else i % 3},{i * 0.5}" for i in range(50))]
+    write(tmp_path, "\n".join(rows))
+    assert "x=abc" in load(tmp_path).extras["features"], "two numbers in ten cells are texts"
 
 
 @pytest.mark.parametrize(
@@ -179,8 +225,7 @@ def test_below_nine_in_ten_it_is_a_category(tmp_path: Path) -> None:
         ("\n \n", ("empty",)),
         ("a,target\n", ("no rows",)),
         ("1,2\n3,4\n", ("line 1", "header")),
-        ("a,a,target\n1,2,3\n", ("line 1", "'a'", "twice")),
-        ("a,,target\n1,2,3\n", ("line 1", "empty")),
+        ("a,a,target\n1,2,3\n", ("'a'", "twice", "columns 1, 2")),
         ("a,target\n1,2\n1,2,3\n", ("line 3", "3 cells")),
         ("target\n" + "\n".join("123456789012"), ("no column is left",)),
         ("a,target\n1,2\n", ("one value only",)),
@@ -235,9 +280,10 @@ def test_files_with_different_columns_are_refused(tmp_path: Path) -> None:
 
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     write(tmp_path, "").write_bytes(b"a,target\n\xff\xfe,1\n")
-    assert "UTF-8" in problem(tmp_path)
-    (tmp_path / "mine/data.csv").rename(tmp_path / "mine/data.csv.gz")
-    assert "cannot be read" in problem(tmp_path)
+    said = problem(tmp_path)
+    assert "line 2: not utf-8 text; set tabular.encoding" in said
+    write(tmp_path, "").write_bytes(b"\x1f\x8b torn")
+    assert "data.csv: cannot be read: damaged" in problem(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_other_damage(tmp_path: Path) -> None:
         read_letor(tmp_path, 1)
     (tmp_path / "S2.txt").rename(tmp_path / "S2.txt.gz")
     (tmp_path / "S2.txt.gz").write_bytes(b"\x1f\x8b torn")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="S2.txt.gz: cannot be read: damaged"):
         read_letor(tmp_path, 1)
     (tmp_path / "mq2008.npz").write_bytes(b"torn")
     with pytest.raises(UsageError, match="mq2008"):

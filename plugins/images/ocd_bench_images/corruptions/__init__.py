@@ -1,54 +1,34 @@
-"""Common corruptions of small pictures, five severities each, after Hendrycks & Dietterich (2019) and Mu & Gilmer (2019).
+"""Common corruptions: the published kinds under their published names, and kinds of our own under names of their own.
 
-Written from the papers' descriptions and computed here: the numbers compare with each other, not with those on the published
-CIFAR-10-C or MNIST-C files. Lengths are pixels of a picture 32 pixels wide and scale with its side. Not included: frost, snow
-and spatter, which need photographs or have no meaning on digits.
+The 15 kinds of CIFAR-10-C and ImageNet-C and their 4 extra kinds are written anew from the paper and the published constants
+(:mod:`.constants`). Two things differ from the published files: frost's texture is computed (:mod:`.frost`), and the random
+numbers are others. A picture's random numbers derive from the seed and its own pixels, so it is changed in the same way in any
+subset, order or batch; results are cut to 8 bits as published, and intermediate values are rounded, so every processor gives
+the same.
+
+The kinds of our own begin with ``own_`` (:mod:`.own`): 15 of the published ideas in strengths made for digits on black, and 6
+more.
 """
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ocd_bench import UsageError
+from ocd_bench_images.corruptions.constants import EXTRA, FROST_SCALE, MAIN, PUBLISHED, table_for
+from ocd_bench_images.corruptions.own.levels import OWN
 
 if TYPE_CHECKING:
     import torch
 
-LEVELS: dict[str, tuple[Any, Any]] = {
-    # standard deviation; photons per unit of light; share of pixels; standard deviation per unit of light
-    "gaussian_noise": ((0.1, 0.17, 0.25, 0.37, 0.5), (0.04, 0.06, 0.08, 0.09, 0.1)),
-    "shot_noise": ((60, 25, 12, 5, 3), (500, 250, 100, 75, 50)),
-    "impulse_noise": ((0.03, 0.06, 0.1, 0.17, 0.27), (0.01, 0.02, 0.03, 0.05, 0.07)),
-    "speckle_noise": ((0.15, 0.25, 0.35, 0.5, 0.7), (0.06, 0.1, 0.12, 0.16, 0.2)),
-    # standard deviation; radius; (standard deviation, reach, rounds); standard deviation along the path; largest factor
-    "gaussian_blur": ((1.0, 1.4, 1.8, 2.2, 2.6), (0.4, 0.6, 0.7, 0.8, 1.0)),
-    "defocus_blur": ((1.7, 2.2, 2.8, 3.4, 4.0), (0.7, 0.9, 1.1, 1.3, 1.7)),
-    "glass_blur": (
-        ((0.5, 1.6, 1), (0.6, 1.6, 2), (0.6, 2.0, 2), (0.7, 2.0, 3), (0.7, 2.5, 3)),
-        ((0.5, 1.0, 1), (0.5, 1.6, 1), (0.6, 1.6, 2), (0.6, 2.0, 2), (0.7, 2.5, 3)),
-    ),
-    "motion_blur": ((1.5, 2.0, 2.5, 3.0, 4.0), (0.8, 1.1, 1.4, 1.8, 2.3)),
-    "zoom_blur": ((1.15, 1.25, 1.35, 1.45, 1.6), (1.06, 1.11, 1.16, 1.21, 1.26)),
-    # (strength, roughness); amount added; amount kept; share of the rows
-    "fog": (((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)),) * 2,
-    "brightness": ((0.1, 0.2, 0.3, 0.4, 0.5), (0.05, 0.1, 0.15, 0.2, 0.3)),
-    "contrast": ((0.6, 0.45, 0.3, 0.2, 0.12), (0.75, 0.5, 0.4, 0.3, 0.15)),
-    "invert": ((0.2, 0.4, 0.6, 0.8, 1.0),) * 2,
-    # pixels of displacement; degrees; pixels; pixels per pixel; logarithm of the factor
-    "elastic_transform": ((1.0, 1.5, 2.0, 2.5, 3.0), (0.5, 0.8, 1.1, 1.5, 2.0)),
-    "rotate": ((8.0, 15.0, 25.0, 40.0, 60.0),) * 2,
-    "translate": ((1.0, 2.0, 3.0, 4.0, 5.0),) * 2,
-    "shear": ((0.1, 0.2, 0.35, 0.5, 0.7),) * 2,
-    "scale": ((0.1, 0.2, 0.3, 0.45, 0.6),) * 2,
-    # share of the side kept; quality; share of the side hidden
-    "pixelate": ((0.6, 0.45, 0.36, 0.28, 0.2), (0.7, 0.6, 0.45, 0.36, 0.28)),
-    "jpeg_compression": ((40, 25, 15, 8, 4), (80, 65, 50, 30, 15)),
-    "occlusion": ((0.2, 0.3, 0.4, 0.5, 0.6),) * 2,
-}
-"""Kind to its five levels for grey and for colour pictures: digits bear more noise and blur than photographs do."""
-
-KINDS = tuple(LEVELS)
+KINDS = (*MAIN, *EXTRA, *OWN)
+SETS = {"cifar10-c": MAIN, "cifar10-c-extra": EXTRA, "own": tuple(OWN)}
+"""Names that stand for several kinds in ``--corruption``; the table ends with the mean over each."""
+RENAMED = {name.removeprefix("own_"): name for name in OWN if name.removeprefix("own_") not in PUBLISHED} | {"all": "own"}
+"""Names that once stood for a kind of our own, or for all of them."""
+CHUNK = 2**22
+"""Values that are worked on at a time."""
 
 
 def corrupt(pictures: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
@@ -57,20 +37,55 @@ def corrupt(pictures: torch.Tensor, kind: str, severity: int, generator: torch.G
     Args:
         kind: one of :data:`KINDS`.
         severity: 1 to 5.
-        generator: of the CPU; every draw comes from it.
+        generator: of the CPU; every random number derives from it (published kinds: and from the picture).
 
     Raises:
         UsageError: for an unknown kind or severity.
+        NotApplicable: where a kind means nothing for these pictures.
     """
-    if kind not in LEVELS:
-        close = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UsageError(f"unknown corruption {kind!r}{hint}; kinds: {', '.join(KINDS)}")
+    check(kind)
     if severity not in range(1, 6):
         raise UsageError(f"corruption {kind}:{severity}: severities are 1 to 5")
-    from ocd_bench_images.corruptions import blur, light, noise, resample, warp
+    if kind in OWN:
+        from ocd_bench_images.corruptions.own import corrupt_own
 
-    modules = (blur, light, noise, resample, warp)
-    function = next(getattr(module, kind) for module in modules if hasattr(module, kind))
-    level = LEVELS[kind][pictures.shape[1] > 1][severity - 1]
-    return function(pictures, level, generator).clamp(0, 1).to(pictures)
+        return corrupt_own(pictures, kind, severity, generator)
+    return _published(pictures, kind, severity, generator)
+
+
+def check(kind: str) -> None:
+    """Refuse a kind that does not exist.
+
+    Raises:
+        UsageError: naming the new name of an old one, or the nearest.
+    """
+    if kind in KINDS:
+        return
+    if kind in RENAMED:
+        raise UsageError(f"corruption {kind!r} is now called {RENAMED[kind]!r}: published names stand for published kinds only")
+    close = difflib.get_close_matches(kind, KINDS, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise UsageError(f"unknown corruption {kind!r}{hint}; kinds: {', '.join(KINDS)}; sets: {', '.join(SETS)}")
+
+
+def _published(pictures: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
+    import numpy as np
+    import torch
+
+    from ocd_bench_images.corruptions import blur, digital, noise, spatter, weather
+    from ocd_bench_images.corruptions.draws import Draws, picture_seeds
+    from ocd_bench_images.corruptions.sampling import cut, nearest
+
+    function = next(getattr(module, kind) for module in (noise, blur, weather, digital, spatter) if hasattr(module, kind))
+    table = table_for(max(pictures.shape[-2:]))
+    level = getattr(PUBLISHED[kind], table)[severity - 1]
+    if kind == "frost":
+        level = (*level, FROST_SCALE[table])
+    levels = nearest(pictures.detach().cpu().double().permute(0, 2, 3, 1).numpy())
+    seeds = picture_seeds(levels, int(torch.randint(2**62, (), generator=generator)))
+    changed = np.empty_like(levels)
+    rows = max(1, CHUNK // max(1, levels[0].size)) if len(levels) else 1
+    for start in range(0, len(levels), rows):
+        part = slice(start, start + rows)
+        changed[part] = cut(function(levels[part] / 255, level, Draws(seeds[part])))
+    return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(pictures) / 255

@@ -1,83 +1,112 @@
-"""Blurs. Edges are continued, so that a flat picture stays flat."""
+"""Published blurs, and the elastic transform."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-from torch.nn.functional import conv2d, pad
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
-from ocd_bench_images.geometry import affine, padding_of, uniform
-
-
-def smooth(pictures: Tensor, sigma: float) -> Tensor:
-    """Gaussian filter of ``sigma`` pixels, cut at four of them."""
-    radius = int(4 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1, dtype=pictures.dtype, device=pictures.device)
-    line = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    line = line / line.sum()
-    return _filter(_filter(pictures, line.view(1, -1)), line.view(-1, 1))
+from ocd_bench_images.corruptions.draws import Draws
+from ocd_bench_images.corruptions.sampling import Pictures, bilinear, clipped_zoom, cut, mirror, nearest, reflect, settle
 
 
-def gaussian_blur(pictures: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+def smooth(pictures: Pictures, sigma: float) -> Pictures:
+    """Gaussian filter of ``sigma`` pixels over height and width, cut at four sigma; edges continued."""
+    return ndimage.gaussian_filter(pictures, (0, sigma, sigma, 0), mode="nearest", truncate=4.0)
+
+
+def gaussian_blur(pictures: Pictures, sigma: float, draws: Draws) -> Pictures:
     """Gaussian filter."""
-    return smooth(pictures, sigma * _unit(pictures))
+    return smooth(pictures, sigma)
 
 
-def defocus_blur(pictures: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+def defocus_blur(pictures: Pictures, level: tuple[float, float], draws: Draws) -> Pictures:
     """Mean over a disc with soft edges: a lens out of focus."""
-    radius *= _unit(pictures)
-    reach = math.ceil(radius)
-    offsets = torch.arange(-reach, reach + 1, dtype=pictures.dtype, device=pictures.device)
-    disc = (radius + 0.5 - torch.hypot(offsets[:, None], offsets[None, :])).clamp(0, 1)
-    return _filter(pictures, disc / disc.sum())
+    radius, edge = level
+    reach = max(8, math.ceil(radius))
+    square = np.arange(-reach, reach + 1) ** 2
+    disc = (square[:, None] + square <= radius**2).astype(np.float64)
+    offsets = np.arange(3 if radius <= 8 else 5) - (1 if radius <= 8 else 2)
+    line = np.exp(-(offsets**2) / (2 * edge**2))
+    line /= line.sum()
+    kernel = ndimage.correlate1d(ndimage.correlate1d(disc / disc.sum(), line, 0, mode="mirror"), line, 1, mode="mirror")
+    used = np.flatnonzero(kernel.max(0) > 1e-12)
+    kernel = kernel[used[0] : used[-1] + 1, used[0] : used[-1] + 1]
+    return ndimage.correlate(pictures, kernel[None, :, :, None], mode="mirror")
 
 
-def glass_blur(pictures: Tensor, level: tuple[float, float, int], generator: torch.Generator) -> Tensor:
-    """Gaussian filter, every pixel taken from a random neighbour some times over, Gaussian filter: frosted glass."""
+def glass_blur(pictures: Pictures, level: tuple[float, int, int], draws: Draws) -> Pictures:
+    """Gaussian filter, then every pixel takes the value of a random neighbour, one after the other from the lower right, some
+    times over, then the filter again.
+
+    The published code means to swap two pixels; its assignment of array views copies one over the other. Copying is what the
+    published files contain, so it is done here.
+    """
     sigma, reach, rounds = level
-    sigma, reach = sigma * _unit(pictures), reach * _unit(pictures)
-    count, _, height, width = pictures.shape
-    sample = torch.arange(count)[:, None, None]
-    rows, columns = torch.arange(height)[None, :, None], torch.arange(width)[None, None, :]
-    for _ in range(rounds):
-        jump = uniform(-reach, reach, (2, count, height, width), generator).round().long()
-        # Following each output pixel back through the rounds needs no picture until the end.
-        here, there = (rows + jump[0]).clamp(0, height - 1), (columns + jump[1]).clamp(0, width - 1)
-        rows, columns = here, there
-    moved = smooth(pictures, sigma)[sample.to(pictures.device), :, rows.to(pictures.device), columns.to(pictures.device)]
-    return smooth(moved.permute(0, 3, 1, 2), sigma)
+    levels = cut(smooth(pictures, sigma))
+    count, height, width = levels.shape[:3]
+    rows, columns = range(height - reach, reach, -1), range(width - reach, reach, -1)
+    steps = draws.integers(-reach, reach, (rounds, max(0, len(rows)), max(0, len(columns)), 2))
+    sample = np.arange(count)
+    for turn in range(rounds):
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                right, down = steps[:, turn, i, j].T
+                levels[:, row, column] = levels[sample, row + down, column + right]
+    return smooth(levels / 255, sigma)
 
 
-def motion_blur(pictures: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Weighted mean along a straight path of random direction, at most 45 degrees from the horizontal."""
-    sigma *= _unit(pictures)
-    angle = uniform(-math.pi / 4, math.pi / 4, len(pictures), generator)
-    direction = torch.stack([torch.cos(angle), torch.sin(angle)], -1)
-    steps = torch.arange(-math.ceil(4 * sigma), math.ceil(4 * sigma) + 1) / 2
-    weights = torch.exp(-0.5 * (steps / sigma) ** 2)
-    total = torch.zeros_like(pictures)
-    for step, weight in zip(steps, weights / weights.sum(), strict=True):
-        total += float(weight) * affine(pictures, shift=step * direction, padding=padding_of(pictures))
-    return total
+def motion(pictures: Pictures, radius: float, sigma: float, degrees: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Half a Gaussian of ``sigma`` along a straight path of ``2 radius + 1`` pixels from each pixel, edges continued, to 8
+    bits: ImageMagick's motion blur by its documentation. ``degrees`` ``(N,)`` run clockwise from the right."""
+    length = 2 * math.ceil(radius) + 1
+    weights = np.exp(-(np.arange(length) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    angle = np.deg2rad(degrees)
+    count, height, width = pictures.shape[:3]
+    sample = np.arange(count)[:, None, None]
+    total = np.zeros_like(pictures)
+    for step, weight in enumerate(weights):
+        right = np.ceil(settle(step * np.cos(angle) - 0.5)).astype(int)[:, None, None]
+        down = np.ceil(settle(step * np.sin(angle) - 0.5)).astype(int)[:, None, None]
+        rows = np.clip(np.arange(height)[None, :, None] + down, 0, height - 1)
+        columns = np.clip(np.arange(width)[None, None, :] + right, 0, width - 1)
+        total += weight * pictures[sample, rows, columns]
+    return nearest(total)
 
 
-def zoom_blur(pictures: Tensor, largest: float, generator: torch.Generator) -> Tensor:
-    """Mean of the picture under magnifications from one to ``largest``."""
-    factors = torch.linspace(1, largest, max(2, round((largest - 1) * 32)))
-    enlarged = (affine(pictures, scale=factor.expand(len(pictures))) for factor in factors)
-    return sum(enlarged, torch.zeros_like(pictures)) / len(factors)
+def motion_blur(pictures: Pictures, level: tuple[float, float], draws: Draws) -> Pictures:
+    """Motion within 45 degrees of the horizontal."""
+    return motion(pictures, *level, draws.uniform(-45, 45)) / 255
 
 
-def _unit(pictures: Tensor) -> float:
-    """Pixels of these pictures per pixel of one 32 wide. Not below 12 / 32: a third of a pixel blurs nothing."""
-    return max(12, min(pictures.shape[-2:])) / 32
+def zoom_blur(pictures: Pictures, factors: Sequence[float], draws: Draws) -> Pictures:
+    """Mean of the picture and of its middle under each magnification."""
+    total = pictures.copy()
+    for factor in factors:
+        total += clipped_zoom(pictures, factor)
+    return total / (len(factors) + 1)
 
 
-def _filter(pictures: Tensor, kernel: Tensor) -> Tensor:
-    """Every channel filtered by one kernel of odd sides."""
-    down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
-    count, channels, height, width = pictures.shape
-    planes = pad(pictures.reshape(count * channels, 1, height, width), [right, right, down, down], mode="replicate")
-    return conv2d(planes, kernel[None, None]).view(count, channels, height, width)
+def elastic_transform(pictures: Pictures, level: tuple[float, float, float], draws: Draws) -> Pictures:
+    """A random affine map (three points move by up to ``corners`` pixels each way), then every pixel from a place nearby:
+    uniform noise smoothed by ``sigma``, times ``strength`` pixels."""
+    strength, sigma, corners = level
+    count, height, width = pictures.shape[:3]
+    middle, reach = np.array([width // 2, height // 2], float), min(height, width) // 3
+    points = middle + reach * np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+    moved = points + draws.uniform(-corners, corners, (3, 2))
+    ones = np.ones((count, 3, 1))
+    # moved = [points, 1] @ map; the picture is asked where each pixel of the result comes from, so the inverse is due.
+    back = np.linalg.solve(np.concatenate([moved, ones], -1), np.broadcast_to(points, (count, 3, 2)))
+    across, down = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
+    place = np.stack([across, down, np.ones_like(across)], -1) @ back[:, None]
+    changed = bilinear(pictures, place[..., 1], place[..., 0], mirror)
+    if not strength:
+        return changed
+    fields = draws.uniform(-1, 1, (2, height, width))
+    fields = strength * ndimage.gaussian_filter(fields, (0, 0, sigma, sigma), mode="reflect", truncate=3.0)
+    return bilinear(changed, down + fields[:, 1], across + fields[:, 0], reflect)

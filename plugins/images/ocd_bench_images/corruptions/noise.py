@@ -1,32 +1,31 @@
-"""Noise. Draws are made on the CPU, where the generator is, and moved to the pictures."""
+"""Published noise kinds. Pictures are float64 ``(N, H, W, C)`` in [0, 1]; results may leave that range."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+from ocd_bench_images.corruptions.draws import Draws
+
+Pictures = NDArray[np.float64]
 
 
-def _normal(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(pictures.shape, generator=generator).to(pictures)
+def gaussian_noise(pictures: Pictures, sigma: float, draws: Draws) -> Pictures:
+    """Independent normal noise."""
+    return pictures + sigma * draws.normal(pictures.shape[1:])
 
 
-def gaussian_noise(pictures: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Independent normal noise: weak light."""
-    return pictures + sigma * _normal(pictures, generator)
-
-
-def speckle_noise(pictures: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Normal noise in proportion to the light."""
-    return pictures + sigma * pictures * _normal(pictures, generator)
-
-
-def shot_noise(pictures: Tensor, photons: float, generator: torch.Generator) -> Tensor:
+def shot_noise(pictures: Pictures, photons: float, draws: Draws) -> Pictures:
     """Poisson noise: each value is a count of ``photons`` at full light."""
-    rate = pictures.detach().cpu().float() * photons
-    return (torch.poisson(rate, generator=generator) / photons).to(pictures)
+    return draws.poisson(pictures * photons) / photons
 
 
-def impulse_noise(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def impulse_noise(pictures: Pictures, share: float, draws: Draws) -> Pictures:
     """A share of the values becomes black or white, half each."""
-    draw = torch.rand(pictures.shape, generator=generator).to(pictures.device)
-    return pictures.masked_fill(draw < share, 1.0).masked_fill(draw < share / 2, 0.0)
+    draw = draws.uniform(0, 1, pictures.shape[1:])
+    return np.where(draw < share / 2, 0.0, np.where(draw < share, 1.0, pictures))
+
+
+def speckle_noise(pictures: Pictures, sigma: float, draws: Draws) -> Pictures:
+    """Normal noise in proportion to the light."""
+    return pictures + sigma * pictures * draws.normal(pictures.shape[1:])

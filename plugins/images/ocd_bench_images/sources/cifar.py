@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from ocd_bench import UsageError
+from ocd_bench.reading import open_file, open_unpacked, reading
 from ocd_bench_images.sources.pool import Source, array_pool
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -40,26 +40,24 @@ def _read_files(folder: Path) -> dict[str, bytes]:
     for path in (folder / name for name in (*TRAIN, TEST)):
         if not path.exists():
             continue
-        try:
-            with open(path, "rb") as file:
-                found[path.name] = file.read(BATCH_LIMIT + 1)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+        with open_file(path) as file, reading(path):
+            found[path.name] = file.read(BATCH_LIMIT + 1)
     return found
 
 
 def _read_archive(archive: Path) -> dict[str, bytes]:
     """The batches, in one pass over the archive; nothing is unpacked to disk."""
     found = {}
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                file = tar.extractfile(member) if name in (*TRAIN, TEST) and member.isfile() else None
-                if file is not None:
-                    found[name] = file.read(BATCH_LIMIT + 1)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UsageError(f"{archive}: broken archive ({error}); get it again") from error
+    with (
+        open_unpacked(archive) as stream,
+        reading(archive, "get it again"),
+        tarfile.open(fileobj=stream, mode="r|") as tar,
+    ):
+        for member in tar:
+            name = PurePosixPath(member.name).name
+            file = tar.extractfile(member) if name in (*TRAIN, TEST) and member.isfile() else None
+            if file is not None:
+                found[name] = file.read(BATCH_LIMIT + 1)
     return found
 
 

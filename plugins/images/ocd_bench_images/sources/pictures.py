@@ -1,53 +1,36 @@
-"""Decoding one picture file, with an upper bound on what a file may make us do."""
+"""From one picture file to the array a pool holds."""
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
-from PIL import Image
 
 from ocd_bench import UsageError
+from ocd_bench.reading.pictures import decode_picture
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-PIXEL_LIMIT = 2**24
-"""Most pixels of a picture, 4,096 x 4,096: read from the header, before anything is unpacked."""
+BACKGROUNDS = {"black": 0.0, "white": 1.0}
+"""Values of the setting ``images.background``, in [0, 1]."""
 
 
-def decode(data: bytes, where: str, image_size: int) -> np.ndarray:
-    """uint8 ``(3, H, W)``; grey pictures have three equal channels, transparency is dropped.
+def decode(data: bytes, where: str, image_size: int, background: str = "") -> np.ndarray:
+    """``(3, H, W)``, uint8, or float32 in [0, 1] where the file has 16 bits a channel; upright; grey pictures have three equal
+    channels.
 
     Args:
         data: content of the file.
         where: names the file in errors.
-        image_size: pixels square to resize to, 0 to keep the size.
+        image_size: pixels square to resize to (bilinear, antialiased), 0 to keep the size.
+        background: a key of :data:`BACKGROUNDS` that transparent pictures are set on; empty refuses them.
 
     Raises:
-        UsageError: if it is no picture, damaged, too large or of 16 bits.
+        UsageError: as :func:`ocd_bench.reading.pictures.decode_picture`; if it is transparent and there is no background.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                if picture.width * picture.height > PIXEL_LIMIT:
-                    raise Image.DecompressionBombError
-                if picture.mode.startswith(("I", "F")):
-                    raise UsageError(f"{where}: a {picture.mode} picture has more than 8 bits a channel; convert it to 8 bits")
-                colour = picture.convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UsageError(f"{where}: the picture has more than {PIXEL_LIMIT:,} pixels; make it smaller") from error
-    except UsageError:
-        raise
-    except Exception as error:  # the formats' readers raise whatever a damaged file makes them stumble over
-        raise UsageError(f"{where}: not a readable picture ({_reason(error)}); replace it or take it away") from error
-    if image_size and colour.size != (image_size, image_size):
-        colour = colour.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(colour, np.uint8).transpose(2, 0, 1)
-
-
-def _reason(error: Exception) -> str:
-    """Pillow's message without the address of the buffer it was given."""
-    return "of no known format" if "cannot identify" in str(error) else str(error) or type(error).__name__
+    picture = decode_picture(data, where)
+    if picture.transparent and not background:
+        raise UsageError(
+            f"{where}: the picture has transparent pixels, whose colour nobody sees; choose what it is set on with "
+            f"--set images.background={' or '.join(BACKGROUNDS)}"
+        )
+    picture = picture.opaque(BACKGROUNDS.get(background, 0.0))
+    if image_size:
+        picture = picture.resized(image_size, image_size, "BILINEAR")
+    return picture.pixels.transpose(2, 0, 1)

@@ -24,29 +24,38 @@ class Pool:
         labels: ``(N,)`` int64 class numbers.
         read: from indices ``(n,)`` to pictures ``(n, C, H, W)``, uint8 or float32 in [0, 1].
         by_class: whether pictures are ordered by class, so that a batch has only one class.
+        names: ``CLASS/NAME`` of each picture, without its suffix, if pictures are separate files.
     """
 
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
     by_class: bool = False
+    names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, indices: np.ndarray) -> Pool:
+        """The pool of the samples with these numbers."""
+        return Pool(self.labels[indices], lambda wanted: self.read(indices[wanted]), self.by_class)
+
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset before it is split: ``val`` only where the dataset has a validation part beside a test part.
+    """A dataset before it is split: ``val`` only where the dataset has a validation part beside a test part; ``test`` None
+    where it has neither, and a part of training is to be set aside.
 
     ``all_colour`` false: pictures decoded as three channels become one if they are grey throughout.
+    ``home_test``: the test part of the dataset that ``train`` is of, where ``test`` is of another one.
     """
 
     train: Pool
-    test: Pool
+    test: Pool | None
     classes: Sequence[str]
     val: Pool | None = None
     note: str = ""
     all_colour: bool = True
+    home_test: Pool | None = None
 
 
 def check_memory(shape: tuple[int, ...], where: str) -> None:

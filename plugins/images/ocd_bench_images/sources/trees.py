@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from functools import cached_property
 from pathlib import Path
 
-from ocd_bench import UsageError
+from ocd_bench.reading import Zip, is_paper, is_stray, list_folder, open_unpacked, read_bounded, split_name
+from ocd_bench.reading.pictures import SUFFIXES
 
 FILE_LIMIT = 64 * 2**20
 """Maximum size in bytes of one picture file, packed or unpacked."""
-DEPTH = 4
-"""Levels of folders below the top that are looked into: train/CLASS/images/NAME; bounds links that run in a circle."""
+DEPTH = 8
+"""Depth of folders that are searched."""
 
 
 class FolderTree:
-    """Files below ``path``, named with forward slashes."""
+    """Files below ``path``, named with forward slashes, without those that hold no data (hidden ones, README)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def names(self) -> list[str]:
-        found: list[str] = []
-        for folder, children, files in os.walk(self.path, followlinks=True):
-            relative = Path(folder).relative_to(self.path)
-            if len(relative.parts) >= DEPTH:
-                children.clear()
-            found.extend((relative / file).as_posix() for file in files)
-        return sorted(found)
+        listing = list_folder(self.path, SUFFIXES, DEPTH)
+        return sorted((*listing.files, *listing.left_out))
+
+    def is_picture(self, name: str) -> bool:
+        """Whether the name has the ending of a picture, compressed or not."""
+        return split_name(name).ending in SUFFIXES
 
     def read(self, name: str) -> bytes:
         """Content of a file.
@@ -38,12 +35,8 @@ class FolderTree:
         Raises:
             UsageError: if it cannot be read or is too large.
         """
-        try:
-            with open(self.path / name, "rb") as file:
-                data = file.read(FILE_LIMIT + 1)
-        except OSError as error:
-            raise UsageError(f"{self.where(name)}: cannot be read ({error.strerror or error})") from error
-        return _bounded(data, self.where(name))
+        with open_unpacked(self.path / name) as file:
+            return read_bounded(file, self.where(name), FILE_LIMIT)
 
     def where(self, name: str) -> str:
         """The file's name in messages."""
@@ -51,7 +44,7 @@ class FolderTree:
 
 
 class ZipTree:
-    """Members of a zip file; the file stays open as long as this object lives.
+    """Members of a zip file, named with forward slashes whatever system packed it; the file stays open as long as this lives.
 
     Raises:
         UsageError: if it is not a zip file.
@@ -59,14 +52,21 @@ class ZipTree:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UsageError(f"{path}: not a readable zip file ({error}); get it again") from error
+        self._zip = Zip(path)
+        self._members = {_plain(name): name for name in self._zip.names}
 
     @cached_property
     def names(self) -> list[str]:
-        return sorted(info.filename for info in self._zip.infolist() if not info.is_dir())
+        return sorted(
+            name
+            for name in self._members
+            if not any(is_stray(part) for part in name.split("/")) and not is_paper(name.rpartition("/")[2])
+        )
+
+    def is_picture(self, name: str) -> bool:
+        """Whether the name has the ending of a picture."""
+        parts = split_name(name)
+        return parts.ending in SUFFIXES and not parts.packed
 
     def read(self, name: str) -> bytes:
         """Content of a member.
@@ -74,22 +74,16 @@ class ZipTree:
         Raises:
             UsageError: if it is damaged, encrypted, packed by an unknown method or too large.
         """
-        try:
-            with self._zip.open(name) as file:
-                data = file.read(FILE_LIMIT + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-            raise UsageError(f"{self.where(name)}: cannot be unpacked ({error}); get the zip file again") from error
-        return _bounded(data, self.where(name))
+        return self._zip.read(self._members[name], FILE_LIMIT)
 
     def where(self, name: str) -> str:
         """The member's name in messages."""
         return f"{self.path}: {name}"
 
 
+def _plain(name: str) -> str:
+    """A member's path as this package writes paths: some tools begin it with ``./`` or ``/``, some separate by backslashes."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
 Tree = FolderTree | ZipTree
-
-
-def _bounded(data: bytes, where: str) -> bytes:
-    if len(data) > FILE_LIMIT:
-        raise UsageError(f"{where}: more than {FILE_LIMIT // 2**20} MiB; this is no small picture, take it away")
-    return data

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from ocd_bench_images.corruptions.blur import smooth
+from ocd_bench_images.corruptions.own.blur import smooth
 from ocd_bench_images.geometry import affine, padding_of, uniform
 
 SMOOTHNESS = 4.0
