@@ -1,4 +1,4 @@
-"""What each part of OCD contributes: the row ``ocd`` of one task with one setting changed at a time, as a Markdown table.
+"""The contribution of each part of OCD: the row ``ocd`` of one task with one changed setting at a time, as a Markdown table.
 
 python benchmarks/ablation.py
 python benchmarks/ablation.py --task tabular --preset default --only auxiliary,conditions
@@ -32,7 +32,7 @@ LEVERS: dict[str, tuple[str, list[str]]] = {
 
 
 def row(args: argparse.Namespace, settings: list[str]) -> tuple[str, list[str]]:
-    """Head and cells of the row ``ocd`` of the table that the command line writes."""
+    """Head and cells of the row ``ocd`` in the table of the command line."""
     lines = [line for line in run(args, "base,ocd", settings)[1].splitlines() if line.startswith("|")]
     cells = next(line for line in lines if line.split("|")[1].strip(" *") == "ocd").split("|")[2:-1]
     return lines[0].partition("|")[2].partition("|")[2], [cell.strip() for cell in cells]

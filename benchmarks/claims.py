@@ -1,4 +1,4 @@
-"""The claims of docs/findings.md under the intervals that tables have now, as a Markdown page.
+"""The claims of docs/findings.md with the intervals of the present tables, as a Markdown page.
 
     python benchmarks/claims.py [--data-dir DATA] [--out docs/claims.md]
 
@@ -78,7 +78,7 @@ CLAIMS = (
 
 
 def read(folder: str, data_dirs: Sequence[Path]) -> Run:
-    """A run of ``results/default``, with the groups that its task states today."""
+    """A run of ``results/default``, with the groups that its task now declares."""
     run = read_run(RESULTS / folder)
     ids = None
     if folder.startswith("speech"):
@@ -94,7 +94,7 @@ def read(folder: str, data_dirs: Sequence[Path]) -> Run:
 
 
 def speakers(run: Run, data_dirs: Sequence[Path]) -> np.ndarray | None:
-    """Speakers of the test mixtures, drawn again as the run drew them; None without the data."""
+    """Speakers of the test mixtures, from the same random draw as in the run; None without the data."""
     from ocd_bench.config import resolve
     from ocd_bench.errors import DataMissing
     from ocd_bench.plugin.manager import load_plugins
@@ -130,7 +130,7 @@ def found(claim: Claim, run: Run) -> tuple[Estimate, Style] | None:
 
 
 def by_seed(claim: Claim, run: Run) -> tuple[Estimate, Style] | None:
-    """From the values of the cells alone."""
+    """The difference from the values of the cells only."""
     values: dict[tuple[str, int], list[float]] = {}
     for key, cell in run.cells.items():
         if cell["status"] == "ok" and (key.dataset == claim.dataset or (claim.dataset == "*+*" and "+" in key.dataset)):

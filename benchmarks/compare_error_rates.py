@@ -1,4 +1,4 @@
-"""How often is ``ocd-bench compare`` wrong, and what does it find? Synthetic runs with known effects of seeds and samples.
+"""Error rates and power of ``ocd-bench compare`` on synthetic runs with known effects of seeds and samples.
 
 The latent score of sample i in method m under seed s is advantage(m) + difficulty(i) + shift(s) + shift(m, s) + noise(s, i)
 + noise(m, s, i): methods adapt one base, so they share terms. Accuracy is whether it is above zero; "dB" is the latent
@@ -29,8 +29,8 @@ MACHINE = {"device": "cpu", "cpu": "one", "threads": 1, "torch": "2"}
 
 @dataclass(frozen=True)
 class Law:
-    """What varies: ``shared`` and ``own`` are SDs of a seed's shift, of all methods together and of each by itself; a tenth is
-    about two points of accuracy. ``noise`` and ``own_noise`` are SDs of a single sample's."""
+    """The variation of scores. ``shared`` and ``own`` are SDs of a seed's shift, common to all methods and separate for each
+    method; 0.1 is about two points of accuracy. ``noise`` and ``own_noise`` are the same SDs for a single sample."""
 
     name: str
     n: int = 1000
@@ -60,8 +60,8 @@ def make_run(
     Args:
         loss: true mean loss of ``ocd`` in the first task.
         twin: take this run's latent scores in place of new draws: the same seeds on the same machine.
-        refit: SD of another shift per (method, seed), drawn anew for ``twin`` as well, with as much noise per sample: fits
-            whose randomness is not that of the twin.
+        refit: SD of a further shift per (method, seed) and of further noise per sample, drawn again also for ``twin``: it
+            simulates fits with other random numbers than those of the twin.
     """
     cells: dict[Key, dict] = {}
     loaded: dict[Key, dict[str, Array]] = {}
@@ -98,8 +98,8 @@ def _worse(scores: Array, loss: float, binary: bool, random: np.random.Generator
 
 
 def false_alarms(law: Law, seeds: int, comparisons: int, random: np.random.Generator) -> tuple[float, float]:
-    """Shares of null comparisons with exit code 1: ours, and that of a test that only pairs samples (same level, Holm, and
-    smallest loss that matters)."""
+    """Shares of null comparisons with exit code 1: of our test, and of a test that only pairs samples (with the same level,
+    Holm's adjustment, and the same smallest loss that matters)."""
     ours = naive = 0
     for _ in range(comparisons):
         one = make_run(law, range(seeds), random)
@@ -137,7 +137,7 @@ def found(law: Law, seeds: int, loss: float, repeats: int, random: np.random.Gen
 
 
 def smallest_found(law: Law, seeds: int, repeats: int, random: np.random.Generator, same_seeds: bool) -> float | None:
-    """The smallest loss on a grid that is found 9 times in 10; None if not even the largest is."""
+    """The smallest loss on a grid that is found 9 times in 10; None if the largest is not."""
     grid = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
     losses = grid if law.binary else [10 * loss for loss in grid]
     low, high = 0, len(losses)  # halving: larger losses are found more often
@@ -151,7 +151,7 @@ def smallest_found(law: Law, seeds: int, repeats: int, random: np.random.Generat
 
 
 def redrawn(law: Law, seeds: int, comparisons: int, refit: float, random: np.random.Generator) -> float:
-    """Share of alarms between runs of the same seeds and bases whose fits were redrawn: a harmless change of code."""
+    """Share of alarms between runs with the same seeds and bases, but other random numbers in fits: a harmless code change."""
     alarms = 0
     for _ in range(comparisons):
         one = make_run(law, range(seeds), random)

@@ -1,11 +1,11 @@
-"""How often do the intervals of a table cover the truth? Simulated test sets and seeds of known laws, as a Markdown table.
+"""Coverage of the intervals of a table, on simulated test sets and seeds with known distributions, as a Markdown table.
 
     python benchmarks/coverage.py [--draws 1000] [--only accuracy] [--quick]
 
 A 95 % interval should cover the truth in 93 to 97 % of all simulations. With one seed the truth is the mean over new test
-samples with that trained model; with three seeds or more, over new seeds as well. In parentheses stand cells that a table never
-prints in bold, because the interval says itself that it may cover less (``Estimate.doubt``). Where hardly any answer changes,
-an interval for right and wrong answers has to cover more: it is then as wide as what n answers can exclude.
+samples with that trained model; with three seeds or more, over new seeds as well. Cells in parentheses are never bold in a
+table, because the coverage of the interval may be less (``Estimate.doubt``). If very few answers change, an interval for right
+and wrong answers covers more: it is then as wide as the changes that n answers cannot exclude.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Random = np.random.Generator
 
 @dataclass(frozen=True)
 class Groups:
-    """Origins of test samples: ``count`` of them, ``columns`` for each sample; of unequal sizes, or of about the same."""
+    """Groups of test samples: ``count`` groups, ``columns`` for each sample, of unequal or of about equal sizes."""
 
     count: int
     columns: int = 1
@@ -46,7 +46,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Effects:
-    """What a simulated score is made of, each of mean 0 and variance 1.
+    """The random effects of a simulated score, each with mean 0 and variance 1.
 
     Attributes:
         seed: ``(S, 1)``, of a seed.
@@ -88,7 +88,7 @@ class Law:
 
 
 def _differences(shape: Callable[[Array], Array]) -> tuple[Callable[..., tuple[Array, Array]], Callable[..., float]]:
-    """Differences of mean 0 whose effects of samples have another ``shape`` than the normal's."""
+    """Differences with mean 0. ``shape`` maps the normal effects of samples to another distribution."""
 
     def scores(e: Effects, sd: float) -> tuple[Array, Array]:
         return 0 * e.single, sd * e.seed + np.sqrt(0.7) * shape(e.sample) + np.sqrt(0.3) * shape(e.single)
@@ -125,8 +125,8 @@ def _errors(value: Callable[[Array], Array]) -> tuple[Callable[..., tuple[Array,
 
 
 def _answers(better: float, worse: float) -> tuple[Callable[..., tuple[Array, Array]], Callable[..., float]]:
-    """A base whose wrong answers get right in the share ``better`` of all samples, and right ones wrong in the share ``worse``;
-    partly the same samples under all seeds."""
+    """A method that corrects the base in the share ``better`` of all samples, and spoils right answers in the share ``worse``.
+    A part of these samples is the same under all seeds."""
 
     def scores(e: Effects, sd: float) -> tuple[Array, Array]:
         rank = ndtr(np.sqrt(0.6) * e.sample + np.sqrt(0.4) * e.single)
@@ -193,14 +193,14 @@ COLUMNS = ((1, 0.0), (3, 0.0), (3, 1.5), (5, 1.5))
 
 @dataclass(frozen=True)
 class Share:
-    """Of the simulations of one cell: how many intervals covered the truth, and how many were open to be bold."""
+    """The simulations of one cell: how many intervals covered the truth, and how many could be bold."""
 
     covered: float
     open: float
 
     @property
     def text(self) -> str:
-        """``94.8``; in parentheses where hardly any is ever bold."""
+        """``94.8``; in parentheses if almost none can be bold."""
         return f"{100 * self.covered:.1f}" if self.open > 0.05 else f"({100 * self.covered:.1f})"
 
 

@@ -1,4 +1,5 @@
-"""Does the entropy criterion (paper, section 3.3) find the layer on which OCD helps most? A run per layer, a rank correlation.
+"""Tests whether the entropy criterion (paper, section 3.3) finds the layer on which OCD helps most: a run per layer, and a rank
+correlation.
 
 For each seed, ``ocd`` adapts each layer that the criterion ranks. Its gain over the base, in one metric of the table, is
 compared with the layer's entropy, in nats.

@@ -1,4 +1,4 @@
-"""Does ``ocd-paper`` reproduce its training data? Its U-Net memorises the overfitted ΔW of a few samples.
+"""Tests whether ``ocd-paper`` reproduces its training data: its U-Net memorises the overfitted ΔW of a few samples.
 
 LeNet5 on MNIST with the reference checkpoint: one layer is overfitted to training images as in the paper's code (three Adam
 steps of 5e-4). The hypernetwork is trained on these only, with the published objective: prediction of the noise, T = 1000,

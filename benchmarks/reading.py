@@ -1,8 +1,8 @@
-"""What a reader of one fit and one prediction has to open: files entered, functions entered, and jumps between files.
+"""Counts what a reader of one fit and one prediction has to open: files entered, functions entered, and jumps between files.
 
 The first example of docs/plugins.md is run with `ocd` and two training steps, and every Python call inside the package is
-recorded in order. A *jump* is a call in another file than the call before it, as somebody who reads along has to make it. A
-*return* is a jump into a file that was left before. The prediction is made with the gain 1, whatever was chosen.
+recorded in order. A *jump* is a call in another file than the previous call. A *return* is a jump into a file that was left
+before. The prediction uses the gain 1, not the chosen one.
 
     python benchmarks/reading.py [--calls]
 
@@ -49,7 +49,7 @@ class Recorder:
         sys.setprofile(None)
 
     def name(self, frame: FrameType) -> str | None:
-        """The file of a frame, relative to the package; None for a file of somebody else."""
+        """The file of a frame, relative to the package; None for a file outside of the package."""
         path = frame.f_code.co_filename
         if path not in self.names:
             inside = path.startswith(str(ROOT))

@@ -1,4 +1,4 @@
-"""One run of the command line, for the other scripts in this folder, which compare several."""
+"""Runs the command line once. The other scripts in this folder use it to compare several runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that the scripts have in common."""
+    """Add the options that the scripts share."""
     parser.add_argument("--task", default="images")
     parser.add_argument("--dataset", default="")
     parser.add_argument("--data-dir", default="")

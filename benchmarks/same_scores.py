@@ -1,9 +1,9 @@
-"""Whether two run folders hold the same numbers, bit for bit: what a change that only moves code must keep.
+"""Checks that two run folders have the same numbers, bit for bit, as after a change that only moves code.
 
     python benchmarks/same_scores.py BEFORE AFTER
 
-Every array of every score file is compared, with its type and shape, and every metric, layer, gain and training curve of every
-cell. Times, memory, fingerprints and the environment may differ. Exit code 1: something differs, and is listed.
+It compares every array of every score file with its type and shape, and every metric, layer, gain and training curve of every
+cell. Times, memory, fingerprints and the environment may differ. Exit code 1: there are differences, which are listed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def scores(folder: Path) -> dict[str, np.ndarray]:
 
 
 def cells(folder: Path) -> dict[str, Any]:
-    """Every value of a run's cells that must not change, by file and dotted key."""
+    """All values of a run's cells that must not change, by file and dotted key."""
     found: dict[str, Any] = {}
 
     def add(where: str, value: Any) -> None:
@@ -46,7 +46,7 @@ def cells(folder: Path) -> dict[str, Any]:
 
 
 def differences(before: Path, after: Path) -> tuple[list[str], int]:
-    """What differs, and how many values were compared."""
+    """The differences, and the number of compared values."""
     lines = []
     first, second = scores(before), scores(after)
     values, others = cells(before), cells(after)

@@ -1,9 +1,9 @@
-"""How the core is built: lines of code of the engine's fast path, import circles, and the longest parameter lists.
+"""The structure of the core: lines of code of the engine's fast path, import circles, and the longest parameter lists.
 
     python benchmarks/structure.py
 
-Lines of code are lines with code on them: no blank line, comment or docstring. An import inside a function counts for a circle
-as one at the top does; an import under ``if TYPE_CHECKING`` is for annotations alone and does not.
+Lines of code do not include blank lines, comments and docstrings. An import inside a function counts for a circle like one at
+the top of a module. An import under ``if TYPE_CHECKING`` is only for annotations and does not count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How Sphinx makes a site of these pages and of the docstrings: ``tox -e docs``, or ``sphinx-build docs docs/_build``.
+"""Configuration of Sphinx for the site of these pages and docstrings: ``tox -e docs``, or ``sphinx-build docs docs/_build``.
 
 Heavy packages are not imported: their names in annotations are text.
 """

@@ -1,7 +1,7 @@
-"""The cache: things that take long to make, kept by the fingerprint of what they were made of.
+"""The cache: results that take long to compute, stored under the fingerprint of everything they depend on.
 
-An entry is one file: the SHA-256 of the rest, a line of JSON that names it, and its content. So an entry is there as a whole
-or not at all, says what it is, and shows when it was damaged. A damaged entry is named, and made anew.
+An entry is one file: the SHA-256 of the rest, a line of JSON that describes the entry, and its content. An entry is either
+complete or absent, and damage is detected. A warning names a damaged entry, and the entry is computed again.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 SUFFIX = ".ocdcache"
 KINDS = ("bases", "embeddings", "stages")
-"""Sub-folders of the cache folder that hold entries. Downloads (``data``) are no entries: they are not made here."""
+"""Sub-folders of the cache folder that hold entries. Downloads (``data``) are not entries: they are not computed here."""
 OLD_SUFFIXES = (".pt", ".json")
-"""Of files that earlier versions kept in the same folders; nothing reads them any more."""
+"""Suffixes of files that earlier versions stored in the same folders. They are no longer read."""
 
 Warn = Callable[[str], None]
 
 
 def to_stderr(line: str) -> None:
-    """The default way to say that an entry is damaged or cannot be written."""
+    """The default warning that an entry is damaged or cannot be written."""
     print(f"ocd-bench: warning: {line}", file=sys.stderr)
 
 
 class Damaged(Exception):
-    """A file of the cache is not what was written; the message says how that shows."""
+    """The content of a cache file is not what was written; the message gives the evidence."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Entry:
     Attributes:
         key: fingerprint of everything the content depends on.
         record: plain values beside the content, such as the seconds it took to make.
-        content: the bytes kept.
+        content: the stored bytes.
     """
 
     key: str
@@ -56,11 +56,11 @@ class Entry:
 
 
 def entry_path(kind: str, name: str, key: str) -> Path:
-    """Where an entry lies.
+    """The path of an entry.
 
     Args:
         kind: one of :data:`KINDS`.
-        name: first part of the file's name, for people.
+        name: first part of the file's name, for human readers.
         key: hexadecimal fingerprint.
     """
     safe = "".join(sign if sign.isalnum() or sign in "-_.+" else "_" for sign in name)[:120]
@@ -86,12 +86,12 @@ def read_entry(path: Path) -> Entry | None:
     try:
         about = json.loads(head)
         return Entry(about["key"], about["record"], content)
-    except (ValueError, KeyError, TypeError) as error:  # a file with a right sha256 that this module never wrote
+    except (ValueError, KeyError, TypeError) as error:  # the sha256 is right, but this module did not write the file
         raise Damaged("it is not an entry of this cache") from error
 
 
 def find(kind: str, name: str, key: str, warn: Warn = to_stderr) -> Entry | None:
-    """The entry of that key. None where there is none, and, after a warning, where it is damaged."""
+    """The entry of that key. None if there is none, or, after a warning, if it is damaged."""
     path = entry_path(kind, name, key)
     try:
         entry = read_entry(path)
@@ -102,7 +102,7 @@ def find(kind: str, name: str, key: str, warn: Warn = to_stderr) -> Entry | None
 
 
 def keep(kind: str, name: str, key: str, record: Mapping[str, Any], content: bytes, warn: Warn = to_stderr) -> bool:
-    """Write an entry. A cache that cannot be written costs a warning, and never what was just made; returns whether it was."""
+    """Write an entry; returns whether it was written. If the cache cannot be written, this warns and does not raise."""
     path = entry_path(kind, name, key)
     rest = json.dumps({"kind": kind, "key": key, "record": record}).encode() + b"\n" + content
     try:
@@ -125,10 +125,10 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(content: bytes) -> Any:
-    """What :func:`pack` made bytes of, on the CPU; nothing in it is run.
+    """The tensors that :func:`pack` turned into bytes, on the CPU. No code from the bytes is executed.
 
     Raises:
-        Damaged: if the bytes are no such thing.
+        Damaged: if the bytes were not made by :func:`pack`.
     """
     import torch
 
@@ -185,7 +185,7 @@ class Listed:
 
     Attributes:
         age_s: seconds since it was written.
-        problem: what is wrong with it; empty if nothing is, or if that was not looked at.
+        problem: what is wrong with it; empty if nothing is wrong, or if it was not checked.
     """
 
     kind: str

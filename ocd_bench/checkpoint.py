@@ -69,9 +69,9 @@ def misfit(model: torch.nn.Module, state: Mapping[str, torch.Tensor], anew: Sequ
     """The first difference in names or shapes between ``state`` and the model's state dict, in words; empty if it fits.
 
     Args:
-        model: the model that shall take the weights.
+        model: the model that the weights are for.
         state: name to tensor.
-        anew: names of tensors that may be missing from ``state``, or have another shape.
+        anew: names of tensors that may be missing in ``state``, or have another shape there.
     """
     wanted = model.state_dict()
     problem = ""

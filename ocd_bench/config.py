@@ -234,7 +234,7 @@ def resolve(
     sections = known_sections([task], methods)
     values: dict[str, dict[str, Any]] = {name: dict(getattr(s, "presets", {}).get(preset, {})) for name, s in sections.items()}
     task_overrides = task.presets.get(preset, {})
-    # A task may tune a method that is not installed or not chosen; such keys have no section here.
+    # A task may tune a method that is not installed or not selected. Such keys have no section here.
     own = {key: value for key, value in task_overrides.items() if key.partition(".")[0] in sections}
     check_keys(own, sections)
     for layer in (own, overrides or {}):

@@ -1,4 +1,4 @@
-"""Errors that end as one line on stderr. Any other exception is a defect and keeps its traceback.
+"""Errors that are shown as one line on stderr. Any other exception is a defect, and its traceback is shown.
 
 .. versionadded:: 0.1
 """
@@ -21,7 +21,7 @@ class UsageError(OCDBenchError):
 
 
 class DataMissing(UsageError):
-    """A dataset was not found; the message says where it was looked for."""
+    """A dataset was not found. The message lists the folders that were searched."""
 
 
 class Unavailable(OCDBenchError):
@@ -29,11 +29,11 @@ class Unavailable(OCDBenchError):
 
 
 class NotApplicable(OCDBenchError):
-    """A method cannot do here what its name says. The row then shows ``n/a`` and the message, and no number."""
+    """A method cannot work with this task or model. Its row shows ``n/a`` and the message instead of numbers."""
 
 
 class Terminated(BaseException):
-    """The process was asked to end by a signal other than Ctrl-C; like ``KeyboardInterrupt`` no ``except Exception`` meets it.
+    """A signal other than Ctrl-C asked the process to end. Like ``KeyboardInterrupt``, ``except Exception`` does not catch it.
 
     Args:
         number: of the signal.

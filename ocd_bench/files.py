@@ -1,4 +1,4 @@
-"""Files that survive a crash and show damage: atomic writes, leftovers removed, JSON that carries its own sha256."""
+"""Files that survive a crash, and whose damage is detected: atomic writes, removal of temporary files, JSON with its sha256."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "sha256"
-"""Key under which a sealed object holds the digest of the rest of itself."""
+"""Key of a sealed object's digest of all its other keys."""
 
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
 _OLD_TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
@@ -23,7 +23,7 @@ DAY = 86_400.0
 
 
 def host_name() -> str:
-    """Eight hexadecimal digits that name this machine since its last start (a process number means nothing elsewhere)."""
+    """Eight hexadecimal digits that identify this machine since its last boot. Process numbers are valid on one machine."""
     boot = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -42,7 +42,8 @@ def is_alive(pid: int) -> bool:
 
 
 def process_start(pid: int) -> str:
-    """When a process began, in the kernel's ticks; tells it from a later one of the same number. Empty where unknown."""
+    """Start time of a process in the kernel's ticks, which distinguishes it from a later process of the same number. Empty if
+    unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -50,7 +51,7 @@ def process_start(pid: int) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, meets the old content or the new, never a part.
+    """Write ``data`` to ``path`` atomically: a reader, also after a crash, sees the old content or the new, never a part.
 
     Raises:
         OSError: if the folder cannot be written; nothing is left behind.
@@ -69,9 +70,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> int:
-    """Delete temporary files of processes that were killed while they wrote; returns how many.
+    """Delete temporary files of processes that were killed while writing; returns their number.
 
-    A file of another machine is left alone for a day: whether its process lives cannot be seen from here.
+    A file of another machine is kept for a day, because this machine cannot see whether its process still runs.
     """
     here, count = host_name(), 0
     for folder in folders:
@@ -104,18 +105,18 @@ def sha256(data: bytes) -> str:
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a JSON object that carries the digest of its own content under :data:`SEAL`."""
+    """A copy of a JSON object with the digest of its content under :data:`SEAL`."""
     content = {key: item for key, item in value.items() if key != SEAL}
     return {**content, SEAL: _digest(content)}
 
 
 def is_intact(value: Mapping[str, Any]) -> bool:
-    """Whether an object agrees with its seal. An object without one (written by an older version) is taken as it is."""
+    """Whether an object matches its seal. An object without a seal (written by an older version) is accepted."""
     if SEAL not in value:
         return True
     return value[SEAL] == _digest({key: item for key, item in value.items() if key != SEAL})
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    # ASCII, so that text which is no valid Unicode has a digest too. json reads back the floats that it writes.
+    # ASCII, so that invalid Unicode text has a digest too. The json module reads back exactly the floats that it writes.
     return sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode())

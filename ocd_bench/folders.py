@@ -1,4 +1,4 @@
-"""Where things lie on a user's machine."""
+"""The folders that OCD-Bench uses on a user's machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def cache_folder() -> Path:
 
 
 def data_directories(given: Path | None) -> tuple[Path, ...]:
-    """Where datasets are looked for: ``--data-dir``, then ``$OCD_BENCH_DATA``, then the user's cache folder.
+    """Folders that are searched for datasets: ``--data-dir``, then ``$OCD_BENCH_DATA``, then the user's cache folder.
 
     Raises:
-        UsageError: if a folder given by name is not there.
+        UsageError: if the folder of ``--data-dir`` does not exist.
     """
     if given is not None and not given.is_dir():
         raise UsageError(f"--data-dir {given}: no such folder")

@@ -1,4 +1,4 @@
-"""The method: what a row of the table does with a trained base model, and the context that it gets."""
+"""The method (one row of the table), and the context that it is fitted with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _no_fold_bases(folds: int) -> Sequence[tuple[torch.nn.Module, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Context:
-    """All that a method may use: the task, the trained base, training and validation samples. Never a test sample.
+    """Everything that a method may use: the task, the trained base, training and validation samples. No test sample.
 
     Attributes:
         task, request: the same for every method of one (task, dataset, seed).
@@ -41,9 +41,9 @@ class Context:
         ranking: function that returns (layer name, entropy in nats) by the entropy criterion (paper, section 3.3), best first.
         progress: function of (what, steps done, steps in total), for the progress line.
         fold_bases: function of the number of folds K. It returns K pairs of a further base and the indices ``(n,)`` of the
-            training samples that this base has not seen: a K-th of all. They are trained from the same initial weights as the
-            base, and cached like it. Raises ``NotApplicable`` if the base is not trained here, and ``UsageError`` for more
-            folds than samples.
+            training samples that this base was not trained on (one fold). The further bases start from the same initial
+            weights as the base, and are cached like it. Raises ``NotApplicable`` if the base is not trained by the runner, and
+            ``UsageError`` for more folds than samples.
 
     .. versionadded:: 0.1
     """
@@ -60,7 +60,8 @@ class Context:
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
     charges: list[float] = field(default_factory=list)
-    """Seconds that other methods spent on what this one took from :meth:`shared`; the runner adds them to ``cost.fit_s``."""
+    """Seconds that other methods spent on values that this one reused through :meth:`shared`. The runner adds them to
+    ``cost.fit_s``."""
     _shared: dict[Hashable, tuple[Any, float]] = field(default_factory=dict)
 
     @property
@@ -70,7 +71,7 @@ class Context:
 
     @property
     def val(self) -> Samples:
-        """Validation samples, on the CPU: whatever a method chooses, it chooses on these."""
+        """Validation samples, on the CPU. A method makes all of its choices on these."""
         return self.splits.val
 
     def fresh_base(self) -> torch.nn.Module:
@@ -84,9 +85,9 @@ class Context:
         return generator(self.request.task, self.request.dataset, method, self.request.seed, purpose)
 
     def shared(self, key: Hashable, build: Callable[[], Any]) -> Any:
-        """The value of ``key``, built on first use, so that methods of one (task, dataset, seed) can share a fit.
+        """The value of ``key``, built on first use. Methods of one (task, dataset, seed) can share a fit in this way.
 
-        If another method built it, the seconds that took are added to this method's ``cost.fit_s`` too.
+        If another method built the value, the seconds that this took are also added to this method's ``cost.fit_s``.
         """
         if key in self._shared:
             value, seconds = self._shared[key]
@@ -99,11 +100,11 @@ class Context:
 
     @property
     def shared_count(self) -> int:
-        """How many values methods share so far."""
+        """The number of values that are shared so far."""
         return len(self._shared)
 
     def forget(self) -> None:
-        """Drop the shared values; the runner calls this.
+        """Drop the shared values. The runner calls this.
 
         They refer back to this context, and the cycle would keep their tensors in memory until the next garbage collection.
         """
@@ -111,7 +112,7 @@ class Context:
 
 
 class Predictor:
-    """What :meth:`Method.fit` returns: a function of test batches, which come in order. A plain function does as well.
+    """The result of :meth:`Method.fit`: a function of test batches, called in their order. A plain function is accepted too.
 
     .. versionadded:: 0.1
     """
@@ -119,13 +120,13 @@ class Predictor:
     parameters: int = 0
     """Number of parameters that the method adds to the base model."""
     detail: Mapping[str, Any] = {}
-    """Plain values for the cell file and the report: training curves, what was chosen on validation samples."""
+    """Plain values for the cell file and the report: training curves, and the choices made on validation samples."""
 
     def reset(self) -> None:
         """Forget the test samples seen so far; called before each test set."""
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Outputs ``(N, ...)``, of the form of the base's, for one batch of inputs ``(N, ...)`` on the context's device."""
+        """Outputs ``(N, ...)``, in the form of the base's, for one batch of inputs ``(N, ...)`` on the context's device."""
         raise NotImplementedError
 
 
@@ -151,7 +152,7 @@ class Method:
     uses_test_labels: ClassVar[bool] = False
     """Whether the predictor gets the test labels; only for upper bounds."""
     tasks: ClassVar[Sequence[str]] = ()
-    """Names of the tasks it is made for; empty: any. For other tasks it runs only when ``--methods`` names it."""
+    """Names of the tasks it is intended for; empty: all. For other tasks it runs only if ``--methods`` names it."""
     default: ClassVar[bool] = True
     """Whether the method runs when ``--methods`` is not given. ``--methods all`` runs every method."""
 
@@ -159,6 +160,6 @@ class Method:
         """Prepare on training and validation samples, and return the predictor.
 
         Raises:
-            NotApplicable: if the method cannot do here what its name says; the message becomes the cell's reason.
+            NotApplicable: if the method cannot work with this task or model. The message becomes the cell's reason.
         """
         raise NotImplementedError

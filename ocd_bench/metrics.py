@@ -1,4 +1,4 @@
-"""What a metric is, and how per-sample scores become one number.
+"""Metrics: their units, and the reductions of per-sample scores to one number.
 
 A task returns per-sample scores. The number in the table is a *reduction* of them. Reductions have names, so that a stored
 run can be reduced, bootstrapped and compared again without the plugin that made it.
@@ -88,7 +88,7 @@ REDUCTIONS: Mapping[str, Callable[[Array], Array]] = {"mean": _mean, "root_mean"
 ``matthews``, Matthews correlation of two classes, where a score is ``2 * target + prediction``."""
 
 CERTAINTY = ("confidence", "correct")
-"""Scores stored beside the metrics where a task has class logits: the largest class probability, whether it is right."""
+"""Scores that are also stored if a task has class logits: the largest class probability, and whether that class is right."""
 
 GROUPS = "groups"
 """What is stored beside the scores where samples have groups (:attr:`ocd_bench.Samples.groups`); no metric has this name."""

@@ -1,4 +1,4 @@
-"""Every setting as a row: its values, what it may be, what it means. Lists, pages and new files are made of these rows."""
+"""Every setting as a row: its values, what it accepts, what it means. Lists, pages and new files are made from these rows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Row:
     Attributes:
         section, name: its key is ``section.name``.
         kind: its type, such as ``float`` or ``list of int``.
-        expected: what it accepts, in words.
-        values: its value under every preset, before a task changes it.
-        tasks: per preset, the values that tasks choose for it, by task; a task's own section is in ``values`` already.
+        expected: the accepted values, in words.
+        values: its value by preset, before a task changes it.
+        tasks: by preset and task, the values that tasks choose for it. Values of a task's own section are in ``values``.
         known: the declared limits, unit and help.
     """
 
@@ -69,7 +69,7 @@ def rows(tasks: Sequence[Task], methods: Sequence[Method], section: str | None =
         section: a section, or one key ``section.name``.
 
     Raises:
-        UsageError: for a section or key that does not exist, or a preset that a plugin has filled with a wrong value.
+        UsageError: for a section or key that does not exist, or if a plugin's preset has an invalid value.
     """
     sections = known_sections(tasks, methods)
     found = [row for name, cls in sections.items() for row in _section(name, cls, tasks)]
@@ -122,7 +122,7 @@ def _under(preset: str, section: str, cls: type, tasks: Sequence[Task]) -> tuple
 
 
 def as_text(value: Any) -> str:
-    """A value as ``--set`` takes it.
+    """A value as text for ``--set``.
 
     >>> as_text((0.5, 1.0)), as_text(True), as_text(None), as_text(1e-5)
     ('0.5,1.0', 'true', 'none', '1e-05')
@@ -137,7 +137,7 @@ def as_text(value: Any) -> str:
 
 
 def as_toml(value: Any) -> str:
-    """A value as ``--config`` takes it.
+    """A value as text for ``--config``.
 
     >>> as_toml((1, 2)), as_toml("a"), as_toml(None)
     ('[1, 2]', '"a"', '"none"')

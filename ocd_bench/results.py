@@ -25,7 +25,7 @@ SCHEMA = 1
 
 
 class Key(NamedTuple):
-    """What names a cell."""
+    """The name of a cell."""
 
     task: str
     dataset: str
@@ -78,7 +78,7 @@ class Run:
 
         stored, cell = self.scores(key, GROUPS), self.cells[key]
         if stored is None and (cell.get("groups") or 0) >= cell["n_test"]:
-            return np.arange(cell["n_test"])  # every sample is a group of its own, which needs no list
+            return np.arange(cell["n_test"])  # every sample is a group of its own
         return stored
 
     def _load(self, key: Key) -> dict[str, Array]:
@@ -109,7 +109,7 @@ def read_run(path: Path | str) -> Run:
     """Read and check a run folder; scores are loaded when first asked for. Links that lead out of the folder are not followed.
 
     Raises:
-        UsageError: if it is no run folder, of another schema, or damaged; the message names the file.
+        UsageError: if it is not a run folder, has another schema, or is damaged. The message names the file.
     """
     path = Path(path)
     if not path.is_dir():
@@ -219,7 +219,7 @@ def primary_of(cell: Mapping[str, Any]) -> str:
 def merge_runs(runs: Sequence[Run]) -> Run:
     """The union of the runs' cells (shards of one run, or runs of different tasks).
 
-    A cell that is in several runs must be the same in all: status, fingerprints, metric values. What it cost may differ.
+    A cell that is in several runs must be the same in all: status, fingerprints, metric values. Its cost may differ.
 
     Raises:
         UsageError: for a cell or a configuration on which two runs disagree; the message names both.

@@ -1,4 +1,4 @@
-"""Samples and splits: what a task's data are to the rest of the suite."""
+"""Samples and splits: the form of a task's data in the rest of the suite."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Splits:
             :class:`Samples` takes; a ``TensorDataset`` of two tensors; or another map-style dataset, whose samples are pairs
             ``(input, target)`` of one shape.
         note: one line for the table, for example ``"2,000 of 60,000 training samples"``.
-        extras: what the task itself needs later (class names, scaling, file names); the core never reads it.
+        extras: data that the task needs later (class names, scaling, file names). The core never reads it.
 
     Raises:
         TypeError, ValueError: if a split is empty, or not one of these; the message says what to do.

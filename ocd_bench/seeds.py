@@ -1,8 +1,7 @@
-"""Seeds by name: the stream of every random draw derives from what it is for.
+"""Seeds derived from names: the seed of every random stream depends only on its purpose.
 
-So another task, method or draw never changes the numbers of an existing one. Take a generator from
-:meth:`ocd_bench.Request.generator` or :meth:`ocd_bench.Context.generator` where you have one; this module is for code that
-has neither.
+So a new task, method or draw never changes the numbers of an existing one. Use :meth:`ocd_bench.Request.generator` or
+:meth:`ocd_bench.Context.generator` if you have a request or a context; this module is for code that has neither.
 
 .. versionadded:: 0.1
 """
@@ -19,7 +18,7 @@ __all__ = ["derive", "generator"]
 
 
 def derive(*parts: object) -> int:
-    """A seed in [0, 2**63): the first 63 bits of the SHA-256 of ``parts``, as text. Any other parts give an unrelated seed.
+    """A seed in [0, 2**63): the first 63 bits of the SHA-256 of ``parts``, as text. Other parts give an unrelated seed.
 
     Example:
         >>> derive("images", "mnist", 0)

@@ -1,4 +1,4 @@
-"""Settings with metadata: what a value means, what it may be, and the one checker of all of them.
+"""Settings with metadata: the meaning of each value, the accepted values, and one checker for all settings.
 
 A section of the configuration is a frozen dataclass of plain values. Each of its fields may be declared with :func:`setting`::
 
@@ -22,20 +22,20 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 from ocd_bench.errors import UsageError
 
 KEY = "ocd_bench"
-"""Where a field's metadata hold its :class:`Setting`."""
+"""Key of the :class:`Setting` in a field's metadata."""
 
 MOST_INT = 2**31 - 1
-"""Largest whole number where a field declares no ``most``: beyond it a count overflows somewhere."""
+"""Largest whole number if a field declares no ``most``. A larger count would overflow."""
 
 SHOWN = 60
-"""Characters of a wrong value that an error message repeats."""
+"""Maximum number of characters of a wrong value that an error message repeats."""
 
 WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of one field. For a tuple the limits hold for every element; see :func:`setting` for the arguments."""
+    """The declaration of one field. For a tuple the limits apply to every element. See :func:`setting` for the arguments."""
 
     help: str = ""
     least: float | None = None
@@ -101,7 +101,7 @@ def setting(
     empty: bool | None = None,
     unit: str = "",
 ) -> Any:
-    """A dataclass field that says what its value means and what it may be.
+    """A dataclass field that declares what its value means and which values are accepted.
 
     Args:
         default: of type ``bool``, ``int``, ``float``, ``str``, None or a tuple of one of them, as the field is annotated.
@@ -139,12 +139,12 @@ def with_default(base: type, name: str, default: Any) -> Any:
 
 
 def metadata(field: dataclasses.Field[Any]) -> Setting:
-    """What ``field`` declares; no limits where it declares nothing."""
+    """The declaration of ``field``; without limits if it declares nothing."""
     return field.metadata.get(KEY, Setting())
 
 
 class Checked:
-    """Base of a settings class that refuses a value out of range when it is made in Python too, not only by ``--set``.
+    """Base of a settings class that also refuses a value out of range when it is created in Python, not only by ``--set``.
 
     Rules about several fields go into ``__post_init__``, after ``super().__post_init__()``. ``section`` is the name that
     messages use.
@@ -158,7 +158,7 @@ class Checked:
 
 
 def values_as(section: str, cls: type, values: Mapping[str, Any], origin: str = "") -> dict[str, Any]:
-    """``values`` (text of the command line, or plain values) as the fields of ``cls`` want them, each within its limits.
+    """``values`` (text of the command line, or plain values) converted to the types of the fields of ``cls``, and checked.
 
     Args:
         origin: where the values come from, such as ``--config FILE.toml``; put in front of a message.
@@ -186,7 +186,7 @@ def _checked(section: str, field: dataclasses.Field[Any], kind: Any, value: Any,
 
 
 def _problem(value: Any, known: Setting, default: Any) -> str | None:
-    """What is wrong with a converted value, or None. The default of a field that declares nothing is always right."""
+    """The problem of a converted value, or None. The default of a field that declares nothing is always accepted."""
     if value is None or (known == Setting() and value == default):
         return None
     if isinstance(value, tuple):
@@ -230,7 +230,7 @@ def convert(value: Any, kind: Any) -> Any:
         items: Any = value
         if isinstance(value, str):
             items = [item.strip() for item in value.split(",")]
-            if not items[-1]:  # an empty text is an empty list, and a comma may end a list
+            if not items[-1]:  # an empty text is an empty list, and a list may end with a comma
                 items.pop()
         if not isinstance(items, list | tuple) or "" in items:
             raise ValueError(value)
@@ -266,7 +266,8 @@ def _whole(value: str | int | float) -> int:
 
 
 def expected(kind: Any, known: Setting) -> str:
-    """What a field accepts, in words: ``a whole number, 1 or more``; ``a list of numbers, each 0 or more, at least one``."""
+    """The values that a field accepts, in words: ``a whole number, 1 or more``; ``a list of numbers, each 0 or more, at least
+    one``."""
     nothing = ", or none" if type(None) in get_args(kind) else ""
     kind = _inner(kind)
     limits = known.range()
@@ -287,7 +288,7 @@ def expected(kind: Any, known: Setting) -> str:
 
 
 def type_name(kind: Any) -> str:
-    """A field's type as ``list settings --json`` gives it: ``int``, ``float``, ``str``, ``bool``, ``list of float``."""
+    """A field's type for ``list settings --json``: ``int``, ``float``, ``str``, ``bool``, ``list of float``."""
     inner = _inner(kind)
     if get_origin(inner) is tuple:
         return f"list of {get_args(inner)[0].__name__}"
@@ -322,6 +323,6 @@ def _plain(value: Any) -> str:
 def _short(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # a whole number of more digits than Python prints
+    except ValueError:  # a whole number with more digits than Python converts to text
         text = "a number of thousands of digits"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]} ..."

@@ -1,6 +1,6 @@
-"""docs/settings.md and the tables of settings in the plugins' pages, made from what the settings declare.
+"""Generates docs/settings.md, and the tables of settings in the plugins' READMEs, from the declarations of the settings.
 
-``python -m ocd_bench.settings_page docs/settings.md plugins/*/README.md`` writes them; a test fails where they are out of date.
+``python -m ocd_bench.settings_page docs/settings.md plugins/*/README.md`` writes them. A test fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ its own for any section; the last table lists them.
 """
 
 MARKS = re.compile(r"(<!-- settings: ([\w,]+) -->\n).*?(<!-- end of settings -->)", re.DOTALL)
-"""Where a page holds the table of one or more sections."""
+"""Marks around the table of one or more sections in a page."""
 
 
 def page(manager: Manager) -> str:
@@ -63,7 +63,7 @@ def table(own: list[Row]) -> str:
 
 
 def _choices(found: list[Row]) -> str:
-    """Sections that are not a task's own: key, task, and the value under each preset where the task sets one."""
+    """Settings that a task changes in sections of others: key, task, and the value under each preset that the task sets."""
     lines = [f"| key | task | {' | '.join(PRESETS)} |", f"| --- | --- |{' --- |' * len(PRESETS)}"]
     for row in found:
         for task in sorted({task for changes in row.tasks.values() for task in changes}):
@@ -78,7 +78,7 @@ def _code(value: object) -> str:
 
 
 def filled(text: str, manager: Manager) -> str:
-    """A page with its tables between the marks made anew."""
+    """A page with the tables between the marks generated again."""
 
     def fill(found: re.Match[str]) -> str:
         own = by_section(rows(list(manager.tasks.values()), list(manager.methods.values())))
@@ -88,7 +88,7 @@ def filled(text: str, manager: Manager) -> str:
 
 
 def main(paths: list[str]) -> None:
-    """Write the pages: ``settings.md`` whole, in others what stands between the marks."""
+    """Write the pages: all of ``settings.md``; in other pages only the text between the marks."""
     manager = load_plugins(only=PLUGINS, declared=True)
     for path in map(Path, paths):
         text = page(manager) if path.name == "settings.md" else filled(path.read_text(encoding="utf-8"), manager)

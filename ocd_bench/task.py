@@ -75,7 +75,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """What the runner wants from a task: which dataset, with which settings, under which seed.
+    """The runner's request to a task: the dataset, the settings, the seed.
 
     Draw random numbers only from :meth:`generator`: its stream derives from (task, dataset, seed, purpose), so that another
     task or method never changes your numbers.
@@ -115,7 +115,7 @@ class Request:
         """The folder ``name`` (default: the name of the dataset) in the first data directory that has it.
 
         Raises:
-            DataMissing: if there is none; the message says where it was looked for.
+            DataMissing: if there is none. The message lists the folders that were searched.
         """
         from ocd_bench.errors import DataMissing
 
@@ -247,7 +247,7 @@ class Task:
 
     # -- test time ----------------------------------------------------------------------------------------------------
     def logits(self, output: torch.Tensor) -> torch.Tensor | None:
-        """Class logits ``(N, K)`` of an output, K >= 2. Default: None, and methods that need class probabilities say n/a."""
+        """Class logits ``(N, K)`` of an output, K >= 2. Default: None; methods that need class probabilities are n/a."""
         return None
 
     def test_time_loss(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor | None:

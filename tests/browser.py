@@ -28,7 +28,7 @@ ENTER = "\ue007"
 
 
 def find() -> tuple[str, str]:
-    """Chromium and its driver. Skips the test where there are none, unless tests may install: then it fails."""
+    """Chromium and its driver. Without them the test is skipped, or fails if tests are allowed to install packages."""
     if not _present() and INSTALL and os.geteuid() == 0 and shutil.which("apt-get"):
         for command in (["update"], ["install", "-y", "--no-install-recommends", "chromium", "chromium-driver"]):
             environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -57,13 +57,13 @@ class Page:
             return json.load(answer)["value"]
 
     def open(self, html: str, folder: Path) -> None:
-        """Show a page from a file, as a reader would."""
+        """Open a page from a file."""
         path = folder / "page.html"
         path.write_text(html, encoding="utf-8")
         self._call("url", url=path.as_uri())
 
     def run(self, script: str) -> Any:
-        """The value of the body of a function, run in the page."""
+        """The value that the body of a function returns in the page."""
         return self._call("execute/sync", script=script, args=[])
 
     def wait(self, script: str) -> Any:
@@ -71,7 +71,7 @@ class Page:
         return self._call("execute/async", script=f"const done=arguments[0];{script}", args=[])
 
     def type(self, keys: str) -> None:
-        """Press keys, one after the other, wherever the focus is."""
+        """Press keys one after the other, in the focused element."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._call("actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
@@ -80,13 +80,13 @@ class Page:
         self._call("goog/cdp/execute", cmd=name, params=parameters)
 
     def complaints(self) -> list[str]:
-        """What the console holds since the last call: script errors, refused resources."""
+        """Console messages since the last call: script errors, blocked resources."""
         return [entry["message"] for entry in self._call("se/log", type="browser")]
 
 
 @contextlib.contextmanager
 def window(folder: Path) -> Iterator[Page]:
-    """A window of a fresh profile; no network is needed, none is used."""
+    """A browser window with a new profile. It uses no network."""
     browser, driver = find()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

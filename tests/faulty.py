@@ -1,4 +1,4 @@
-"""A small task and a method in a ``--plugin`` file, for tests of what survives a fault: ``from tests.faulty import run``."""
+"""A small task and methods in a ``--plugin`` file, for tests of faults and interrupts: ``from tests.faulty import run``."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def ocd_bench_register_methods(register):
 
 
 def write_plugin(folder: Path, text: str = PLUGIN, factor: float = 0.5) -> Path:
-    """The plugin file and the module that it imports from beside it."""
+    """The plugin file, and the module of the same folder that it imports."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "dots_plugin.py"
     path.write_text(text)
@@ -113,7 +113,7 @@ def command(plugin: Path, *words: str) -> list[str]:
 
 
 def run(plugin: Path, *words: str, code: int = 0, **environment: str) -> str:
-    """Run in a process of its own, since the plugin's code changes between runs; returns stderr."""
+    """Run in a process of its own, because the plugin's code changes between runs. Returns stderr."""
     done = subprocess.run(
         command(plugin, *words),
         env={**os.environ, **environment},
@@ -128,7 +128,7 @@ def run(plugin: Path, *words: str, code: int = 0, **environment: str) -> str:
 
 
 def run_here(plugin: Path, *words: str) -> int:
-    """The same in this process, which costs no start."""
+    """The same in this process, without the time to start another one."""
     return main(["run", "--plugin", str(plugin), "--task", "dots", "--preset", "quick", *words])
 
 
@@ -138,7 +138,7 @@ def cell(out: Path, method: str, seed: int = 0) -> dict[str, Any]:
 
 
 def numbers(out: Path) -> dict[str, Any]:
-    """Everything in a run folder that must be the same to the last bit, by cell."""
+    """Everything in a run folder that must be bit-identical, by cell."""
     found = {}
     for path in sorted((out / "cells").glob("*.json")):
         value = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""A run whose report has every plot, and the arithmetic of colours, for tests of the HTML report."""
+"""A run whose report has every plot, and computations with colours, for tests of the HTML report."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The code of documentation pages, run as a reader would: files are written, console commands are executed in order.
+"""Runs the code of documentation pages: files are written, and console commands are executed in order.
 
 A python block that begins with ``# NAME.py`` is a file of that name. In a console block a line ``$ COMMAND`` is a command and
-what follows is its output. ``OCD_BENCH_WRITE_DOCS=1`` puts the real output into the pages.
+the lines after it are its output. ``OCD_BENCH_WRITE_DOCS=1`` writes the real output into the pages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WRITE = bool(os.environ.get("OCD_BENCH_WRITE_DOCS"))
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page, and the line its text begins at."""
+    """A fenced block of a page, and the number of its first line."""
 
     language: str
     text: str
@@ -34,7 +34,7 @@ class Block:
 
     @property
     def file(self) -> str:
-        """The file a python block is, by its first line; empty if it is none."""
+        """The file name in the first line of a python block; empty if it has none."""
         found = re.match(r"# (\w+\.py)\n", self.text)
         return found[1] if found and self.language == "python" else ""
 
@@ -56,7 +56,7 @@ def blocks(path: Path) -> list[Block]:
 
 @dataclass
 class Result:
-    """What a command of a page gave."""
+    """The result of a command of a page."""
 
     where: str
     command: str
@@ -68,7 +68,7 @@ class Result:
 
 @dataclass
 class Story:
-    """A page, played in a folder of its own."""
+    """A page that is executed in a folder of its own."""
 
     folder: Path
     results: list[Result] = field(default_factory=list)
@@ -93,7 +93,7 @@ def play(path: Path, folder: Path) -> Story:
 
 @contextlib.contextmanager
 def environment(folder: Path) -> Iterator[None]:
-    """The folder as working directory, a cache of its own, no installed plugins, and all put back afterwards."""
+    """Sets the working directory and an empty cache, disables installed plugins, and restores everything afterwards."""
     modules, search = set(sys.modules), list(sys.path)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -139,7 +139,7 @@ def execute(command: str) -> tuple[int, str, str]:
 
 
 def shape(text: str) -> list[str]:
-    """Lines of output without what differs between machines: numbers, the device, widths, remarks about time."""
+    """Lines of output without parts that differ between machines: numbers, the device, widths, remarks about time."""
     text = re.sub(r"^(OCD-Bench .*?seeds? [0-9, to]*[0-9]),.*$", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "#", text)
     text = re.sub(r"[ ─]+", " ", text)
@@ -147,7 +147,7 @@ def shape(text: str) -> list[str]:
 
 
 def rewrite(path: Path, story: Story) -> None:
-    """Put the real outputs into the page, where it shows any."""
+    """Write the real outputs into the page, where it shows outputs."""
     results = iter(story.results)
 
     def fresh(found: re.Match[str]) -> str:

@@ -74,8 +74,8 @@ def test_intervals_cover_the_truth() -> None:
         assert found.text.startswith("(") == (groups is not None and groups.count < 20), name
 
 
-def test_intervals_that_take_speakers_for_none_do_not_cover() -> None:
-    """What the simulation would find if groups were not counted: so it can fail."""
+def test_intervals_that_ignore_groups_have_too_little_coverage() -> None:
+    """The same simulation without groups has too little coverage, so the test above can fail."""
     coverage = load("coverage")
     law, groups, random = coverage.LAWS[0], coverage.Groups(10, columns=2), np.random.default_rng(0)
     covered = 0
@@ -110,7 +110,7 @@ def test_claims_are_judged_by_the_interval_over_seeds_and_samples(tmp_path: Path
     assert claims.line(claim, few)[-1] == "zero is outside, but it is no claim: fewer than 100 test samples"
 
 
-def test_the_page_of_claims_names_only_rows_that_there_are() -> None:
+def test_the_page_of_claims_names_only_existing_rows() -> None:
     claims = load("claims")
     for claim in claims.CLAIMS:
         if claim.folder in ("mnist", "tabular"):

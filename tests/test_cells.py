@@ -1,4 +1,4 @@
-"""The plan of a run: seeds, variants, datasets, shards, and streams of random numbers."""
+"""The plan of a run: seeds, variants, datasets, shards, and the seeds of random generators."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""State dicts from files: what fits is taken, what does not is named, nothing in a file is run."""
+"""State dicts from files: weights that fit are loaded, others are named in an error, no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "model"])
-def test_weights_are_taken_as_they_are(tmp_path: Path, key: str | None) -> None:
+def test_weights_are_loaded_unchanged(tmp_path: Path, key: str | None) -> None:
     wanted = state()
     del wanted["1.num_batches_tracked"]  # a file from before torch 0.4.1
     torch.save(wanted if key is None else {key: wanted, "epoch": 3}, tmp_path / "w.pt")
@@ -55,7 +55,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, change: Callable[.
     assert f"{tmp_path / 'w.pt'}: {said}" in str(caught.value)
 
 
-def test_named_tensors_may_begin_anew_and_no_other(tmp_path: Path) -> None:
+def test_only_the_named_tensors_may_keep_the_models_values(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "w.pt")
     fresh = network(5)
     own = fresh[2].weight.clone()

@@ -1,4 +1,4 @@
-"""``ocd-bench data`` against a server on this machine, and the registry: every file that is fetched can be read by its task."""
+"""``ocd-bench data`` against a local server, and the registry: every task can read the files that are fetched for it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ocd_bench_register_tasks(register):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves ``files``; knows no ranges."""
+    """Serves ``files``, without support for ranges."""
 
     files: Files = {}
     asked: list[str] = []
@@ -134,7 +134,7 @@ def test_fetch_verify_and_list(data: Callable[..., int], capsys: pytest.CaptureF
     assert Path("data/timber/more/b.csv").read_bytes() == b"ash,2\n"
     assert Handler.asked == ["/a.csv", "/b.zip"]
     assert data("fetch", "wood") == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     assert len(Handler.asked) == 2
     assert data("verify", "--json") == 0
     assert [row["state"] for row in json.loads(capsys.readouterr().out)["files"]] == ["ok", "ok"]
@@ -170,10 +170,10 @@ def test_a_run_refuses_a_changed_file(data: Callable[..., int]) -> None:
         load("wood")
     assert load("glass") is None
     Path("data/timber/a.csv").unlink()
-    assert load("wood") is None  # whether it is needed is the task's business
+    assert load("wood") is None  # only the task knows whether it needs the file
 
 
-def test_offline_says_what_is_missing(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_offline_lists_the_missing_files(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert data("fetch", "wood", "--offline") == 2
     assert "wood/a.csv, wood/b.zip" in capsys.readouterr().err
     assert Handler.asked == []
@@ -181,7 +181,9 @@ def test_offline_says_what_is_missing(data: Callable[..., int], capsys: pytest.C
     assert data("fetch", "wood", "--offline") == 0
 
 
-def test_what_cannot_be_fetched_is_one_line(data: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_datasets_that_cannot_be_fetched_are_one_line_errors(
+    data: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     for word, message in (("ivory", "see https://beads.example/ivory and put it into data/ivory"), ("wod", "'wood'")):
         assert data("fetch", word) == 2
         err = capsys.readouterr().err
@@ -189,7 +191,7 @@ def test_what_cannot_be_fetched_is_one_line(data: Callable[..., int], capsys: py
         assert len(err.splitlines()) == 1
     Handler.files["/a.csv"] = b"elm,1\n"
     assert data("fetch", "wood") == 2
-    assert "nothing was kept" in capsys.readouterr().err
+    assert "the file was deleted" in capsys.readouterr().err
     assert list(Path("data/timber").iterdir()) == []
 
 
@@ -204,7 +206,7 @@ def entries(manager: Manager) -> list[Entry]:
     return catalogue(manager.tasks)
 
 
-def test_every_dataset_says_whose_it_is(entries: list[Entry]) -> None:
+def test_every_dataset_has_a_licence_citation_and_homepage(entries: list[Entry]) -> None:
     names = [(entry.task, entry.dataset.name) for entry in entries]
     assert len(set(names)) == len(names)
     for entry in entries:
@@ -226,7 +228,7 @@ def test_every_source_is_pinned(entries: list[Entry]) -> None:
         assert ".." not in source.path
 
 
-def test_files_we_have_are_the_recorded_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_local_files_match_their_recorded_sha256(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(os.environ.get("OCD_BENCH_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not (folder / "mnist").is_dir():
         pytest.skip(f"needs MNIST's files in {folder / 'mnist'}")
@@ -234,7 +236,7 @@ def test_files_we_have_are_the_recorded_ones(capsys: pytest.CaptureFixture[str])
     assert {row["state"] for row in json.loads(capsys.readouterr().out)["files"]} == {"ok"}
 
 
-# -- what fetch leaves is what a task reads: official layouts in miniature --------------------------------------------------
+# -- tasks read what was fetched: small files in the official layouts -------------------------------------------------------
 def idx(array: np.ndarray) -> bytes:
     head = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return gzip.compress(head + array.astype(np.uint8).tobytes())
@@ -379,7 +381,9 @@ def miniature(dataset: Dataset, server: str) -> Dataset:
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_what_fetch_leaves_can_be_read(name: str, manager: Manager, entries: list[Entry], server: str, tmp_path: Path) -> None:
+def test_fetched_datasets_can_be_read_by_their_task(
+    name: str, manager: Manager, entries: list[Entry], server: str, tmp_path: Path
+) -> None:
     entry = next(entry for entry in entries if entry.dataset.name == name)
     for source in miniature(entry.dataset, server).sources:
         assert fetch(tmp_path / entry.folder, source)

@@ -1,4 +1,4 @@
-"""``ocd-bench list``: its JSON shapes, and the plain table."""
+"""``ocd-bench list``: its JSON objects, and the plain table."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def test_on_a_terminal_it_is_a_table(capsys: pytest.CaptureFixture[str], monkeyp
     assert "─" in said
 
 
-def test_without_tasks_it_says_how_to_get_some(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_tasks_it_says_how_to_install_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     assert "no tasks are installed: pip install -r requirements.txt" in capsys.readouterr().out
     assert main(["list", "tasks", "--json"]) == 0
@@ -181,12 +181,12 @@ def test_settings_of_all_sections(capsys: pytest.CaptureFixture[str]) -> None:
         (["shake", "--preset", "quik"], "unknown preset 'quik' (did you mean 'quick'?)"),
     ],
 )
-def test_settings_that_are_not_there(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_settings_are_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "settings", *words, "--plugin", "wine.py"]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_nothing_that_is_listed_imports_torch() -> None:
+def test_list_imports_no_torch() -> None:
     """In a process of its own, with every plugin that is installed."""
     code = (
         "import sys; from ocd_bench.cli import main; codes = [main(['list']), main(['list', 'settings'])]; "

@@ -1,4 +1,4 @@
-"""The frame of the command line: what is light, what is one line, and which exit code."""
+"""The command line as a whole: light imports, one-line errors, exit codes."""
 
 import re
 import subprocess
@@ -69,7 +69,9 @@ def test_python_m() -> None:
         ([], "the following arguments are required: COMMAND (see ocd-bench --help)"),
     ],
 )
-def test_wrong_words_are_one_line_with_the_nearest(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_words_are_one_line_errors_with_a_suggestion(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(words) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -119,7 +121,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raising(KeyboardInterrupt(), monkeypatch) == 130
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     words = [sys.executable, "-m", "ocd_bench", "list", "plugins"]
     command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert command.stdout is not None

@@ -52,7 +52,7 @@ def test_new_writes_a_plugin_and_refuses_to_do_it_twice(capsys: pytest.CaptureFi
     assert "ocd-bench-wine/pyproject.toml" in said.out.splitlines()
     assert "pip install -e ocd-bench-wine" in said.err
     assert main(["plugin", "new", "wine"]) == 2
-    assert "ocd-bench-wine is there already" in capsys.readouterr().err
+    assert "ocd-bench-wine exists already" in capsys.readouterr().err
 
 
 def test_check_of_a_sound_task_is_one_line_per_check(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +94,7 @@ def test_a_plugin_that_cannot_be_loaded_exits_2(capsys: pytest.CaptureFixture[st
         assert message in said
 
 
-def test_loading_faults_of_the_checked_plugin_count(capsys: pytest.CaptureFixture[str]) -> None:
+def test_loading_faults_of_the_checked_plugin_fail_the_check(capsys: pytest.CaptureFixture[str]) -> None:
     Path("quiet.py").write_text("def ocd_bench_load_data(task, request): ...\n")
     code, lines, _ = check(capsys, "quiet.py")
     assert code == 3

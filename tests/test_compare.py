@@ -1,4 +1,4 @@
-"""``ocd-bench compare``: what is a regression, what is not comparable, thresholds, formats, exit codes."""
+"""``ocd-bench compare``: regressions, runs that cannot be compared, thresholds, formats, exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def verdicts(comparison) -> dict[str, str]:
 
 
 def worse_run(folder: Path, share: float = 0.1, method: str = "ocd", **options) -> Path:
-    """The run of ``make_run``, but ``share`` of the samples that one method got right are now wrong."""
+    """The run of ``make_run``, in which one method now fails on a ``share`` of the samples that it had right."""
     scores = accuracy_scores(METHODS, (0, 1, 2), stream=0)
     random = np.random.default_rng(1)
     for seed in (0, 1, 2):
@@ -47,7 +47,7 @@ def compared(one: Path, two: Path, **options):
 # -- verdicts -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_as_good_as_itself(tmp_path: Path):
+def test_a_run_compared_with_itself_has_no_change(tmp_path: Path):
     run = make_run(tmp_path / "run")
     comparison = compared(run, run)
     assert comparison.counts == {"no change": 3}
@@ -86,14 +86,14 @@ def test_lower_is_better_for_an_error(tmp_path: Path):
     assert compared(one, two).rows[1].minimal_effect == pytest.approx(0.01 * compared(one, two).rows[1].baseline.mean)
 
 
-def test_a_significant_loss_that_is_too_small_to_matter_is_none(tmp_path: Path):
+def test_a_significant_loss_that_is_too_small_to_matter_is_no_regression(tmp_path: Path):
     one, two = make_run(tmp_path / "one"), worse_run(tmp_path / "two")
     rules = {"images": Effect(0.2)}
     assert verdicts(compared(one, two, thresholds=Thresholds(rules=rules)))["ocd"] == "no change"
 
 
-def test_a_loss_in_one_seed_of_three_drowns_in_the_spread_over_seeds(tmp_path: Path):
-    """Per sample it is as significant as can be; but one fit that went wrong under one seed is what seeds are for."""
+def test_a_loss_in_one_seed_of_three_is_within_the_spread_over_seeds(tmp_path: Path):
+    """Over samples it is highly significant, but a single bad fit under one seed is part of the variation over seeds."""
     one = make_run(tmp_path / "one")
     scores = accuracy_scores(METHODS, (0, 1, 2))
     scores["ocd", 1]["accuracy"] = scores["ocd", 1]["accuracy"] * 0.0
@@ -105,15 +105,15 @@ def test_a_loss_in_one_seed_of_three_drowns_in_the_spread_over_seeds(tmp_path: P
     assert row.verdict == "no change"
 
 
-def test_rows_that_came_out_the_same_cost_the_others_no_level(tmp_path: Path):
-    """Nothing was redrawn in them: the refitting test is of the rows whose scores differ."""
+def test_bit_identical_rows_do_not_count_in_holms_adjustment(tmp_path: Path):
+    """Their fits are unchanged: the refitting test is adjusted over the rows whose scores differ."""
     rows = compared(make_run(tmp_path / "one"), worse_run(tmp_path / "two")).rows
     assert [row.evidence.p_refit is None for row in rows] == [True, False, True]
     assert rows[1].evidence.p_refit < 0.02
 
 
-def test_the_same_count_in_both_seeds_is_no_certainty(tmp_path: Path):
-    """Two redrawn fits that happen to lose as many right answers, of other samples: no spread over seeds, and yet by chance."""
+def test_equal_changes_in_both_seeds_do_not_mean_zero_variance(tmp_path: Path):
+    """Two refits lose equally many right answers, on different samples. The spread over seeds is zero by coincidence."""
 
     def run(folder: Path, stream: int, right: int) -> Path:
         entries, scores = [], {}
@@ -173,8 +173,8 @@ def test_the_same_seeds_with_another_base_model_are_other_seeds(tmp_path: Path):
     assert {row.evidence.design for row in compared(one, two).rows} == {"seeds and samples"}
 
 
-def test_the_luck_of_the_base_is_taken_out(tmp_path: Path):
-    """Both runs are one law; the second one's seeds happen to shift all methods together."""
+def test_the_change_of_the_base_is_subtracted(tmp_path: Path):
+    """Both runs have the same distribution. The second run's seeds shift all methods together by coincidence."""
     options = {"seeds": (0, 1, 2), "n": 1000, "noise": 0.0, "own": 0.0}
     one = make_run(tmp_path / "one", **options, shared=0.3, stream=1)
     two = make_run(tmp_path / "two", **options, shared=0.3, stream=2, cell_options={"base": "other"})
@@ -198,7 +198,7 @@ def test_a_reference_table_without_scores_is_compared_by_its_seeds(tmp_path: Pat
     assert verdicts(comparison)["ocd"] == "regression"
 
 
-def test_without_scores_and_without_any_spread_nothing_can_be_said(tmp_path: Path):
+def test_without_scores_and_without_spread_there_is_no_test(tmp_path: Path):
     def run(folder: Path, right: int) -> Path:
         entries = [cell("images", "mnist", "base", s, {"accuracy": np.arange(50) < right}) for s in range(3)]
         return write_run(folder, entries, {})
@@ -250,7 +250,7 @@ def test_moderation_draws_ratios_together_and_adds_degrees_of_freedom():
     assert (np.argsort(before) == np.argsort(after)).all()
 
 
-def test_rows_that_move_together_are_no_second_opinion():
+def test_correlated_rows_add_no_weight_to_the_prior():
     one = np.random.default_rng(0).normal(size=6)
     rows = spreads(np.full(10, 0.3), np.tile(one, (10, 1)))
     assert independent_directions(rows) == pytest.approx(1.0)
@@ -258,7 +258,7 @@ def test_rows_that_move_together_are_no_second_opinion():
     assert moderate(rows[:1]) == [(0.3, 4.0)]
 
 
-def test_an_unruly_row_keeps_half_of_its_own_variance():
+def test_a_row_with_large_variance_keeps_half_of_its_own_variance():
     ratios = [0.2] * 11 + [40.0]
     moderated = moderate(spreads(ratios, np.random.default_rng(0).normal(size=(12, 6))))
     assert moderated[-1][0] >= 20.0
@@ -373,7 +373,7 @@ def test_thresholds_from_a_file(tmp_path: Path):
         ("alpha", "not valid TOML"),
     ],
 )
-def test_thresholds_that_say_nonsense(tmp_path: Path, content: str, message: str):
+def test_invalid_thresholds_are_refused(tmp_path: Path, content: str, message: str):
     (tmp_path / "t.toml").write_text(content)
     with pytest.raises(UsageError, match=message):
         read_thresholds(tmp_path / "t.toml")

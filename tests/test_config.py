@@ -1,4 +1,4 @@
-"""Sections, their order of precedence, and what is refused."""
+"""Sections, their order of precedence, and invalid keys and values."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_assignment_needs_section_and_value() -> None:
             parse_assignment(wrong)
 
 
-def test_toml_is_flattened_and_its_faults_named(tmp_path: Path) -> None:
+def test_toml_is_flattened_and_errors_name_the_file(tmp_path: Path) -> None:
     good = tmp_path / "good.toml"
     good.write_text("[shake]\nforce = 2.5\naxes = [1]\n")
     flat = read_toml(good)

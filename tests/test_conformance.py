@@ -1,4 +1,4 @@
-"""The conformance kit: sound tasks and methods pass, and each kind of fault is found by the check of its name."""
+"""The conformance kit: valid tasks and methods pass, and each kind of fault is found by the check of its name."""
 
 import dataclasses
 import warnings
@@ -73,7 +73,7 @@ def leak(splits: Splits, count: int) -> Splits:
 
 
 class Mixing(nn.Sequential):
-    """Subtracts the batch's mean: row j depends on the others."""
+    """Subtracts the mean of the batch, so row j depends on the others."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x - x.mean(0))
@@ -101,7 +101,7 @@ class Hidden(nn.Sequential):
 
 
 class Stateful(nn.Sequential):
-    """Computes with a number that is in no state dict."""
+    """Its output depends on a number that is not in the state dict."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
@@ -124,7 +124,7 @@ def error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 class Counting(nn.Linear):
-    """Its first weights come from a count, not from torch's random numbers."""
+    """Its initial weights come from a counter, not from torch's generator."""
 
     made = 0
 
@@ -249,7 +249,7 @@ def test_a_few_repeated_inputs_are_a_warning() -> None:
         Repeated().test_no_shared_samples()  # type: ignore[attr-defined]
 
 
-def test_what_builds_on_a_failure_is_skipped_with_its_cause() -> None:
+def test_checks_that_depend_on_a_failed_check_are_skipped_with_the_cause() -> None:
     results = check_task(type("Lost", (ToyValues,), {"load_data": lambda self, request: 1 / 0})())
     assert set(failures(results)) == {"load_data"}
     skipped = {result.check: result.message for result in results if result.status == "skipped"}
@@ -326,7 +326,7 @@ def test_assert_conforms_lists_every_fault() -> None:
         assert_conforms(task)
 
 
-def test_global_random_numbers_are_left_alone() -> None:
+def test_the_kit_keeps_the_state_of_global_random_generators() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -393,8 +393,8 @@ METHOD_FAULTS: dict[str, tuple[str, Callable[[], Method], str]] = {
     "gradients": ("base-unchanged", lambda: fit_with(lambda c: c.base.requires_grad_()), "was given gradients"),
     "test labels": ("no-test-samples", lambda: fit_with(peek), "it calls task.load_data"),
     "random fit": ("repeatable", lambda: fit_with(lambda c: lambda x: c.base(x) + torch.randn(1)), "a second fit gives other"),
-    "no reset": ("repeatable", lambda: fit_with(lambda c: Growing(c.base)), "forget the first in Predictor.reset()"),
-    "detail": ("costs", lambda: fit_with(detailed), "does not go into JSON"),
+    "no reset": ("repeatable", lambda: fit_with(lambda c: Growing(c.base)), "clear the predictor's state in Predictor.reset()"),
+    "detail": ("costs", lambda: fit_with(detailed), "cannot be written as JSON"),
 }  # fmt: skip
 
 
@@ -412,7 +412,7 @@ def test_predictions_from_test_labels_are_found_even_where_the_data_are_not_aske
         return peek(dataclasses.replace(context, task=twin))
 
     found = failures(check_method(fit_with(copy_labels)))
-    assert "predictions change with the labels of test samples" in found["no-test-samples"]
+    assert "predictions depend on the labels of test samples" in found["no-test-samples"]
 
 
 def test_an_oracle_is_given_labels_and_may_use_them() -> None:

@@ -1,4 +1,4 @@
-"""Fetching from a real HTTP server on this machine: resumed, verified, safely unpacked."""
+"""Fetching from a real HTTP server on this machine: resuming, verification, safe extraction."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT; honours Range unless the path says otherwise; ``/breaks`` hangs up half way the first time."""
+    """Serves CONTENT, with ranges for most paths. ``/breaks`` closes the first connection half way."""
 
     asked: list[str | None] = []
     broken = False
@@ -75,7 +75,7 @@ def test_a_broken_download_is_resumed_or_begun_again(server: str, tmp_path: Path
     assert not (tmp_path / "file.bin.part").exists()
 
 
-def test_hanging_up_keeps_what_came(server: str, tmp_path: Path) -> None:
+def test_an_interrupted_download_keeps_the_received_part(server: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the same command resumes it"):
         fetch(tmp_path, source(f"{server}/breaks"))
     half = (tmp_path / "file.bin.part").stat().st_size
@@ -87,17 +87,17 @@ def test_hanging_up_keeps_what_came(server: str, tmp_path: Path) -> None:
 
 def test_another_content_is_never_kept(server: str, tmp_path: Path) -> None:
     other = Source(f"{server}/x", "0" * 64, len(CONTENT), "file.bin")
-    with pytest.raises(UsageError, match=r"recorded is 000000000000….*nothing was kept"):
+    with pytest.raises(UsageError, match=r"expected 000000000000….*the file was deleted"):
         fetch(tmp_path, other)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_server_is_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be reached"):
         fetch(tmp_path, source("http://127.0.0.1:9/x"))
 
 
-def test_states(tmp_path: Path) -> None:
+def test_a_file_is_ok_absent_or_corrupted(tmp_path: Path) -> None:
     what = source("http://127.0.0.1:9/x")
     assert state(tmp_path, what) == "absent"
     (tmp_path / "file.bin").write_bytes(CONTENT[:-1] + b"\0")

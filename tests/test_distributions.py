@@ -1,4 +1,4 @@
-"""The six distributions: one version, the same metadata, annotations that a user's type checker sees."""
+"""The six distributions: one version, consistent metadata, annotations for a user's type checker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOLDERS = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What setuptools puts into the wheels of the six distributions, and their metadata, in one folder."""
+    """The content of the wheels of the six distributions, and their metadata, in one folder."""
     site = tmp_path_factory.mktemp("site")
     for folder in FOLDERS.values():
         words = ["egg_info", "--egg-base", str(site), "build_py", "--build-lib", str(site)]

@@ -1,4 +1,4 @@
-"""The documentation says what is: every hook and member, every method and dataset, examples that run, outputs that are real."""
+"""The documentation is complete and correct: hooks, members, methods, datasets, examples that run, real outputs."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_every_method_is_documented_once() -> None:
 
 
 @pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
-def test_no_heading_or_paragraph_stands_twice(path: Path) -> None:
+def test_no_heading_or_paragraph_is_repeated(path: Path) -> None:
     text = prose(path)
     paragraphs = [piece.strip() for piece in re.split(r"\n\s*\n", text) if len(piece.strip()) > 60]
     headings = re.findall(r"^#+ .*$", text, re.MULTILINE)
@@ -223,7 +223,7 @@ def test_numbers_on_the_page_are_those_in_use() -> None:
 
 # -- sound pages --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", [README, *PAGES, *OTHERS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(path: Path) -> None:
+def test_every_link_has_a_target(path: Path) -> None:
     text = prose(path)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if not target.startswith("http"):
@@ -239,7 +239,7 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """What headings can be linked to by, as Git hosts and Sphinx name them."""
+    """The anchors of headings, as Git hosts and Sphinx generate them."""
     headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

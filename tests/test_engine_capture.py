@@ -1,4 +1,4 @@
-"""The layer: per-sample weights in one batch equal a loop over changed copies of the model, whatever the model does."""
+"""The target layer: per-sample weights in one batch equal a loop over changed copies of the model, for all kinds of models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Residual(nn.Module):
 
 
 class InPlace(nn.Module):
-    """Overwrites whatever was recorded: before the layer, around it, with results thrown away. Not to be differentiated."""
+    """Overwrites recorded tensors in place: before the layer, around it, and in discarded results. It has no gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def test_forward_equals_changed_copies(make, shape, name):
 
 
 @pytest.mark.parametrize(("make", "shape", "name"), EVERY)
-def test_trace_tells_what_the_layer_sees_and_gives(make, shape, name):
+def test_a_trace_has_the_input_and_output_of_the_layer(make, shape, name):
     model, inputs, layer, _ = setting(make, shape, name)
     trace = layer.trace(inputs)
     torch.testing.assert_close(trace.output, copy.deepcopy(model).eval()(inputs.clone()).detach())
@@ -178,7 +178,7 @@ def test_zero_change_is_the_base(make, shape, name):
     torch.testing.assert_close(apply(trace, zero), trace.output)
 
 
-def test_candidates_are_those_that_work():
+def test_candidates_are_the_layers_that_can_be_adapted():
     for make, shape, names in CASES:
         model, inputs, _, _ = setting(make, shape, names[0])
         assert candidates(model, inputs) == names
@@ -197,7 +197,7 @@ def count(module: nn.Module) -> list[int]:
     return runs
 
 
-def test_what_lies_below_is_not_computed_again():
+def test_modules_below_the_layer_are_not_computed_again():
     model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.ReLU(), nn.Linear(3, 3)), nn.Linear(3, 3), nn.Linear(3, 2))
     below, nested, above = count(model[0]), count(model[1][1]), count(model[3])
     layer = TargetLayer(model, "2")
@@ -283,7 +283,7 @@ class Fails(nn.Module):
         return x
 
 
-def test_the_model_is_left_as_it_was_found():
+def test_the_model_is_unchanged_afterwards():
     model = Fails()
     model.train()
     model.layer.eval()
@@ -300,7 +300,7 @@ def test_the_model_is_left_as_it_was_found():
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-def test_hooks_and_forwards_of_others_survive():
+def test_hooks_and_patched_forwards_of_the_model_are_kept():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     seen = []
     model[0].register_forward_hook(lambda module, given, value: seen.append(1) or value * 3)
@@ -424,7 +424,7 @@ def test_refusals_say_why(make, shape, reason):
     assert "layer" not in candidates(model, inputs)
 
 
-def test_an_unknown_name_is_answered_with_near_ones():
+def test_an_unknown_layer_is_refused_with_similar_names():
     with pytest.raises(LayerRefused, match=r"layer 'stem.1' is a BatchNorm2d, not .*; nearest: stem.0"):
         TargetLayer(Residual(), "stem.1")
     with pytest.raises(LayerRefused, match=r"'haed' is not in the model; nearest: head"):

@@ -1,4 +1,4 @@
-"""The condition: what it is made of, in which units, and that its parts are summed linear maps."""
+"""The condition: its features, their units, and that it is a sum of linear maps of its parts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_several_positions_are_pooled_to_mean_and_deviation():
     response = model[0](x).flatten(2)
     torch.testing.assert_close(found["activation"], torch.cat([response.mean(2), response.std(2, correction=0)], 1))
     assert torch.equal(found["output"], model(x).argmax(-1, keepdim=True).float())
-    # The size of a sample does not show in the size of its features.
+    # The size of the features does not depend on the size of a sample.
     rows = torch.randn(3, 9, 7)
     assert pool(rows).shape == pool(rows[:, :4]).shape == (3, 14)
 
@@ -66,7 +66,7 @@ def test_standardised_by_training_statistics_which_are_saved():
     assert torch.equal(again(values), found)
 
 
-def test_a_dead_feature_stays_calm_when_it_wakes_up():
+def test_a_feature_that_was_constant_in_training_stays_bounded():
     values = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     values[:, 0] = 4.0
     standard = Standardise(2)
@@ -108,7 +108,7 @@ def test_an_encoder_of_the_sample_adds_a_fourth_term_and_is_trained():
     assert encoder[0].weight.grad is not None
 
 
-def test_what_an_untrained_encoder_says_is_taken_in_its_own_units():
+def test_the_output_of_an_untrained_encoder_is_standardised():
     encoder = nn.Linear(3, 6)
     nn.init.constant_(encoder.bias, 50.0)  # nearly the same for all samples
     x = torch.randn(40, 3)
@@ -120,7 +120,7 @@ def test_what_an_untrained_encoder_says_is_taken_in_its_own_units():
     assert encoder.training
 
 
-def test_features_of_another_size_are_refused_by_name():
+def test_features_of_another_size_are_refused_with_their_name():
     condition, values = make()
     with pytest.raises(ValueError, match=r"feature 'output' has \(5,\) numbers per sample, in training it had \(2,\)"):
         condition({**values, "output": torch.zeros(20, 5)})

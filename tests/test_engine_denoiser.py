@@ -13,14 +13,14 @@ from ocd_bench.engine.learn import EMA, parameter_count
 
 
 def wake(module: nn.Module) -> nn.Module:
-    """Weights away from the zeros that training begins with."""
+    """Random weights, because training starts with zeros in some layers."""
     torch.manual_seed(1)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
     return module
 
 
-def test_begins_at_zero_for_any_input():
+def test_an_untrained_denoiser_returns_zero():
     torch.manual_seed(0)
     found = FastDenoiser(5, 16, 2)(torch.randn(4, 5), torch.tensor([0.0, 10, 500, 999]), torch.randn(4, 16))
     assert torch.equal(found, torch.zeros(4, 5))

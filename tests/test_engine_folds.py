@@ -121,7 +121,7 @@ def test_a_second_fit_to_the_same_targets_finds_the_traces_of_the_first():
     assert all(remembered["traces"][index] is piece for index, piece in kept.items())
 
 
-def test_a_trace_is_run_on_in_the_base_that_made_it():
+def test_a_trace_is_replayed_in_its_own_base():
     task, pairs, _ = folded()
     x, y = task.train
     layer = pairs[1][0]
@@ -143,7 +143,7 @@ def test_training_and_its_control_use_them(augmented):
     assert control != pytest.approx(fit_plain(task, SETTINGS).history[0].train, rel=1e-4)
 
 
-def test_where_no_base_can_be_trained_it_is_said():
+def test_cross_fitting_without_further_bases_is_not_applicable():
     with pytest.raises(NotApplicable, match="no further base can be trained"):
         fit(problem(), replace(SETTINGS, folds=2))
     with pytest.raises(UsageError, match="setting ocd.folds=1: expected 0, or 2 or more"):
@@ -215,7 +215,7 @@ def ocd_bench_register_methods(register):
     ("dataset", "count", "said"),
     [
         ("default", 4, ""),
-        ("given", 4, "the base is not trained here but given"),
+        ("given", 4, "the base comes with trained weights"),
         ("default", 12, "12 folds of 11 training samples: expected 2 to 11"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Forms: what a code keeps of ΔW, the way back, and the choice among them."""
+"""Forms: encoding of ΔW, decoding, and the choice of a form."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_rank_one_form_where_the_input_is_zero():
     assert torch.equal(changed, torch.tensor([[[0.0, 0.0, 0.0]] * 2, [[1.0, 0.0, 0.0]] * 2]))
 
 
-def test_rank_one_form_wants_one_position():
+def test_rank_one_form_needs_one_position():
     layer, trace, _ = setting(9)
     form = RankOneForm(layer.shape)
     assert "9 positions" in form.refusal(trace)
@@ -182,7 +182,7 @@ def test_basis_form_is_stored_in_its_state():
     assert not any(parameter.requires_grad for parameter in form.parameters())
 
 
-def test_basis_form_wants_enough_deltas():
+def test_basis_form_needs_enough_weight_changes():
     with pytest.raises(ValueError, match="7 components of 6 weight changes"):
         BasisForm.fit(full_delta(), 7)
     with pytest.raises(ValueError, match="cannot stand for"):
@@ -198,7 +198,7 @@ def test_input_basis_spans_every_gradient(positions):
     assert isinstance(form.decode(form.encode(delta, trace), trace), LowRank)
 
 
-def test_a_learned_basis_begins_at_the_principal_one_and_only_its_way_back_moves():
+def test_a_learned_basis_starts_at_the_principal_one_and_training_changes_only_decode():
     layer, trace, _ = setting(9)
     fixed, learned = BasisForm.fit(full_delta(7), 3), LearnedBasisForm.fit(full_delta(7), 3)
     code = learned.encode(full_delta(), trace)
@@ -226,7 +226,7 @@ def test_input_basis_is_the_svd_of_the_positions(positions):
     torch.testing.assert_close(form.decode(torch.zeros(1, form.size).double(), alone).right, right[3:4])
 
 
-def test_input_basis_wants_enough_positions():
+def test_input_basis_needs_enough_positions():
     layer, trace, _ = setting(3)
     assert InputBasisForm(layer.shape, 3).refusal(trace) is None
     assert "rank 4 exceeds the 3 directions" in InputBasisForm(layer.shape, 4).refusal(trace)

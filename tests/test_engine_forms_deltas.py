@@ -1,4 +1,4 @@
-"""Every kind of ΔW answers as its written-out matrix does."""
+"""Every kind of ΔW gives the same results as its full matrix."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_scaled_take_and_to(delta):
     assert delta.to("meta").device.type == "meta"
 
 
-def test_detach_ends_the_history(delta):
+def test_detach_removes_the_gradient_history(delta):
     grown = delta.scaled(torch.ones(N, requires_grad=True))
     assert grown.matrix().requires_grad
     assert not grown.detach().matrix().requires_grad
@@ -69,7 +69,7 @@ def test_concatenate_joins_batches(delta):
     assert torch.equal(joined.matrix(), delta.matrix())
 
 
-def test_what_does_not_belong_together_is_refused():
+def test_mismatched_deltas_are_refused():
     with pytest.raises(ValueError, match="cannot concatenate Full, RankOne"):
         concatenate([KINDS["rank-one"](), KINDS["full"]()])
     with pytest.raises(ValueError, match="no deltas"):

@@ -39,12 +39,12 @@ def test_the_least_gain_that_keeps_the_share_is_taken(share, taken):
     assert choose_gain((0.0, 0.25, 0.5, 1.0, 1.5), losses, share=share).value == taken
 
 
-def test_a_gain_that_worsens_the_answers_is_not_enough_either():
+def test_a_gain_that_lowers_the_quality_is_not_chosen():
     losses = torch.tensor([1.0, 0.45, 0.4])[:, None] + torch.tensor([0.01, -0.01, 0.02, -0.02])
     assert choose_gain(GAINS, losses, torch.tensor([0.9, 0.8, 0.9]), share=0.8).value == 1.0
 
 
-def test_equal_losses_and_a_lone_sample_decide_nothing():
+def test_equal_losses_or_a_single_sample_choose_gain_zero():
     assert choose_gain(GAINS, torch.ones(3, 10)).value == 0
     assert choose_gain(GAINS, torch.tensor([[1.0], [0.1], [0.0]])).value == 0
 
@@ -60,7 +60,7 @@ def test_without_the_base_among_the_candidates_the_least_decides():
     assert choose_gain((0.5, 1.0), torch.tensor([[1.0, 0.0], [0.9, 0.09]])).value == 1.0
 
 
-def test_a_single_candidate_is_taken_unseen():
+def test_a_single_candidate_is_chosen_without_evaluation():
     def never(*_):
         raise AssertionError("nothing is to be computed")
 
@@ -87,7 +87,7 @@ def test_losses_are_those_of_at_most_so_many_validation_samples():
     assert told[-1] == ("gain", 20, 20)
 
 
-def test_a_better_loss_is_not_paid_for_with_worse_answers():
+def test_a_better_loss_with_lower_quality_is_not_chosen():
     losses = torch.tensor([[1.0, 1.1, 0.9, 1.0], [0.4, 0.5, 0.3, 0.4], [0.6, 0.7, 0.5, 0.6]])
     assert choose_gain(GAINS, losses, torch.tensor([0.8, 0.7, 0.8])).value == 1.0
     assert choose_gain(GAINS, losses, torch.tensor([0.8, 0.7, 0.6])).value == 0.0
@@ -108,7 +108,7 @@ def test_the_quality_is_that_of_all_validation_samples():
     assert gain_on_validation(replace(task, quality=None), how, outputs).value == 1.0
 
 
-def test_a_margin_asks_for_more_than_answers_that_are_no_worse():
+def test_a_margin_requires_a_higher_quality():
     losses = torch.tensor([1.0, 0.45, 0.4])[:, None] + torch.tensor([0.01, -0.01, 0.02, -0.02])
     quality = torch.tensor([0.80, 0.90, 0.82])
     assert choose_gain(GAINS, losses, quality).value == 1.0
@@ -127,7 +127,7 @@ def test_the_standard_error_of_a_mean_is_that_of_the_paired_differences():
 
 
 @pytest.mark.parametrize(("margin", "taken"), [(0.0, 1.0), (1.0, 0.0)])
-def test_a_better_loss_with_two_answers_luckily_better_and_one_worse_is_left_alone_with_a_margin(margin, taken):
+def test_with_a_margin_a_quality_gain_within_its_standard_error_is_not_enough(margin, taken):
     val = data(20, seed=8)
     right = torch.zeros(2, 20)
     right[1, :2], right[0, 2] = 1.0, 1.0  # better by 1 / 20 +- 1.7 / 20

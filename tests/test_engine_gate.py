@@ -16,7 +16,7 @@ def signatures(count: int, seed: int = 0) -> torch.Tensor:
     return mixed @ torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0]]) + 7
 
 
-def test_the_distance_is_mahalanobis_s():
+def test_the_distance_is_the_mahalanobis_distance():
     train, some = signatures(300), signatures(20, seed=1)
     gate = Gate(train, some, 1.0)
     inverse = np.linalg.inv(np.cov(train.double().numpy().T))
@@ -34,7 +34,7 @@ def test_the_share_of_validation_samples_passes(share):
     assert not gate(torch.full((1, 4), torch.nan)).any()
 
 
-def test_a_number_that_never_varied_closes_it_when_it_does():
+def test_a_feature_that_was_constant_closes_the_gate_when_it_changes():
     train = torch.cat([signatures(300), torch.zeros(300, 1)], 1)
     gate = Gate(train, train, 1.0)
     assert gate(train[:5]).all()

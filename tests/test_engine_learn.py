@@ -1,4 +1,4 @@
-"""The training loop: rates, batches, and which weights come out of it."""
+"""The training loop: learning rates, batches, and the weights that are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.engine.targets import shuffled
 
 
-def test_rates_rise_then_fall_along_a_half_cosine_or_stay():
+def test_the_rate_warms_up_then_follows_a_half_cosine_or_is_constant():
     how = Training(steps=200, lr=1.0)
     assert [how.rate(step) for step in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1.0])
     assert how.rate(110) == pytest.approx(0.5)
@@ -54,7 +54,7 @@ def fit_line(how: Training, validate=None):
     return net, best, history, left
 
 
-def test_a_line_is_found_and_the_history_tells_how():
+def test_a_linear_function_is_learned_and_the_history_is_recorded():
     _, best, history, left = fit_line(Training(steps=300, lr=0.1, ema=0.9, evaluations=3))
     assert [record.step for record in history] == [100, 200, 300]
     assert history[0].train > history[1].train > history[2].train
@@ -80,10 +80,10 @@ def test_the_evaluation_of_least_loss_is_kept_or_with_one_the_last():
     torch.testing.assert_close(last[0].weight, net[0].weight.detach())
 
 
-def test_more_evaluations_than_steps_are_no_trouble():
+def test_more_evaluations_than_steps_are_allowed():
     assert [record.step for record in fit_line(Training(steps=3, lr=0.1, evaluations=10))[2]] == [1, 2, 3]
 
 
-def test_settings_hold_all_of_it():
+def test_settings_contain_the_training_configuration():
     settings = OCDSettings(steps=7, lr=0.3, weight_decay=0.2, lr_schedule="constant", ema=0.4, evaluations=2)
     assert Training.of(settings) == Training(7, 0.3, 0.2, "constant", 0.4, 2)

@@ -1,4 +1,4 @@
-"""The nearest neighbour's weight change, and the plain network: what OCD is compared with."""
+"""The controls that OCD is compared with: the nearest neighbour's weight change, and the plain network."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_neighbour_is_the_nearest_in_standardised_features():
     torch.testing.assert_close(nearest.outputs(x, (1.0,))[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_neighbours_are_near_in_all_of_ix_whatever_the_hypernetwork_is_told():
+def test_neighbours_use_all_of_ix_whatever_conditions_the_hypernetwork_has():
     table = Nearest(problem(), QUICK).table
     assert torch.equal(Nearest(problem(), replace(QUICK, conditions=())).table, table)
 
@@ -62,13 +62,13 @@ def test_only_features_that_need_no_training_join_in():
     assert Nearest(problem(encoder=lambda: nn.Flatten()), replace(QUICK, input_encoder=False)).table.shape[1] == size
 
 
-def test_too_many_features_are_a_random_part_of_the_samples(monkeypatch):
+def test_with_too_many_features_a_random_subset_of_samples_is_used(monkeypatch):
     monkeypatch.setattr(Nearest, "LIMIT", 10 * (12 + 8 + 3))
     nearest = Nearest(problem(count=30), QUICK)
     assert len(nearest.table) == len(nearest.inputs) == len(nearest.targets) == 10
 
 
-def test_a_plain_network_corrects_the_base_and_begins_at_it():
+def test_a_plain_network_starts_at_the_base_and_corrects_it():
     task = problem(count=400, val=data(200, seed=8))
     fitted = fit_plain(task, QUICK)
     x, y = data(200, seed=20)
@@ -91,7 +91,7 @@ def test_a_plain_network_sees_the_sample_too_and_is_deterministic():
 
 
 class Picture(nn.Module):
-    """An output that is no vector, or a long one."""
+    """An output that is not a vector, or is a long one."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()

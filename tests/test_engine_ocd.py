@@ -68,8 +68,8 @@ def test_every_ablation_memorises_too(variant, network, scale):
 
 
 def test_the_published_method_memorises_64_samples():
-    """A smaller U-Net and a faster pace; everything else as published: the full matrix, Adam's ΔW, T = 1000, prediction of the
-    noise, decibel loss of the scale network, ten steps from pure noise."""
+    """A smaller U-Net and a larger learning rate. Everything else is as published: the full matrix, Adam's ΔW, T = 1000,
+    prediction of the noise, decibel loss of the scale network, ten steps from pure noise."""
     settings = PaperSettings(
         overfit_lr=0.1, steps=350, batch_size=64, lr=1e-2, lr_schedule="cosine", ema=0.95,
         channels=8, multipliers=(1, 2), blocks=1, attention=(),
@@ -82,8 +82,8 @@ def test_the_published_method_memorises_64_samples():
     assert fitted.choose_gain(1).value == 1
 
 
-def test_the_auxiliary_head_teaches_the_condition_alone():
-    """It is part of the loss while the task's own loss is, and of no prediction."""
+def test_the_auxiliary_head_trains_only_the_condition():
+    """Its loss is used together with the task's own loss, and it has no part in predictions."""
     settings = replace(QUICK, steps=5, task_weight=1.0)
     fitted, without = fit(problem(), settings), fit(problem(), replace(settings, auxiliary=0.0))
     assert set(fitted.history[0].parts) == {"diffusion", "scale", "task", "auxiliary"}
@@ -114,7 +114,7 @@ def test_guidance_goes_beyond_the_unconditional_prediction():
     assert not hasattr(fit(problem(count=24), replace(QUICK, steps=1)).network, "nothing")
 
 
-def test_the_tasks_loss_sees_the_condition_whatever_is_withheld():
+def test_the_tasks_loss_always_uses_the_condition():
     how = replace(QUICK, steps=5, noise_draws=2, task_weight=1.0, guidance=2.0)
     fitted = fit(problem(), how, Variant(build=Guided(fast_hypernetwork)))
     network = fitted.network
@@ -129,7 +129,7 @@ def test_the_tasks_loss_sees_the_condition_whatever_is_withheld():
     assert not torch.equal(parts[0]["diffusion"], parts[1]["diffusion"])
 
 
-def test_a_learned_basis_is_trained_where_the_task_is_and_every_fit_begins_anew():
+def test_a_learned_basis_is_trained_by_the_tasks_loss_and_reset_for_each_fit():
     shared = {}
     task = problem("conv", count=32, picture=True, remember=memory(shared))
     settings = replace(QUICK, overfit_lr=0.05, overfit_optimizer="adam", steps=20, form="learned", basis=6)
@@ -153,7 +153,7 @@ def test_a_convolution_is_adapted_through_a_form_that_keeps_the_gain():
     assert after - oracle < 0.25 * (before - oracle)
 
 
-def test_the_same_seed_gives_the_same_numbers_and_nothing_else_is_touched():
+def test_the_same_seed_gives_the_same_numbers_and_the_global_generator_is_unchanged():
     settings = replace(QUICK, steps=6)
     x = data(10, seed=9)[0]
     first = problem()
@@ -161,14 +161,14 @@ def test_the_same_seed_gives_the_same_numbers_and_nothing_else_is_touched():
     expected = torch.rand(3)
     torch.manual_seed(11)
     one = fit(first, settings)
-    assert torch.equal(torch.rand(3), expected)  # the global stream goes on as if nothing had been
+    assert torch.equal(torch.rand(3), expected)  # the global generator has its old state
     torch.manual_seed(12)
     two, other = fit(problem(), settings), fit(problem(seed=6), settings)
     assert torch.equal(one.predict(x, draws=2), two.predict(x, draws=2))
     assert not torch.equal(one.predict(x), other.predict(x))
 
 
-def test_a_sample_meets_the_same_noise_in_whatever_batch(learned):
+def test_a_sample_gets_the_same_noise_in_any_batch(learned):
     x = data(150, seed=9)[0]
     whole = learned.predict(x, draws=3)
     pieces = [learned.predict(x[a:b], draws=3, start=a) for a, b in ((0, 1), (1, 70), (70, 150))]
@@ -203,8 +203,8 @@ def test_base_and_networks_run_in_eval_mode():
     torch.testing.assert_close(fitted.predict(x, gain=0.0), base()(x))
 
 
-def test_what_the_layer_cannot_see_an_encoder_of_the_sample_supplies():
-    """A base that throws the sample away: only the encoder can tell samples apart."""
+def test_an_encoder_supplies_information_that_the_layer_lacks():
+    """The base ignores the sample, so only the encoder can distinguish samples."""
     model = base()
     model.first.weight.zero_()
     settings = replace(QUICK, steps=120)
@@ -221,8 +221,8 @@ def test_an_encoder_without_parameters_is_a_feature_among_others():
     assert "sample" not in without.network.condition.standard
 
 
-def test_gain_zero_where_there_is_nothing_to_learn():
-    """Training labels are coin tosses, so the hypernetwork memorises them and helps no validation sample."""
+def test_the_gain_is_zero_if_there_is_nothing_to_learn():
+    """Training labels are random, so the hypernetwork memorises them and improves no validation sample."""
     x, _ = data(64)
     coins = torch.randint(3, (64,), generator=torch.Generator().manual_seed(2))
     val_x, _ = data(300, seed=8)
@@ -234,7 +234,7 @@ def test_gain_zero_where_there_is_nothing_to_learn():
     assert curve[0.0] < curve[1.0] < curve[1.5]
 
 
-def test_gain_above_zero_where_there_is_something_to_learn():
+def test_the_gain_is_above_zero_if_there_is_something_to_learn():
     fitted = fit(problem(count=600, val=data(300, seed=8)), replace(QUICK, steps=100))
     gain = fitted.choose_gain(5)
     curve = dict(zip(gain.candidates, gain.losses, strict=True))
@@ -265,7 +265,7 @@ def test_a_base_without_loss_has_nothing_to_learn_from():
         fit(problem(loss=lambda output, target: 0 * output.sum(1)), QUICK)
 
 
-def test_divergence_is_reported_with_its_cure():
+def test_divergence_is_reported_with_what_to_change():
     with pytest.raises(UsageError, match=r"learning rate 1e\+30, 3 steps\) diverges for \d+ of \d+ samples"):
         fit(problem(loss=lambda output, target: output.square().sum(1).square()), replace(QUICK, overfit_lr=1e30))
 
@@ -320,8 +320,8 @@ def test_a_unet_that_cannot_be_built_is_refused(change, message):
         PaperSettings(**change)
 
 
-def test_a_basis_named_is_found_in_the_changes_made_beforehand(monkeypatch):
-    """And every sample is overfitted once, whoever is fitted first."""
+def test_a_named_basis_is_computed_from_the_precomputed_changes(monkeypatch):
+    """And every sample is overfitted once, in any order of fits."""
     import ocd_bench.engine.overfit as overfit_module
 
     counts = []

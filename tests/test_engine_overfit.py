@@ -23,7 +23,7 @@ N = 5
 
 
 class Tokens(nn.Module):
-    """A Linear on several positions of a sample, then a pool."""
+    """A Linear on several positions of a sample, then pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def test_single_position_sgd_is_rank_one_with_the_layer_input():
     assert bool((torch.linalg.svdvals(delta.matrix())[:, 1] < 1e-12).all())
 
 
-def test_samples_do_not_touch_each_other():
+def test_samples_do_not_affect_each_other():
     model, inputs, targets = setting(pictures, (2, 6, 6))
     layer = TargetLayer(model, "0")
     for how in HOWS:
@@ -153,7 +153,7 @@ def test_no_step_no_change():
 
 
 @pytest.mark.parametrize("arguments", [("lbfgs", 0.1, 1), ("sgd", 0.0, 1), ("sgd", float("nan"), 1), ("adam", 0.1, -1)])
-def test_nonsense_is_refused(arguments):
+def test_invalid_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match="unknown optimizer|lr must be positive"):
         Overfit(*arguments)
 
@@ -195,7 +195,7 @@ def test_overfit_all_keeps_outputs_of_one_number_and_unused_parameters():
     assert bool((outputs.abs() < model(inputs).abs()).all())
 
 
-def test_overfit_all_names_what_is_missing():
+def test_overfit_all_names_missing_parameters():
     model, inputs, targets = setting(perceptron, (4,))
     with pytest.raises(ValueError, match="no module 'nine'"):
         overfit_all(model, inputs, targets, loss, HOWS[0], ["nine"])

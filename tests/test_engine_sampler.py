@@ -1,4 +1,4 @@
-"""DDIM, step by step, against diffusers; and what it samples, against a distribution whose denoiser is known."""
+"""DDIM, step by step, against diffusers; and its samples against a distribution with a known denoiser."""
 
 from __future__ import annotations
 

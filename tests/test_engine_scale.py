@@ -16,7 +16,7 @@ def of_length(lengths: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", [lambda: ScaleNetwork(3), ConstantScale])
-def test_length_and_direction_make_the_code_again(kind):
+def test_length_times_direction_is_the_code(kind):
     torch.manual_seed(0)
     code, e = of_length(torch.tensor([2.0, 2.0, 2.0])), torch.randn(3, 3)
     scale = kind()
@@ -42,7 +42,7 @@ def test_begins_at_the_geometric_mean_and_stays_within_four_deviations():
         assert far == pytest.approx([most**sign] * 2, rel=1e-3)
 
 
-def test_equal_lengths_are_no_obstacle():
+def test_equal_lengths_are_accepted():
     net = ScaleNetwork(3)
     net.calibrate(of_length(torch.full((5,), 2.0)))
     torch.testing.assert_close(net(torch.randn(2, 3)), torch.full((2,), 2.0))
@@ -74,7 +74,7 @@ def test_log_loss_counts_relative_errors_alike_at_every_length():
 def trained(loss, orders: float, steps: int = 120, last: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Lengths before and after training on ``loss``, and the true ones, which spread over ``orders``.
 
-    The rate falls to ``last`` of what it was.
+    The learning rate decreases to the share ``last`` of its initial value.
     """
     torch.manual_seed(0)
     condition = torch.randn(128, 4)
@@ -99,7 +99,7 @@ def test_lengths_over_three_orders_of_magnitude_are_learned():
 
 
 def test_the_published_loss_learns_too():
-    # Its gradient has no end near the answer: at a constant rate it jumps about, elsewhere on every kind of processor.
+    # Its gradient is unbounded near the optimum. At a constant rate it oscillates, differently on each kind of processor.
     before, after, lengths = trained(scale_loss_db, 0.2, steps=300, last=0.02)
     assert scale_loss_db(after, lengths).mean() < scale_loss_db(before, lengths).mean() - 4  # decibels
     assert scale_loss_log(after, lengths).mean() < 0.6 * scale_loss_log(before, lengths).mean()

@@ -39,7 +39,7 @@ def test_cosine_equals_diffusers():
 def test_the_named_schedules_are_those_of_paper_and_code():
     lengths = {name: len(NoiseSchedule.named(name)) for name in SCHEDULES}
     assert lengths == {"cosine": 1000, "paper": 10, "code": 1000}
-    # What is left of the signal's variance where sampling begins: nearly all of it under the schedule as printed.
+    # The signal's share of the variance at the first sampling step: nearly 1 for the schedule as printed.
     left = {name: float(NoiseSchedule.named(name).alphas_bar[-1]) for name in SCHEDULES}
     assert left["paper"] == pytest.approx(math.prod(1 - 1e-4 - k * 0.0011 for k in range(10)), rel=1e-5)
     assert left["paper"] > 0.95
@@ -73,7 +73,7 @@ def test_times_fall_from_the_last_level():
 
 
 @pytest.mark.parametrize("betas", [[], [0.5, 1.0], [0.0], [[0.1]]])
-def test_impossible_betas_are_refused(betas):
+def test_invalid_betas_are_refused(betas):
     with pytest.raises(ValueError, match="betas"):
         NoiseSchedule(torch.tensor(betas))
 

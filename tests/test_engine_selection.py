@@ -1,4 +1,4 @@
-"""The entropy criterion: the estimate against scipy, and a layer that is known to matter."""
+"""The entropy criterion: the estimate against scipy, and a model with a known most influential layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def loss(output, target):
 
 
 def draws(count: int, columns: int = 4) -> torch.Tensor:
-    """Skewed and of very different scale, as losses are."""
+    """Skewed, with very different scales, like losses."""
     return torch.randn(count, columns, generator=generator(), dtype=torch.float64).exp() * torch.tensor(
         [1e-3, 1, 10, 1e3][:columns]
     )
@@ -37,7 +37,7 @@ def test_entropy_is_that_of_scipys_density(count):
     torch.testing.assert_close(kde_entropy(values), torch.tensor(expected))
 
 
-def test_entropy_is_computed_in_pieces(monkeypatch):
+def test_entropy_is_computed_in_chunks(monkeypatch):
     expected = kde_entropy(draws(50))
     for cells in (1, 60, 50 * 50 * 3):
         monkeypatch.setattr(selection, "_CELLS", cells)
@@ -67,7 +67,7 @@ def test_a_constant_has_the_entropy_of_the_floor():
 
 
 class Branches(nn.Module):
-    """Three layers of one size side by side; the output hears ``loud``, hardly ``soft``, and never ``mute``."""
+    """Three parallel layers of one size. ``loud`` affects the output, ``soft`` affects it little, ``mute`` does not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def setting():
     return Branches().double(), torch.randn(24, 4).double(), torch.randn(24, 3).double()
 
 
-def test_the_layer_that_matters_comes_first():
+def test_the_most_influential_layer_is_ranked_first():
     model, inputs, targets = setting()
     names = candidates(model, inputs)
     for sigma in (0.05, 0.5):
@@ -147,7 +147,7 @@ def test_a_layer_below_is_run_once_per_batch():
     assert runs == [1, 6]
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_invalid_arguments_and_losses_are_refused():
     model, inputs, targets = setting()
     for arguments in ((0.1, 1), (0.0, 8), (float("nan"), 8)):
         with pytest.raises(ValueError, match="2 draws, a positive sigma"):
@@ -160,7 +160,7 @@ def test_what_cannot_be_measured_is_refused():
         layer_entropy(model, inputs, targets, loss, ["lout"], 0.1, 8, generator())
 
 
-def test_progress_is_told():
+def test_progress_is_reported():
     model, inputs, targets = setting()
     told = []
     layer_entropy(

@@ -1,4 +1,4 @@
-"""Training targets: what overfitting gives, made beforehand or batch by batch, in the form that suits the layer."""
+"""Training targets: overfitted changes, computed in advance or batch by batch, in the form for the layer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_targets_are_condition_and_code_of_the_overfitted_change(monkeypatch, bu
     assert len(found) == 20
 
 
-def test_inputs_are_kept_only_for_an_encoder_in_training():
+def test_inputs_are_stored_only_if_an_encoder_is_trained():
     task = problem(count=6)
     form = RankOneForm(task.layer.shape)
     rows = torch.arange(6)
@@ -71,7 +71,7 @@ def test_augmentation_comes_before_subsampling_and_can_be_left_out():
     assert stream(problem(augment=shaken), replace(QUICK, augment=False)).random is False
 
 
-def test_where_nothing_is_random_one_pass_beforehand_serves_every_batch():
+def test_without_randomness_one_precomputed_pass_is_used_for_every_batch():
     task = problem(count=40)
     settings = replace(QUICK, steps=10, batch_size=16)
     form = FullForm(task.layer.shape)
@@ -128,13 +128,13 @@ def test_one_position_means_rank_one_and_several_a_short_code():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_form_is_found_for_very_few_samples(count):
+def test_a_form_is_chosen_for_very_few_samples(count):
     task = problem("conv", count=count, picture=True)
     form = pick_form(stream(task)).form
     assert 1 <= form.size <= 36
 
 
-def test_the_condition_holds_what_is_asked_for():
+def test_the_condition_has_the_requested_features():
     task = problem(count=4, encoder=nn.Flatten)
     for names in ((), ("output",), ("input", "activation")):
         describe = stream(task, replace(QUICK, conditions=names)).describe

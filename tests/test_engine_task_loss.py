@@ -1,4 +1,4 @@
-"""The task's loss of predicted codes, taken through the base, against autograd over the whole batch at once."""
+"""The task's loss of predicted codes, computed in chunks through the base, against autograd over the whole batch."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_unit_is_what_overfitting_gains():
     assert stream(replace(task, loss=lambda output, target: 0 * loss(output, target))).gain() == 1.0
 
 
-def test_targets_carry_what_the_loss_needs_and_meet_new_subsamples():
+def test_targets_have_the_data_of_the_loss_with_new_subsamples():
     def crop(inputs, targets, generator):
         return inputs + torch.randn(1, generator=generator), targets
 
@@ -116,9 +116,9 @@ def test_only_the_first_few_are_traced_and_by_excerpt():
 
 @pytest.mark.parametrize("budget", [None, 800])
 def test_training_on_it_lowers_it(monkeypatch, budget):
-    """Few steps, of which imitation makes less than the loss itself does."""
+    """In a few steps the task's loss reaches a lower loss than imitation."""
     if budget:
-        monkeypatch.setattr(capture_module, "BUDGET", budget)  # several pieces a batch
+        monkeypatch.setattr(capture_module, "BUDGET", budget)  # several chunks per batch
     settings = replace(QUICK, steps=60, overfit_lr=0.05)
     x, y = data(200, seed=20)
     after = {

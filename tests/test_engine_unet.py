@@ -1,4 +1,4 @@
-"""The paper's U-Net: sizes, padding, parameters, and that the condition gets through."""
+"""The paper's U-Net: sizes, padding, parameters, and that the output depends on the condition."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_code_time_and_condition_all_matter_and_samples_do_not_mix():
     torch.testing.assert_close(net(code[:1], t[:1], e[:1]), found[:1], rtol=1e-4, atol=1e-4 * scale)
 
 
-def test_large_batches_are_taken_in_pieces_where_no_gradient_is_wanted(monkeypatch):
+def test_without_gradients_large_batches_are_processed_in_chunks(monkeypatch):
     net = wake(UNet((6, 5), **TINY))
     code, t, e = torch.randn(7, 30), torch.arange(7.0), torch.randn(7, 32)
     whole, sizes = net(code, t, e), []
@@ -78,7 +78,7 @@ def test_large_batches_are_taken_in_pieces_where_no_gradient_is_wanted(monkeypat
 
 
 def test_no_group_of_a_single_channel():
-    """Such a group's mean is the channel's: normalising would take out what time and condition have put in."""
+    """The mean of such a group is that of the channel. Normalisation would remove the offset by time and condition."""
     for channels in (1, 4, 8, 16, 48, 128, 512):
         norm = group_norm(channels)
         assert channels % norm.num_groups == 0

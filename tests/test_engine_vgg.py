@@ -1,4 +1,4 @@
-"""VGG11 by torchvision's names, and pictures of any size made ready for it."""
+"""VGG11 with torchvision's names, and the preparation of pictures of any size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def zeros() -> dict[str, torch.Tensor]:
 
 
 class Small(nn.Module):
-    """The sum of what it sees, by channel and picture."""
+    """Returns the sum of its input by picture and channel."""
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         self.seen = pictures
@@ -60,12 +60,12 @@ def test_the_forward_pass_written_out():
     torch.testing.assert_close(net(x), net.classifier(y.expand(1, 512, 7, 7).flatten(1)))
 
 
-def test_pictures_are_normalised_grey_or_not_enlarged_and_taken_in_pieces():
+def test_pictures_are_normalised_enlarged_and_processed_in_chunks():
     features = PictureFeatures(Small())
     grey = torch.rand(40, 1, 20, 64)
     found = features(grey)
     assert found.shape == (40, 3)
-    assert features.vgg.seen.shape == (8, 3, 32, 64)  # the second piece
+    assert features.vgg.seen.shape == (8, 3, 32, 64)  # the second chunk
     large = torch.rand(2, 3, 50, 40)
     features(large)
     torch.testing.assert_close(features.vgg.seen[1, 2], (large[1, 2] - MEAN[2]) / STD[2])
@@ -96,7 +96,7 @@ def test_weights_of_other_names_or_shapes_are_refused(tmp_path, change, message)
     assert message in str(caught.value)
 
 
-def test_torchvisions_cache_is_where_weights_may_lie(tmp_path, monkeypatch):
+def test_weights_are_found_in_torchvisions_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     assert cached_vgg11() is None

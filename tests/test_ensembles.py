@@ -1,4 +1,4 @@
-"""Several draws become one output in each task's own terms."""
+"""Each task combines several draws to one output in its own way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plugins that misbehave: a bad method costs its own cell, a bad task is told before it is trained, and neighbours are the same
+"""Faulty plugins: a bad method loses only its own cell, a bad task is reported before training, and other cells are the same
 to the last bit."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from ocd_bench.cli import main
 
 TIMEOUT = "8"
-"""Seconds; enough for every good method on a machine that does other things too."""
+"""Seconds; enough for every good method on a loaded machine."""
 
 TASK = """
 import torch
@@ -170,7 +170,7 @@ def make(function, fine):
 
 
 class Noisy(ocd_bench.Method):
-    """Its numbers depend on the base, the training samples and its own stream."""
+    """Its numbers depend on the base, the training samples and its own generator."""
     name, default = "noisy", False
     def fit(self, context):
         noise = context.generator(self.name, "noise")
@@ -295,7 +295,7 @@ def test_a_bad_method_is_one_failed_cell_that_names_plugin_file_and_line(faults:
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_what_ends_with_its_process_does_no_harm(faults: Faults, name: str) -> None:
+def test_a_method_that_ends_its_process_does_not_affect_others(faults: Faults, name: str) -> None:
     assert faults.cell(f"fine-{name.replace('_', '-')}")["status"] == "ok"
 
 
@@ -351,7 +351,7 @@ def test_no_process_is_left(faults: Faults) -> None:
             assert words[:2] != [b"sleep", b"299.5"]
 
 
-def test_memory_that_runs_out_costs_one_cell(tmp_path: Path) -> None:
+def test_a_method_that_runs_out_of_memory_loses_one_cell(tmp_path: Path) -> None:
     plugin = tmp_path / "eats.py"
     eats = """
     class Eats(ocd_bench.Method):
@@ -489,7 +489,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_a_bad_task_is_named_and_costs_no_other(
+def test_a_bad_task_is_named_and_other_tasks_still_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     members, code, text = MEMBERS[name]

@@ -1,4 +1,4 @@
-"""A changed thing is never answered from what was kept, and a damaged one never trusted."""
+"""Stored results are not reused after a change of anything they depend on, and damaged files are detected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_changed_code_is_measured_again_and_said_in_one_line(what: str, plugin: Path, tmp_path: Path) -> None:
+def test_changed_code_is_measured_again_and_reported_in_one_line(what: str, plugin: Path, tmp_path: Path) -> None:
     old, new, factor, text, base_too = CHANGES[what]
     out, count = tmp_path / "out", tmp_path / "count"
     words = ("--methods", "base,scaled", "--out", str(out))
@@ -91,7 +91,7 @@ def test_another_torch_measures_again(plugin: Path, tmp_path: Path, monkeypatch:
     assert "measured again, since versions of packages" in capsys.readouterr().err
 
 
-def test_not_applicable_is_asked_again(plugin: Path, tmp_path: Path) -> None:
+def test_a_method_that_was_not_applicable_is_tried_again(plugin: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(plugin, "--methods", "base,scaled", "--out", str(out), ABSENT="1")
     assert cell(out, "scaled")["status"] == "not-applicable"
@@ -142,7 +142,7 @@ DAMAGE: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damage_is_named_and_the_thing_is_made_anew(
+def test_damage_is_named_and_the_file_is_computed_again(
     what: str, plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -185,7 +185,9 @@ def test_report_names_a_damaged_file_and_reads_folders_without_seals(plugin: Pat
     assert "dots-default-scaled-s0.npz: damaged" in capsys.readouterr().err
 
 
-def test_a_cache_that_cannot_be_written_costs_a_line_and_no_cell(plugin: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_cache_that_cannot_be_written_is_a_warning_and_no_cell_fails(
+    plugin: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "file"))
     assert run_here(plugin, "--methods", "base", "--seeds", "2", "--out", str(tmp_path / "out")) == 0
@@ -213,7 +215,7 @@ def test_the_cache_is_listed_verified_and_cleared(plugin: Path, tmp_path: Path, 
     assert "did you mean 'bases'" in capsys.readouterr().err
 
 
-# -- the pieces ------------------------------------------------------------------------------------------------------------
+# -- parts -----------------------------------------------------------------------------------------------------------------
 def test_a_seal_shows_any_change() -> None:
     sealed = seal({"a": 1.5, "b": ["x", None], "c": "\ud800"})
     assert is_intact(json.loads(json.dumps(sealed)))

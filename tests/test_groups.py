@@ -1,4 +1,4 @@
-"""Groups of samples on their way from a task to its interval: stated, checked, stored, read, compared."""
+"""Groups of samples: declared by a task, checked, stored, read, and used in intervals and comparisons."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def run_plugin(folder: Path, groups: str, seen: str = "False", *more: str) -> Pa
     return folder / "out"
 
 
-def test_groups_are_stored_with_the_scores_and_told_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_groups_are_stored_with_the_scores_and_reported_in_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = run_plugin(tmp_path, PAIRS, "True", "--corruption", "none,hiss:2")
     text = capsys.readouterr().out
     assert "200 test samples of 17 groups" in text
@@ -96,7 +98,7 @@ def test_samples_that_are_groups_of_their_own_need_no_list(tmp_path: Path, capsy
     np.testing.assert_array_equal(run.groups(key), np.arange(200))
 
 
-def test_a_task_that_states_none_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_reports_that_a_task_declares_no_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = read_run(run_plugin(tmp_path, "None"))
     assert "no groups of test samples are stated: intervals take the samples for independent" in capsys.readouterr().out
     key = Key("duets", "hall", "base", 0)
@@ -119,7 +121,7 @@ def test_groups_of_another_form_are_refused(groups: object, message: str) -> Non
         Samples(torch.zeros(4, 2), torch.zeros(4), groups)
 
 
-def test_a_piece_of_samples_keeps_its_groups() -> None:
+def test_a_subset_of_samples_keeps_its_groups() -> None:
     samples = Samples(torch.zeros(5, 2), torch.zeros(5), np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]))
     assert samples.take(slice(1, 3)).groups.tolist() == [[1, 2], [2, 3]]
     assert samples.take([4, 0]).groups.tolist() == [[4, 5], [0, 1]]
@@ -172,8 +174,8 @@ def grouped(folder: Path, shift: float, groups: np.ndarray | None, seeds: tuple[
     return write_run(folder, cells, {("t", "d", m, s): a | extra for (m, s), a in scores.items()})
 
 
-def test_compare_takes_a_loss_on_few_speakers_for_what_it_is(tmp_path: Path) -> None:
-    """A third of the speakers lose: of 300 independent samples that is certain, of 12 speakers it is not, at 1 %."""
+def test_compare_does_not_call_a_loss_on_few_speakers_significant(tmp_path: Path) -> None:
+    """A third of the speakers lose. With 300 independent samples that is significant at 1 %, with 12 speakers it is not."""
     speaker = np.repeat(np.arange(12), 25)
     verdicts = []
     for number, ids in enumerate((np.arange(300), speaker)):

@@ -1,5 +1,5 @@
-"""Kills, interrupts, full disks: nothing that is finished is lost, nothing is left running, and the same command ends with the
-same numbers."""
+"""Kills, interrupts, full disks: no finished cell is lost, no process is left running, and the same command then gives the same
+numbers."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_stopped_run_with_json_prints_the_finished_cells(plugin: Path, tmp_pat
     assert [entry["method"] for entry in answer["cells"]] == ["base"]
 
 
-def test_no_worker_survives_a_killed_run_and_the_same_command_goes_on(plugin: Path, tmp_path: Path) -> None:
+def test_no_worker_survives_a_killed_run_and_the_same_command_continues(plugin: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("--seeds", "2", "--jobs", "2", "--out", str(out))
     process = start(plugin, "--methods", "base,slow", *words)
@@ -156,7 +156,7 @@ def test_a_run_that_is_killed_at_any_time_ends_bit_identical(number: int, plugin
 # -- full disks --------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Writes to files whose path holds one of these words fail, as on a full disk."""
+    """Writes to files whose path contains one of these words fail, as on a full disk."""
     words: list[str] = []
 
     def write(path: Path, data: bytes) -> None:
@@ -168,7 +168,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return words
 
 
-def test_a_full_disk_costs_a_line_and_what_is_finished_is_kept(plugin: Path, tmp_path: Path, full: list[str], capsys) -> None:
+def test_a_full_disk_is_reported_and_finished_cells_are_kept(plugin: Path, tmp_path: Path, full: list[str], capsys) -> None:
     out = tmp_path / "out"
     assert run_here(plugin, "--methods", "base", "--out", str(out), "--quiet") == 0
     full.append("scaled")
@@ -183,7 +183,7 @@ def test_a_full_disk_costs_a_line_and_what_is_finished_is_kept(plugin: Path, tmp
     assert cell(out, "scaled")["status"] == "ok"
 
 
-def test_a_disk_that_is_full_for_a_while_costs_nothing(plugin: Path, tmp_path: Path, full: list[str], monkeypatch) -> None:
+def test_a_disk_that_is_full_for_a_while_loses_no_cell(plugin: Path, tmp_path: Path, full: list[str], monkeypatch) -> None:
     full.append("dots-default-base")
     monkeypatch.setattr("ocd_bench.runner.supervisor.Supervisor._once", lambda self, text: full.clear())
     assert run_here(plugin, "--methods", "base,scaled", "--out", str(tmp_path / "out"), "--quiet") == 0

@@ -1,4 +1,4 @@
-"""Crowds: of many processes with one folder and one cache, one does each piece of work; also where two machines share them."""
+"""Many processes with one folder and one cache: each unit of work is done once, also if two machines share the folder."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_lease_whose_owner_died_before_it_wrote_its_name_ends_too(tmp_path: Pa
     assert lease.acquire()
 
 
-def test_of_many_that_break_an_abandoned_lease_one_gets_it(tmp_path: Path) -> None:
+def test_of_many_processes_that_remove_an_abandoned_lease_one_gets_it(tmp_path: Path) -> None:
     for _ in range(20):
         gone = os.fork()
         if gone == 0:
@@ -122,7 +122,7 @@ def test_of_many_that_break_an_abandoned_lease_one_gets_it(tmp_path: Path) -> No
         (tmp_path / "x").unlink(missing_ok=True)
 
 
-def test_a_folder_that_cannot_be_written_keeps_nobody_from_working(tmp_path: Path) -> None:
+def test_without_a_writable_folder_every_process_works(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert Lease(tmp_path / "file" / "x").acquire()
 

@@ -14,7 +14,7 @@ from tests.runs import edit_cell, make_run
 
 
 def shards(tmp_path: Path) -> list[Path]:
-    """Three shards of one run over seeds, as ``--shard`` makes them: each says all seeds."""
+    """Three shards of one run over seeds, as from ``--shard``: the run.json of each names all seeds."""
     return [make_run(tmp_path / f"part{seed}", seeds=(seed,), info={"seeds": [0, 1, 2]}) for seed in range(3)]
 
 

@@ -1,4 +1,4 @@
-"""The built-in methods together: registration, and what every one of them must keep."""
+"""The built-in methods together: registration, and requirements for all of them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_statistics_are_those_of_the_batch_alone():
 
 
 def test_it_undoes_a_change_of_scale_and_offset():
-    """What batch statistics are for: an input that is scaled and shifted gives nearly the same output."""
+    """With batch statistics, a scaled and shifted input gives nearly the same output."""
 
     class Borderless(ToyClasses):  # a border of zeros would not be scaled with the picture
         def base_model(self, splits, request):
@@ -57,7 +57,7 @@ def test_it_needs_no_posterior_and_takes_batch_norm_1d():
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_nothing_is_learnt(size: int):
+def test_no_parameter_is_trained(size: int):
     context = make_context(ToyClasses())
     predictor = BnAdapt().fit(context)
     inputs = held_out(context.task).inputs

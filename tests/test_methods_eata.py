@@ -1,4 +1,4 @@
-"""EATA against its equations, written out with autograd on a copy of the model."""
+"""EATA against its equations, implemented with autograd on a copy of the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS = EataSettings(lr=0.1, margin=0.6, distance=0.9, alpha=3.0, fisher_batc
 
 
 def reference(context, parts: list[torch.Tensor], settings: EataSettings) -> tuple[list[torch.Tensor], int]:
-    """Outputs, and how many samples were learnt from."""
+    """Outputs, and the number of samples that were used for updates."""
     model = copy.deepcopy(context.base).train()
     weights = [model.norm.weight.requires_grad_(), model.norm.bias.requires_grad_()]
     start = [w.detach().clone() for w in weights]
@@ -71,7 +71,7 @@ def test_equals_the_equations_over_the_stream(settings: EataSettings):
     assert 9 < count < 45, "the filters must bite, or this test shows little"
 
 
-def test_nothing_reliable_means_nothing_learnt():
+def test_without_reliable_samples_there_is_no_update():
     context = make_context(ToyClasses(), settings={"eata": EataSettings(lr=0.1, margin=0.0)})
     predictor = Eata().fit(context)
     before = copy.deepcopy(predictor.model.model.state_dict())
@@ -107,7 +107,7 @@ def test_a_strong_penalty_holds_the_weights():
     assert moved(50.0) < moved(0.0)
 
 
-def test_senseless_settings_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="fisher_batch"):
         EataSettings(fisher_batch=0)
 

@@ -64,6 +64,6 @@ def test_a_single_sample_keeps_its_own_prediction():
     torch.testing.assert_close(Lame().fit(context)(sample), context.base(sample).log_softmax(1))
 
 
-def test_senseless_settings_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="neighbours"):
         LameSettings(neighbours=0)

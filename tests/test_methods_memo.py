@@ -46,7 +46,7 @@ def test_equals_one_copy_of_the_model_per_sample(steps: int):
     assert (output - context.base(inputs)).abs().max() > 1e-3
 
 
-def test_a_sample_knows_nothing_of_the_others():
+def test_a_sample_does_not_depend_on_the_others():
     class Still(ToyClasses):
         def augment(self, inputs, targets, generator):
             return inputs.flip(-1), targets
@@ -94,7 +94,7 @@ def test_changes_taken_from_other_samples_are_refused():
         Memo().fit(make_context(Swapped(), settings={"memo": SETTINGS}))
 
 
-def test_a_change_that_is_often_none_is_a_change_with_one_copy_too():
+def test_an_augmentation_that_often_changes_nothing_is_accepted_with_one_copy():
     class Mirrored(ToyClasses):
         def augment(self, inputs, targets, generator):
             mirror = torch.rand(len(inputs), generator=generator) < 0.1
@@ -133,7 +133,7 @@ def test_a_task_without_augmentation_is_not_applicable():
         Memo().fit(make_context(Fixed(), steps=1))
 
 
-def test_senseless_settings_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match=r"memo\.copies=0"):
         MemoSettings(copies=0)
 

@@ -1,4 +1,4 @@
-"""OCD's rows of the table: which share a fit, what they report, when they cannot run."""
+"""OCD's rows of the table: shared fits, reported details, cases in which they are not applicable."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_methods_and_their_sections():
 
 @pytest.mark.parametrize("task", [ToyClasses(), ToyValues()], ids=["classes", "values"])
 @pytest.mark.parametrize("name", METHODS)
-def test_predicts_in_the_task_s_form_whatever_the_batches(task, name):
+def test_outputs_have_the_tasks_form_and_do_not_depend_on_batches(task, name):
     context = make_context(task, settings={**SETTINGS, "ocd": replace(FEW, gains=(1.0,))})
     if name == "ocd-gated" and task.name == "toy-values":
         with pytest.raises(NotApplicable, match=r"Task\.signature"):
@@ -99,7 +99,7 @@ def test_what_can_be_shared_is_fitted_once(monkeypatch):
 
 
 @pytest.mark.parametrize("order", [("ocd", "ocd-imitate"), ("ocd-imitate", "ocd")])
-def test_imitation_knows_no_loss_of_the_task_whoever_is_fitted_first(order):
+def test_imitation_never_uses_the_tasks_loss_in_any_order_of_fits(order):
     settings = {"ocd": replace(FEW, passes=1)}  # targets made beforehand are shared among the fits that need the same
     context = make_context(ToyClasses(), settings=settings)
     parts = {name: list(METHODS[name].fit(context).detail["history_parts"]) for name in order}
@@ -137,7 +137,7 @@ def test_the_second_layer_is_the_best_ranked_other_one():
         METHODS["ocd-layer2"].fit(alone)
 
 
-def test_the_detail_tells_what_was_chosen_and_is_plain():
+def test_the_detail_has_the_choices_as_plain_values():
     import json
 
     predictor = METHODS["ocd-x5"].fit(make_context(ToyClasses(), settings=SETTINGS))
@@ -177,7 +177,7 @@ def test_random_directions_keep_the_predicted_lengths():
     assert float(ratio.mean()) == pytest.approx(0.97, abs=0.15)
 
 
-def test_the_same_seed_gives_the_same_row_and_another_another():
+def test_the_same_seed_gives_the_same_row_and_another_seed_another_row():
     def row(seed: int) -> torch.Tensor:
         context = make_context(ToyClasses(), settings={"ocd": replace(FEW, gains=(1.0,))}, seed=seed)
         return METHODS["ocd"].fit(context)(torch.ones(3, 1, 6, 6))
@@ -187,7 +187,7 @@ def test_the_same_seed_gives_the_same_row_and_another_another():
 
 
 class Pictures(ToyClasses):
-    """Its output is also to be seen as a picture."""
+    """A task whose output can also be given as a picture."""
 
     def output_picture(self, output: torch.Tensor) -> torch.Tensor:
         return output.softmax(-1)[:, None, None]
@@ -196,7 +196,7 @@ class Pictures(ToyClasses):
 def test_pictures_go_through_vgg11_or_the_paper_s_method_does_not_run(monkeypatch, tmp_path):
     monkeypatch.setattr(paper_module, "cached_vgg11", lambda: None)
     context = make_context(Pictures(), settings=SETTINGS)
-    with pytest.raises(NotApplicable, match=r"weights are not at hand: .* --set ocd_paper.vgg11=FILE"):
+    with pytest.raises(NotApplicable, match=r"weights were not found: .* --set ocd_paper.vgg11=FILE"):
         METHODS["ocd-paper"].fit(context)
     with pytest.raises(UsageError, match=r"setting ocd_paper.vgg11='none.pth': no such file"):
         METHODS["ocd-paper"].fit(make_context(Pictures(), settings={"ocd_paper": replace(PAPER, vgg11="none.pth")}))

@@ -80,6 +80,6 @@ def test_open_settings_are_those_of_ocd():
 
 
 @pytest.mark.parametrize("values", [{"optimizer": "lbfgs"}, {"lr": -1.0}, {"steps": -1}])
-def test_senseless_settings_are_refused(values):
+def test_invalid_settings_are_refused(values):
     with pytest.raises(UsageError, match="oracle"):
         OracleSettings(**values)

@@ -1,4 +1,4 @@
-"""SAR against its two-step update, written out with autograd on a copy of the model."""
+"""SAR against its two-step update, implemented with autograd on a copy of the model."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_equals_the_equations_over_the_stream(settings: SarSettings, recovers: b
     assert (recoveries > 0) == recovers
 
 
-def test_the_climb_is_taken_back():
-    """With a learning rate of zero nothing may remain of the sharpness-aware step."""
+def test_the_perturbation_of_the_weights_is_undone():
+    """With a learning rate of zero, the weights must be unchanged after the sharpness-aware step."""
     context = make_context(ToyClasses(), settings={"sar": SarSettings(lr=0.0, margin=1.0)})
     predictor = Sar().fit(context)
     before = copy.deepcopy(predictor.model.model.state_dict())
@@ -82,7 +82,7 @@ def test_the_climb_is_taken_back():
     assert all(torch.equal(value, before[name]) for name, value in predictor.model.model.state_dict().items())
 
 
-def test_nothing_reliable_means_nothing_learnt():
+def test_without_reliable_samples_there_is_no_update():
     context = make_context(ToyClasses(), settings={"sar": SarSettings(lr=1.0, margin=0.0)})
     predictor, adapted = Sar().fit(context), BnAdapt().fit(context)
     for part in held_out(context.task).inputs.split(16):
@@ -108,7 +108,7 @@ def test_the_top_norm_layers_are_left_out(share: float, layers: str):
     assert {name[0] for name, p in model.named_parameters() if p.requires_grad} == set(layers)
 
 
-def test_senseless_settings_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match=r"sar\.share"):
         SarSettings(share=0.0)
 

@@ -112,7 +112,7 @@ def test_the_last_linear_layer_need_not_be_the_last_module():
     assert predictor._classifier.layer.in_features == 8
 
 
-def test_senseless_settings_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="filter"):
         T3aSettings(filter=-1)
 

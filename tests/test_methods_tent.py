@@ -1,4 +1,4 @@
-"""Tent against formulas worked out by hand and against a plain loop; its variants against what their names say."""
+"""Tent against formulas and against a plain loop; its variants against their descriptions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def mean_entropy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def plain_loop(model: nn.Module, weights: list[nn.Parameter], parts: list[torch.Tensor], lr: float, steps: int = 1):
-    """The algorithm as one would write it down: returned is the last forward's output."""
+    """A direct implementation of the algorithm. It returns the output of the last forward pass."""
     optimizer = torch.optim.Adam(weights, lr=lr)
     outputs = []
     for part in parts:
@@ -124,7 +124,7 @@ def test_only_batch_norm_2d_affine_is_adapted_in_train_mode_without_running_stat
 
 
 def test_the_first_output_precedes_the_first_update():
-    """A fact of canonical Tent: on the first batch it is batch norm adaptation, bit for bit."""
+    """A property of canonical Tent: on the first batch it is batch norm adaptation, bit for bit."""
     context = make_context(ToyClasses(), settings=settings())
     first, second = batches(context)[:2]
     tent, adapted = Tent().fit(context), BnAdapt().fit(context)
@@ -155,7 +155,7 @@ def test_episodic_forgets_and_is_not_batch_norm_adaptation():
         ({"betas": (0.9,)}, "expected 2 values"),
     ],
 )
-def test_senseless_settings_are_refused(values, message):
+def test_invalid_settings_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         TentSettings(**values)
 

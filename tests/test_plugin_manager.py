@@ -1,4 +1,4 @@
-"""The guarded loader: what is sound works, what is not is named and left out."""
+"""The loader: valid plugins work, faulty ones are skipped with a warning that names them."""
 
 import sys
 import tomllib
@@ -37,7 +37,7 @@ def task_code(name: str) -> str:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs distributions of one module, whose entry points are the only ones there; works in an empty folder."""
+    """Installs distributions of one module. No other entry points are visible, and the working directory is empty."""
     site, work = tmp_path / "site", tmp_path / "work"
     site.mkdir()
     work.mkdir()
@@ -78,7 +78,7 @@ def request_for(task: Task) -> Request:
     return Request(task.name, "default")
 
 
-# -- what is sound ------------------------------------------------------------------------------------------------------
+# -- valid plugins ------------------------------------------------------------------------------------------------------
 def test_an_installed_plugin_is_described_and_its_task_registered(install: Install) -> None:
     install("wine", task_code("wine"))
     manager, lines = loaded()
@@ -128,7 +128,7 @@ def test_a_distribution_without_metadata_is_still_loaded(install: Install) -> No
     assert list(loaded()[0].tasks) == ["wine"]
 
 
-# -- what is not --------------------------------------------------------------------------------------------------------
+# -- faulty plugins -----------------------------------------------------------------------------------------------------
 HOOK = "import ocd_bench\n@ocd_bench.hookimpl"
 FAULTS = {
     "import": ("import no_such_module_anywhere", "cannot be loaded: ModuleNotFoundError: No module named 'no_such"),
@@ -202,7 +202,9 @@ def test_what_a_plugin_prints_does_not_reach_stdout(install: Install, capsys: py
     assert said.err.split() == ["loading", "registering"]
 
 
-def test_a_bad_object_is_left_out_with_what_to_change(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_object_is_skipped_and_the_warning_says_what_to_change(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ocd_bench.methods.builtin", list)  # no torch needed here
     method = "@ocd_bench.hookimpl\ndef ocd_bench_register_methods(register): register(ocd_bench.Method())\n"
     install("bad", task_code("Wine") + "    register(object())\n" + method)
@@ -224,7 +226,7 @@ def test_built_in_methods_come_first_and_cannot_be_replaced() -> None:
 
 
 # -- named by the user --------------------------------------------------------------------------------------------------
-def test_a_file_is_loaded_with_what_lies_beside_it(install: Install, tmp_path: Path) -> None:
+def test_a_file_can_import_modules_of_its_own_folder(install: Install, tmp_path: Path) -> None:
     folder = tmp_path / "else where"
     folder.mkdir()
     (folder / "beside.py").write_text("NAME = 'mine'")
@@ -258,7 +260,7 @@ def test_an_installed_module_may_be_named_too(install: Install) -> None:
         ("mine.py", "ZeroDivisionError"),
     ],
 )
-def test_what_the_user_names_must_load(install: Install, word: str, message: str) -> None:
+def test_a_plugin_that_the_user_names_must_load(install: Install, word: str, message: str) -> None:
     Path("mine.py").write_text("1 / 0")
     with pytest.raises(UsageError, match=message):
         load_plugins([word])
@@ -329,7 +331,7 @@ def test_hooks_fall_back_on_the_task_itself(install: Install) -> None:
     assert hook.ocd_bench_select_layer(task=task, model=None, request=request_for(task)) is None
 
 
-def test_anyone_can_step_into_anyones_task(install: Install) -> None:
+def test_a_plugin_can_replace_parts_of_another_plugins_task(install: Install) -> None:
     install("wine", task_code("wine"))
     Path("mine.py").write_text(
         dedent(
@@ -388,7 +390,7 @@ def test_an_unknown_task_names_the_nearest_and_the_list(install: Install) -> Non
         loaded()[0].task("image")
 
 
-def test_without_tasks_it_says_how_to_get_some(install: Install) -> None:
+def test_without_tasks_it_says_how_to_install_them(install: Install) -> None:
     for name in ("images", "all"):
         with pytest.raises(UsageError, match=r"pip install -r requirements.txt"):
             loaded()[0].task(name)

@@ -1,4 +1,4 @@
-"""What tasks and methods must be before they are registered, and what they may require."""
+"""Validation of tasks and methods at registration, and of the modules that a task requires."""
 
 import sys
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Unresolved:
     size: "NoSuchType" = 1  # type: ignore[name-defined]  # noqa: F821
 
 
-def test_sound_ones_have_no_problem() -> None:
+def test_valid_objects_have_no_problem() -> None:
     assert task_problem(task(Settings=Plain, presets={"paper": {"base.epochs": 9}})) is None
     assert task_problem(task(primary_metric=("gap", "accuracy"), metric_info={"gap": Metric("m")})) is None
     assert method_problem(method(Settings=Plain, section="my_shake")) is None
@@ -84,7 +84,7 @@ def test_sound_ones_have_no_problem() -> None:
         (task(Settings=Needy), "Settings.size has no default"),
     ],
 )
-def test_a_bad_task_is_told_what_to_change(item: Any, message: str) -> None:
+def test_a_message_says_what_to_change_in_an_invalid_task(item: Any, message: str) -> None:
     assert message in str(task_problem(item))
 
 
@@ -100,7 +100,7 @@ def test_a_bad_task_is_told_what_to_change(item: Any, message: str) -> None:
         (Unresolved, "cannot be resolved: name 'NoSuchType' is not defined"),
     ],
 )
-def test_bad_settings_are_told_what_to_change(settings: Any, message: str) -> None:
+def test_a_message_says_what_to_change_in_invalid_settings(settings: Any, message: str) -> None:
     assert message in str(settings_problem(settings))
 
 
@@ -117,7 +117,7 @@ def test_bad_settings_are_told_what_to_change(settings: Any, message: str) -> No
         (method(Settings=Loose, section="shake"), "write @dataclass(frozen=True)"),
     ],
 )
-def test_a_bad_method_is_told_what_to_change(item: Any, message: str) -> None:
+def test_a_message_says_what_to_change_in_an_invalid_method(item: Any, message: str) -> None:
     assert message in str(method_problem(item))
 
 
@@ -153,7 +153,7 @@ def test_a_module_that_does_not_load_is_named_with_its_error(site: Path) -> None
     )
 
 
-def test_a_torchaudio_of_another_build_than_torch_is_told_the_matching_pair(
+def test_for_a_torchaudio_of_another_build_the_message_names_the_matching_pair(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (site / "plug_broken.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')")

@@ -1,4 +1,4 @@
-"""The public surface: documented, stable by name, and all that plugins, templates, pages and examples import."""
+"""The public modules: they are documented, and plugins, templates, pages and examples import no others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TORCH = {module for module, _, note in ROWS if "*torch*" in note}
 
 
 def sources() -> dict[str, str]:
-    """Code that may use public names only: where it stands, and its text."""
+    """Code that may use public names only: its place, and its text."""
     found = {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("plugins/*/ocd_bench_*/**/*.py")}
     found |= {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("examples/*.py")}
     for path in ROOT.glob("examples/*.ipynb"):
@@ -45,7 +45,7 @@ def sources() -> dict[str, str]:
 
 
 def private(text: str) -> list[str]:
-    """What ``text`` imports, or takes by a dotted name, from ``ocd_bench`` without being public."""
+    """Private names of ``ocd_bench`` that ``text`` imports or uses by a dotted name."""
     wrong = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ocd_bench":
@@ -67,7 +67,7 @@ def test_plugins_templates_examples_and_pages_import_public_names_only() -> None
     assert {name: wrong for name, text in found.items() if (wrong := private(text))} == {}
 
 
-def test_what_is_not_public_is_noticed() -> None:
+def test_use_of_a_private_name_is_detected() -> None:
     text = "import ocd_bench, ocd_bench.engine\nfrom ocd_bench.results import Run, merge_runs\nocd_bench.tent\nocd_bench.Task\n"
     assert private(text) == ["import ocd_bench.engine", "from ocd_bench.results import merge_runs", "ocd_bench.tent"]
 
@@ -99,7 +99,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("module", ["ocd_bench", HOOKS, "ocd_bench.online", "ocd_bench.testing", "ocd_bench.checkpoint"])
-def test_every_name_says_since_when_it_exists(module: str) -> None:
+def test_every_public_name_has_a_versionadded(module: str) -> None:
     home = import_module(module)
     for name in PUBLIC[module]:
         value = getattr(home, name)

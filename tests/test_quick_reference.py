@@ -1,4 +1,4 @@
-"""The machinery around ``results/quick``: what tox, the workflow and the page on results say fits together, and works."""
+"""The tools around ``results/quick``: tox, the workflow and the page on results are consistent, and their commands work."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_the_commands_of_the_workflow_parse() -> None:
 
 
 @pytest.mark.parametrize(("worse", "code"), [(False, 0), (True, 1)])
-def test_the_commands_tell_a_loss_from_none(
+def test_the_commands_detect_a_regression_and_pass_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], worse: bool, code: int
 ) -> None:
-    """The very commands, on one small task: a reference, then the working tree, whose method got worse or did not."""
+    """The same commands on one small task: a reference, then a working tree whose method got worse or did not."""
     method = "\n".join(
         (
             "\n\nclass Flip(ocd_bench.Method):",
-            '    """The base\'s answers, turned round where FLIP says so."""',
+            '    """The base\'s outputs, multiplied by FLIP."""',
             '    name = "flip"',
             "    def fit(self, context):",
             "        return lambda inputs: FLIP * context.base(inputs)",
@@ -86,7 +86,7 @@ def test_the_commands_tell_a_loss_from_none(
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="no reference run is committed yet")
-def test_the_reference_is_whole() -> None:
+def test_the_reference_is_complete() -> None:
     run = read_run(REFERENCE)
     assert run.info["preset"] == "quick"
     assert run.info["seeds"] == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""The README's commands, run as a reader would. ``OCD_BENCH_TEST_INSTALL=1`` runs the installing ones too, literally."""
+"""Runs the commands of the README. With ``OCD_BENCH_TEST_INSTALL=1`` also those that install packages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(command: str, folder: Path, limit: float) -> subprocess.CompletedProcess
     return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit)
 
 
-def test_commands_end_well(tmp_path: Path) -> None:
+def test_commands_of_the_readme_succeed(tmp_path: Path) -> None:
     commands = console(installing=False)
     assert any(command.startswith("ocd-bench run") for command in commands)
     for command in commands:
@@ -50,7 +50,7 @@ def test_commands_end_well(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "first" / "run.json").is_file()
 
 
-def test_the_plugin_is_one(tmp_path: Path) -> None:
+def test_the_example_plugin_is_registered(tmp_path: Path) -> None:
     code = [block.text for block in blocks(README) if block.language == "python"]
     assert len(code) == 1
     (tmp_path / "wine.py").write_text(code[0])
@@ -58,7 +58,7 @@ def test_the_plugin_is_one(tmp_path: Path) -> None:
     assert isinstance(task, Task)
 
 
-def test_tox_is_there_to_run() -> None:
+def test_tox_has_the_documented_environments() -> None:
     assert TOX in console(installing=True)
     settings = configparser.ConfigParser()
     settings.read(ROOT / "tox.ini")

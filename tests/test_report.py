@@ -29,7 +29,7 @@ def table_of(folder: Path, **options):
 
 
 def mixed_run(folder: Path) -> Path:
-    """Rows of every kind, with names and reasons that try to be markup."""
+    """Rows of every kind, with names and reasons that contain markup."""
     scores = accuracy_scores({"base": 0.0, "ocd": 0.9, "tent": -0.9}, (0, 1, 2), n=120)
     cells = [cell("images", "mnist", m, s, arrays) for (m, s), arrays in scores.items()]
     for seed in (0, 1, 2):
@@ -74,7 +74,7 @@ def test_a_lower_error_is_better(tmp_path: Path):
     assert row.delta.wide[1] < 0
 
 
-def test_one_or_two_seeds_say_nothing_of_new_seeds_and_nothing_is_bold(tmp_path: Path):
+def test_with_one_or_two_seeds_there_is_no_interval_over_seeds_and_nothing_is_bold(tmp_path: Path):
     """However clear the difference is over test samples."""
     for number, seeds in enumerate([(0,), (0, 1)]):
         folder = make_run(tmp_path / str(number), {"base": 0.0, "ocd": 2.0}, seeds)
@@ -104,7 +104,7 @@ def test_three_seeds_have_both_intervals_and_bold_needs_the_wider(tmp_path: Path
     assert row.verdict == ""
 
 
-def test_what_the_intervals_leave_out_is_told(tmp_path: Path):
+def test_notes_name_what_the_intervals_do_not_cover(tmp_path: Path):
     few = table_of(make_run(tmp_path / "few", {"base": 0.0, "ocd": 3.0, "same": 0.0}, n=40)).groups[0]
     assert few.rows[1].delta.wide[0] > 0
     assert few.rows[1].verdict == ""
@@ -124,7 +124,7 @@ def test_what_the_intervals_leave_out_is_told(tmp_path: Path):
 
 
 def test_groups_of_test_samples_widen_the_interval(tmp_path: Path):
-    """Forty speakers of ten mixtures each, on whom a method helps or does not."""
+    """Forty speakers with ten mixtures each; for each speaker the method helps or does not."""
     speaker = np.repeat(np.arange(40), 10)
     helped = np.random.default_rng(0).random(40)[speaker] < 0.6
     scores = {}
@@ -148,7 +148,7 @@ def test_problem_rows_and_notes(tmp_path: Path):
     assert group.notes == ("seeds 0, 1, 2; 120 test samples; layer fc1", "2,000 of 60,000 training samples")
 
 
-def test_a_seed_that_failed_is_told(tmp_path: Path):
+def test_a_failed_seed_is_reported(tmp_path: Path):
     folder = make_run(tmp_path / "run")
     edit_cell(folder, "images-mnist-ocd-s1", status="failed", reason="out of memory", metrics={})
     (group,) = table_of(folder).groups
@@ -166,12 +166,12 @@ def test_a_run_without_scores_or_base_has_no_intervals(tmp_path: Path):
     assert "no base row: no differences" in group.notes
 
 
-def test_few_test_samples_are_told(tmp_path: Path):
+def test_few_test_samples_are_reported(tmp_path: Path):
     (group,) = table_of(make_run(tmp_path / "run", n=5)).groups
     assert "fewer than 8 test samples: no intervals" in group.notes
 
 
-def test_layers_that_differ_between_seeds_are_told(tmp_path: Path):
+def test_layers_that_differ_between_seeds_are_reported(tmp_path: Path):
     folder = make_run(tmp_path / "run", {"base": 0.0})
     edit_cell(folder, "images-mnist-base-s2", layer="fc2")
     assert "layer fc1 (seeds 0, 1), fc2 (seed 2)" in table_of(folder).groups[0].notes[0]
@@ -207,7 +207,7 @@ def test_caption(tmp_path: Path):
     assert table_of(make_run(tmp_path / "run")).caption == "OCD-Bench 0.1.0, preset quick, seeds 0, 1, 2, cpu (Test CPU)"
 
 
-def test_oracles_are_called_what_they_are(tmp_path: Path):
+def test_oracles_are_marked_as_upper_bounds(tmp_path: Path):
     table = table_of(make_run(tmp_path / "run", {"base": 0.0, "oracle": 3.0}))
     assert any("fitted to the test labels" in note for note in table.notes)
 
@@ -274,7 +274,7 @@ def test_colour_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "\x1b[" in render_text(table, 120)
 
 
-def test_ascii_where_stdout_knows_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ascii_is_used_if_stdout_cannot_encode_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     table = table_of(make_run(tmp_path / "run"))
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     text = render_text(table, 120)
@@ -282,7 +282,7 @@ def test_ascii_where_stdout_knows_no_more(tmp_path: Path, monkeypatch: pytest.Mo
     assert "+/-" in text
 
 
-def test_a_reason_cannot_steer_the_terminal(tmp_path: Path):
+def test_a_reason_cannot_send_commands_to_the_terminal(tmp_path: Path):
     folder = make_run(tmp_path / "run", {"base": 0.0})
     for seed in range(3):
         edit_cell(folder, f"images-mnist-base-s{seed}", status="failed", reason="a\x1b[2Jb\nc [bold]x[/bold]", metrics={})

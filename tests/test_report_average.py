@@ -73,7 +73,7 @@ def test_the_interval_is_that_of_independent_test_sets() -> None:
     assert (found.high + found.low) / 2 == pytest.approx(found.value, abs=0.1 * half)
 
 
-def test_metrics_of_different_kinds_are_averaged_as_they_are(tmp_path: Path) -> None:
+def test_metrics_of_different_kinds_are_averaged_without_scaling(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     cells, scores = [], {}
     for seed, method, right in ((s, m, r) for s in range(3) for m, r in (("base", 0.7), ("ocd", 0.9))):
@@ -118,7 +118,7 @@ def test_variants_are_averaged_apart_and_without_scores_there_is_no_interval(tmp
     assert noisy.rows[1].delta.low is None
 
 
-def test_only_where_declared_and_of_several_datasets(tmp_path: Path) -> None:
+def test_there_is_a_mean_only_if_declared_and_with_several_datasets(tmp_path: Path) -> None:
     plain = make_run(tmp_path / "plain", groups=[("images", "mnist"), ("images", "cifar10")], n=40)
     assert len(build_table(read_run(plain)).groups) == 2
     single = averaged(make_run(tmp_path / "single", groups=[("nlp", "a")], n=40))
@@ -181,7 +181,7 @@ def test_a_named_set_has_a_mean_of_its_own_and_the_rest_another(tmp_path: Path) 
         assert row.by_seed["average"][0] == pytest.approx(np.mean(values))
 
 
-def test_a_seed_counts_where_it_has_every_kind(tmp_path: Path) -> None:
+def test_a_seed_counts_only_if_it_has_every_kind(tmp_path: Path) -> None:
     folder = corrupted(tmp_path / "run")
     edit_cell(folder, "images-mnist+fog-3-tent-s1", status="failed", reason="lost")
     group = build_table(read_run(folder)).groups[-1]
@@ -190,7 +190,7 @@ def test_a_seed_counts_where_it_has_every_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["scores", "mean"])
-def test_without_scores_or_where_values_are_no_means_there_is_none(tmp_path: Path, missing: str) -> None:
+def test_without_scores_or_for_values_that_are_not_means_there_is_no_mean(tmp_path: Path, missing: str) -> None:
     folder = corrupted(tmp_path / "run", with_scores=missing != "scores")
     if missing == "mean":
         for path in folder.glob("cells/*.json"):

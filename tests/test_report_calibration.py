@@ -30,7 +30,7 @@ def test_the_error_is_that_of_torchmetrics():
     assert sum(count for _, _, count in found.curve) == 500
 
 
-def test_by_hand():
+def test_the_error_equals_a_value_computed_by_hand():
     found = reliability(np.array([0.9, 0.9, 0.9, 0.9, 0.55, 0.55]), np.array([1.0, 1.0, 1.0, 0.0, 1.0, 1.0]), bins=10)
     assert found.curve == ((pytest.approx(0.55), 1.0, 2), (pytest.approx(0.9), 0.75, 4))
     assert found.error == pytest.approx((4 * 0.15 + 2 * 0.45) / 6)
@@ -47,7 +47,7 @@ def test_only_class_posteriors_have_a_certainty():
 
 
 def overconfident(folder: Path) -> Path:
-    """A base that is right as often as it says, and a method that always says 99 %, both right on three samples in four."""
+    """A calibrated base, and a method with a constant confidence of 99 %. Both are right on three samples in four."""
     entries, scores = [], {}
     random = np.random.default_rng(0)
     for method, sure in (("base", 0.75), ("ocd", 0.99), ("oracle", 0.75)):
@@ -60,7 +60,7 @@ def overconfident(folder: Path) -> Path:
     return write_run(folder, entries, scores)
 
 
-def test_the_report_says_who_is_too_sure(tmp_path: Path):
+def test_the_report_shows_overconfidence(tmp_path: Path):
     group = build_table(read_run(overconfident(tmp_path / "run"))).groups[0]
     errors = {row.method: row.reliability.error for row in group.rows}
     assert errors == {"base": pytest.approx(0.0), "ocd": pytest.approx(0.24), "oracle": pytest.approx(0.0)}

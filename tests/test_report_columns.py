@@ -81,7 +81,7 @@ def test_columns_without_any_entry_are_left_out_of_tables_but_not_of_csv(tmp_pat
     assert header.endswith("verdict,fit_s,adapt_s,samples_per_s,peak_memory_mb,parameters")
 
 
-def test_compact_columns_are_for_formats_of_little_width(tmp_path: Path):
+def test_compact_columns_are_for_narrow_formats(tmp_path: Path):
     (group,) = build_table(read_run(make_run(tmp_path / "run", n=60))).groups
     compact, every = group.shown(), group.shown(compact=False)
     assert [column.name for column in every if column not in compact] == ["adapt_s", "peak_memory_mb", "parameters"]
@@ -105,7 +105,7 @@ def test_a_column_is_aligned_by_its_kind():
     assert {kind for kind in Kind if not kind.numeric} == {Kind.LABEL, Kind.PLUGIN}
 
 
-def test_a_plugins_column_of_a_name_that_is_taken_hides_nothing(tmp_path: Path):
+def test_a_plugins_column_with_the_name_of_a_core_column_hides_nothing(tmp_path: Path):
     run = read_run(make_run(tmp_path / "run", n=60))
     table = build_table(run, columns=lambda cells: {"status": "mine", "fit_s": "own"})
     lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
@@ -115,7 +115,7 @@ def test_a_plugins_column_of_a_name_that_is_taken_hides_nothing(tmp_path: Path):
     assert "| fit s | samples/s | status | fit\\_s |" in render(table, "markdown")
 
 
-def test_a_plugins_text_cannot_steer_the_terminal(tmp_path: Path):
+def test_a_plugins_text_cannot_send_commands_to_the_terminal(tmp_path: Path):
     table = build_table(read_run(make_run(tmp_path / "run", n=60)), columns=lambda cells: {"a\x1b[2J": "b\nc"})
     text = render_text(table, 200)
     assert "\x1b" not in text

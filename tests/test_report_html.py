@@ -1,4 +1,4 @@
-"""The HTML report: well-formed, escaped, self-contained, accessible; plots are where they should be."""
+"""The HTML report: well-formed, escaped, self-contained, accessible, with all plots."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_tags_nest_and_ids_are_unique(checked: Checker):
             assert name in ids
 
 
-def test_nothing_is_fetched(page: str, checked: Checker):
+def test_the_page_loads_no_other_file(page: str, checked: Checker):
     without_data = re.sub(r"data:[a-z]+/[a-z]+;base64,[A-Za-z0-9+/=]+", "data:", page)
     assert not re.search(r"https?:|//[a-z]|@import|url\(", without_data)
     for tag, attributes in checked.seen:
@@ -116,7 +116,7 @@ def test_every_plot_is_an_image_with_a_name_and_a_caption(page: str, checked: Ch
         assert not re.search(r"\bnan\b|\binf\b", text)
 
 
-def test_plots_of_what_the_cells_tell(page: str):
+def test_plots_of_the_detail_of_cells(page: str):
     for caption in (
         "accuracy: mean over seeds, 95 % interval over test samples",
         "Paired difference from base",
@@ -148,7 +148,7 @@ def test_a_tasks_own_samples_are_inside_the_page(page: str, checked: Checker):
     assert "not shown: weights.bin" in page
 
 
-def test_a_spectrogram_shows_where_a_tone_is():
+def test_a_spectrogram_shows_a_tone_at_its_frequency():
     time = np.arange(8000) / 8000
     levels = spectrogram(np.sin(2 * np.pi * 1000 * time))
     assert levels.shape == (128, 256)
@@ -191,7 +191,7 @@ def test_a_shared_fit_is_drawn_once(tmp_path: Path):
     assert sum(caption.startswith("ocd: ") for caption in captions) == 5
 
 
-def test_what_is_too_large_or_no_sound_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_that_are_too_large_or_not_sounds_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.txt").write_text("x" * 50)
     (tmp_path / "b.txt").write_text("y" * 80)
     (tmp_path / "c.wav").write_bytes(b"no sound")
@@ -221,7 +221,7 @@ def test_plugins_add_sections(tmp_path: Path):
     assert "a plugin's sections are left out: ZeroDivisionError: division by zero" in broken.notes
 
 
-def test_details_of_any_other_shape_are_passed_over(tmp_path: Path):
+def test_details_of_another_shape_are_ignored(tmp_path: Path):
     strange = {"history": [1, 2], "history_parts": {"a": "b"}, "rho": {"true": [1.0]}, "entropies": [3], "gain_losses": None}
     text = render(build_table(read_run(detailed_run(tmp_path / "run", strange))), "html")
     assert "training, seed" not in text

@@ -29,7 +29,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(browser: Page, html: str, tmp_path: Path) -> Page:
-    """The report, freshly opened; every test ends without a complaint in the console."""
+    """The report in a new window. Every test ends with a check that the console has no errors."""
     browser.command("Emulation.clearDeviceMetricsOverride")
     theme(browser, "light")
     browser.complaints()
@@ -46,7 +46,7 @@ def phone(browser: Page, width: int) -> None:
     browser.command("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=2, mobile=True)
 
 
-def test_the_browser_does_complain(browser: Page, tmp_path: Path):
+def test_the_browser_reports_errors(browser: Page, tmp_path: Path):
     browser.open("<script>document.body.nothing.at.all</script><img src='https://127.0.0.1:1/x.png'>", tmp_path)
     told = " ".join(browser.complaints())
     assert "TypeError" in told
@@ -71,7 +71,7 @@ def test_a_heading_sorts_and_rows_without_numbers_stay_last(page: Page):
     assert set(page.run(METHODS)[4:]) == {"bn-adapt", "<img src=x>"}
 
 
-def test_the_keyboard_reaches_and_sorts(page: Page):
+def test_tables_can_be_sorted_by_keyboard(page: Page):
     seen = []
     for _ in range(20):
         page.type(TAB)
@@ -112,8 +112,8 @@ def test_a_phone_never_scrolls_sideways(page: Page, width: int):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_axe_finds_no_barrier(page: Page, scheme: str, width: int):
-    """axe-core, the usual judge of WCAG 2 level AA; contrasts are of the colours as drawn."""
+def test_axe_finds_no_accessibility_violation(page: Page, scheme: str, width: int):
+    """axe-core checks WCAG 2 level AA. Contrasts are of the rendered colours."""
     axe = pytest.importorskip("axe_core_python")
     theme(page, scheme)
     phone(page, width)

@@ -1,4 +1,4 @@
-"""Reading run folders: what is accepted, what is refused and how it is named, atomic writes."""
+"""Reading run folders: accepted and refused content, error messages, atomic writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocd_bench.results import Key, config_differences, merge_runs, primary_of, r
 from tests.runs import cell, edit_cell, make_run, write_run
 
 
-def test_a_run_comes_back_in_its_own_order(tmp_path: Path):
+def test_a_run_is_read_in_its_own_order(tmp_path: Path):
     folder = make_run(
         tmp_path / "run", {"tent": 0.0, "base": 0.0}, groups=[("b", "y"), ("b", "x"), ("a", "z")], seeds=(2, 0, 10)
     )
@@ -68,7 +68,7 @@ def test_damage_is_named(tmp_path: Path, damage, message: str):
 
 
 @pytest.mark.parametrize("value", [float("nan"), None, "0.9"])
-def test_a_value_that_is_no_finite_number_is_refused(tmp_path: Path, value: object):
+def test_a_value_that_is_not_a_finite_number_is_refused(tmp_path: Path, value: object):
     folder = make_run(tmp_path / "run")
     path = folder / "cells" / "images-mnist-ocd-s0.json"
     content = json.loads(path.read_text())
@@ -105,7 +105,7 @@ def test_damaged_scores_are_named(tmp_path: Path, arrays, message: str):
     assert "images-mnist-ocd-s1.npz" in str(caught.value)
 
 
-def test_left_overs_of_an_atomic_write_are_passed_over(tmp_path: Path):
+def test_temporary_files_of_an_atomic_write_are_ignored(tmp_path: Path):
     folder = make_run(tmp_path / "run")
     (folder / "cells" / ".x.json").write_text("{")
     assert len(read_run(folder).cells) == 9

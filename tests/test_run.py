@@ -1,4 +1,4 @@
-"""``ocd-bench run`` as a user meets it: tables, run folders, exit codes, continuing; on a task of a --plugin file."""
+"""``ocd-bench run`` from a user's view: tables, run folders, exit codes, continuing; on a task of a --plugin file."""
 
 import gc
 import json
@@ -76,7 +76,7 @@ class Draws(ocd_bench.Method):
 
 
 class Large:
-    """Something that a method shares, and that holds its context in turn."""
+    """A value that a method shares, with a reference back to its context."""
     def __init__(self, context):
         self.context = context
 
@@ -122,7 +122,7 @@ def cell(folder: Path, method: str, seed: int = 0, dataset: str = "default") -> 
     return json.loads((folder / "cells" / f"dots-{dataset}-{method}-s{seed}.json").read_text())
 
 
-def test_a_run_leaves_the_folder_of_the_contract(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_writes_the_documented_folder(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert run(plugin, "--methods", "base,never,oracle", "--seeds", "2", "--out", str(out)) == 0
     printed = capsys.readouterr()
@@ -151,11 +151,9 @@ def test_a_run_leaves_the_folder_of_the_contract(plugin: str, tmp_path: Path, ca
     assert "| base" in (out / "table.md").read_text()
 
 
-def test_what_methods_share_is_let_go_of_before_the_next_seed(
-    plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OCD_BENCH_IN_PROCESS", "1")  # elsewhere a process that ends lets go of everything
-    gc.disable()  # it would find the circle some time, but does not know how large it is
+def test_shared_values_are_freed_before_the_next_seed(plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCD_BENCH_IN_PROCESS", "1")  # in a child process, all memory is freed when it ends
+    gc.disable()  # it would free the cycle only at some later time
     try:
         assert run(plugin, "--methods", "hoards", "--seeds", "3", "--out", str(tmp_path / "out"), "--quiet") == 0
     finally:
@@ -186,7 +184,7 @@ def test_the_same_command_finds_its_own_folder(plugin: str, tmp_path: Path) -> N
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
-def test_a_failed_cell_costs_no_other(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_cell_does_not_affect_others(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert run(plugin, "--methods", "broken,base", "--out", str(out)) == 3
     assert cell(out, "base")["status"] == "ok"
@@ -201,7 +199,7 @@ def test_nothing_measured_is_exit_4(plugin: str) -> None:
     assert run(plugin, "--methods", "never", "--quiet") == 4
 
 
-def test_adding_a_method_or_seed_shifts_no_numbers(plugin: str, tmp_path: Path) -> None:
+def test_adding_a_method_or_seed_changes_no_numbers(plugin: str, tmp_path: Path) -> None:
     assert run(plugin, "--methods", "draws", "--seeds", "1,", "--out", str(tmp_path / "a"), "--quiet") == 0
     assert run(plugin, "--methods", "tent-layer,base,draws", "--seeds", "2", "--out", str(tmp_path / "b"), "--quiet") == 0
     assert cell(tmp_path / "a", "draws", 1)["metrics"] == cell(tmp_path / "b", "draws", 1)["metrics"]
@@ -217,7 +215,7 @@ def test_corruptions_share_the_fit_and_the_clean_base(plugin: str, tmp_path: Pat
     assert shifted["metrics"]["cross_entropy"]["value"] != clean["metrics"]["cross_entropy"]["value"]
 
 
-def test_json_is_all_there_is_on_stdout(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_json_stdout_has_only_json(plugin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(plugin, "--methods", "base", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["exit_code"] == 0

@@ -1,4 +1,4 @@
-"""``plugin new``: what it writes installs, passes its own tests and is clean."""
+"""``plugin new``: the new distribution can be installed, passes its own tests and the linters."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from ocd_bench.plugin.scaffold import write_plugin
 
 
 def python(*words: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Python beside the package under test, whether or not that is installed."""
+    """Run Python with the package under test on the path, even if it is not installed."""
     roots = [str(root) for root in (path, Path(ocd_bench.__file__).parents[1]) if root]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
@@ -72,7 +72,7 @@ def test_names_become_packages_and_classes(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["Wine", "wine_2", "-wine", "wine-", "a--b", "", "base", "all", "weiß", "../x"])
-def test_a_name_that_cannot_be_one_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name"):
         write_plugin(name, "task", tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -90,7 +90,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "used" / "README.md").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for name in ("used", "file"):
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="exists already"):
             write_plugin("wine", out=tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", "file", "used"]
     with pytest.raises(UsageError, match="cannot write"):

@@ -1,4 +1,4 @@
-"""Settings with metadata: what is accepted, what every section declares, and that pages and files made of it are up to date."""
+"""Settings with metadata: accepted values, the declarations of every section, and that generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIX = "run python -m ocd_bench.settings_page docs/settings.md plugins/*/README.m
 
 @pytest.fixture(scope="module")
 def manager() -> Manager:
-    """Everything of this checkout, as ``ocd-bench list`` sees it."""
+    """All plugins of this checkout, as for ``ocd-bench list``."""
     return load_plugins(only=PLUGINS, declared=True)
 
 
@@ -127,7 +127,7 @@ def test_a_checked_class_refuses_a_wrong_value_in_python_too() -> None:
 
 @dataclass(frozen=True)
 class Plain:
-    """A class of somebody who has never heard of metadata."""
+    """A settings class without metadata."""
 
     limit: float = math.inf
     size: int = 10**12
@@ -146,7 +146,7 @@ def test_a_class_without_metadata_is_checked_by_its_types_alone() -> None:
     ("default", "options", "message"),
     [(0, {"least": 1, "help": "x"}, "the default 0 is not 1 or more"), (1, {"help": " "}, "needs a help text")],
 )
-def test_a_declaration_that_contradicts_itself_is_refused(default: Any, options: dict[str, Any], message: str) -> None:
+def test_an_inconsistent_declaration_is_refused(default: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         setting(default, **options)
 
@@ -200,7 +200,7 @@ def test_every_setting_of_every_section_refuses_wrong_values(sections: dict[str,
 
 
 def test_numbers_have_limits(sections: dict[str, type]) -> None:
-    """A number without any is a mistake, except for a seed."""
+    """A number without limits is a mistake, except for a seed."""
     free = []
     for section, cls in sections.items():
         hints = get_type_hints(cls)
@@ -244,7 +244,7 @@ def test_the_cards_are_those_of_the_methods() -> None:
 def test_a_wrong_setting_is_refused_before_a_run_begins(
     assignment: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also in the section of a task that is not asked for."""
+    """Also in the section of a task that does not run."""
     monkeypatch.chdir(tmp_path)
     words = ["run", "--task", "tabular", "--preset", "quick", "--methods", "base", "--out", "run"]
     assert main([*words, "--set", assignment]) == 2
@@ -274,13 +274,13 @@ def test_config_new_writes_a_file_that_config_accepts(
     assert resolve(task, methods, "default", overrides).as_dict() == resolve(task, methods, "quick").as_dict()
 
 
-def test_config_new_leaves_a_file_that_is_there(
+def test_config_new_does_not_overwrite_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("ocd-bench.toml").write_text("mine")
     assert main(["config", "new"]) == 2
-    assert "ocd-bench.toml is there already" in capsys.readouterr().err
+    assert "ocd-bench.toml exists already" in capsys.readouterr().err
     assert Path("ocd-bench.toml").read_text() == "mine"
     assert main(["config", "new", "no/such/folder.toml"]) == 2
     assert "cannot write no/such/folder.toml: No such file or directory" in capsys.readouterr().err
@@ -324,7 +324,7 @@ def test_the_settings_on_a_plugins_page_are_up_to_date(plugin: str, manager: Man
     assert filled(text, manager) == text, FIX
 
 
-def test_a_stale_table_is_noticed(manager: Manager) -> None:
+def test_an_outdated_table_is_detected(manager: Manager) -> None:
     stale = "a\n<!-- settings: run -->\n| old |\n<!-- end of settings -->\nb\n"
     fresh = filled(stale, manager)
     assert fresh.startswith("a\n<!-- settings: run -->\n| key |")
@@ -332,7 +332,7 @@ def test_a_stale_table_is_noticed(manager: Manager) -> None:
     assert fresh.endswith("<!-- end of settings -->\nb\n")
 
 
-def test_what_is_expected_is_said_in_words() -> None:
+def test_accepted_values_are_described_in_words() -> None:
     assert expected(float | None, Setting(least=0)) == "a number, 0 or more, or none"
     assert (
         expected(tuple[int, ...], Setting(least=1, most=64, empty=False))

@@ -72,7 +72,7 @@ def test_mean_and_sd_over_seeds():
 
 
 def pairs_by_hand(ids: np.ndarray) -> np.ndarray:
-    """Which pairs of samples share an id, by comparing every two."""
+    """The pairs of samples that share an id, by comparison of all pairs."""
     n = len(ids)
     return np.array([[bool(set(ids[i]) & set(ids[j])) for j in range(n)] for i in range(n)])
 
@@ -91,8 +91,8 @@ def test_the_variance_is_the_sum_over_all_pairs_that_share_an_id(columns: int):
     assert depends.variance(parts) == pytest.approx(parts @ dependent @ parts / (1 - share))
 
 
-def test_an_id_may_fill_a_row_twice():
-    """Mixtures of one, two or three speakers side by side."""
+def test_an_id_may_occur_twice_in_a_row():
+    """Mixtures of one, two and three speakers in one test set."""
     ids = np.array([[0, 0, 1], [2, 2, 2], [1, 3, 4], [5, 6, 5], [7, 7, 8]])
     depends = Dependence(np.full(5, 0.2), ids)
     assert depends.share == pytest.approx(pairs_by_hand(ids).mean())
@@ -187,7 +187,7 @@ def test_skewed_scores_have_a_skewed_interval_that_holds_student_s():
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
 
 
-def test_hall_s_transformation_is_undone():
+def test_halls_transformation_is_inverted():
     """The far end of a skewed interval solves T + g T^2 / 3 + g^2 T^3 / 27 + g / 6 = z."""
     difference = np.random.default_rng(3).lognormal(size=80)
     found = paired(np.zeros(80), difference)
@@ -231,7 +231,7 @@ def test_paired_answers_are_bonett_and_price_s():
     assert (found.low, found.high) == pytest.approx((up - down - half, up - down + half))
 
 
-def test_answers_that_change_under_all_seeds_alike_are_no_more_answers():
+def test_equal_changes_under_all_seeds_do_not_increase_the_number_of_answers():
     base, method = changed(300, 20, 8)
     one, three = paired(base, method), paired(base, method, seeds=3)
     assert (three.low, three.high) == pytest.approx((one.low, one.high))
@@ -305,8 +305,8 @@ def test_only_common_seeds_are_compared():
     assert resampled.seeds("m") == [0, 1]
 
 
-def test_seeds_on_one_test_set_do_not_pass_for_more_samples():
-    """Three copies of one seed give the interval of that seed; three test sets of unlike size give a narrower one."""
+def test_seeds_on_one_test_set_do_not_count_as_more_samples():
+    """Three copies of one seed give the interval of that seed. Three test sets of different sizes give a narrower one."""
     difference = np.random.default_rng(0).normal(size=200)
     one, three = paired(np.zeros(200), difference), paired(np.zeros(200), difference, seeds=3)
     assert (three.low, three.high) == pytest.approx((one.low, one.high), rel=1e-6)
@@ -319,7 +319,7 @@ def test_seeds_on_one_test_set_do_not_pass_for_more_samples():
     assert apart.high - apart.low == pytest.approx((one.high - one.low) / np.sqrt(3), rel=0.15)
 
 
-def test_variants_of_a_test_set_are_no_more_samples():
+def test_variants_of_a_test_set_do_not_count_as_more_samples():
     """Kinds of corruption of the same pictures: the mean over kinds is a score of the picture."""
     random = np.random.default_rng(0)
     rows = random.normal(size=(5, 100)) + 3 * random.normal(size=100)
@@ -491,7 +491,7 @@ def test_two_part_p_inverts_its_margin_and_is_conservative():
         assert rejected <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
-def test_holm_by_hand_and_against_bonferroni():
+def test_holm_equals_hand_computed_values_and_is_at_most_bonferroni():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([]) == []

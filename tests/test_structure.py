@@ -1,4 +1,4 @@
-"""How the core is built, measured by its own benchmark: no import circles, and an engine that knows nothing above it."""
+"""The structure of the core, measured by its own benchmark: no import circles, and an engine that imports nothing above it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_no_modules_import_one_another_lazily_or_not(structure: ModuleType) -> N
     assert structure.circles() == []
 
 
-def test_a_lazy_circle_is_noticed(structure: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_lazy_import_circle_is_detected(structure: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "ocd_bench"
     package.mkdir()
     (package / "__init__.py").touch()

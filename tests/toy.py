@@ -69,7 +69,7 @@ class ToyClasses(Task):
 
 
 class ToyValues(Task):
-    """Four numbers to one; a multilayer perceptron without any norm layer."""
+    """Regression from four numbers to one, with a multilayer perceptron without norm layers."""
 
     name = "toy-values"
     primary_metric = "rmse"
@@ -103,7 +103,7 @@ def request_for(task: Task, seed: int = 0) -> Request:
 
 
 def held_out(task: Task, seed: int = 0) -> Samples:
-    """The test samples, which no context shows."""
+    """The test samples, which are not in a context."""
     return task.load_data(request_for(task, seed)).test
 
 

@@ -1,4 +1,4 @@
-"""A tiny classification problem for tests of the engine: a base with dropout and batch norm, and labels it does not know."""
+"""A tiny classification problem for tests of the engine: an untrained base with dropout and batch norm."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def problem(layer: str = "hidden", count: int = 64, **more) -> Problem:
 
 
 def stream(task: Problem, settings: OCDSettings = QUICK) -> TargetStream:
-    """The training targets of a problem, as a fit makes them."""
+    """The training targets of a problem, as in a fit."""
     encoder, describe = condition_inputs(task, settings)
     return TargetStream(task, TargetSettings.of(settings), describe, encoder is not None)
 
 
 def memory(shared: dict) -> Callable:
-    """What ``Problem.remember`` is in a run."""
+    """A replacement for the ``Problem.remember`` of a run."""
 
     def remember(key: Hashable, build: Callable):
         if key not in shared:

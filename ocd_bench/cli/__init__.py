@@ -1,6 +1,6 @@
 """The command line. Each module of this package is a subcommand: ``add_parser(subparsers)`` and ``run(args) -> exit code``.
 
-``--help`` must answer at once, so these modules import nothing heavy at their top.
+``--help`` must be fast, so these modules import no heavy package at their top.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from ocd_bench.errors import OCDBenchError, Terminated, UsageError
 COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin", "cache")
 
 DEPENDENCIES = ("jinja2", "numpy", "platformdirs", "pluggy", "rich", "scipy", "torch")
-"""What the core needs: its absence is a broken installation, not a defect."""
+"""Packages that the core needs. If one is missing, the installation is broken; that is not a defect of OCD-Bench."""
 
 EPILOG = """\
 exit codes: 0 fine, 1 regression, 2 wrong usage or bad input, 3 some cell failed, 4 nothing was measured, 130 interrupted,
 143 terminated, 70 a defect in OCD-Bench itself (a traceback is printed)
 """
 DEFECT = 70
-"""Neither 1, which would look like a regression, nor another code with a meaning of its own (``EX_SOFTWARE`` of sysexits.h)."""
+"""``EX_SOFTWARE`` of sysexits.h: differs from 1, which means a regression, and from the other codes with a meaning."""
 
 ENVIRONMENT = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENAMETOOLONG", "EFBIG")
     if hasattr(errno, name)
 )
-"""Errors of the machine (a full disk, a folder without permission) that are no defect of this program."""
+"""Errors of the machine (a full disk, a folder without permission), not defects of this program."""
 
 BROKEN_PIPE = 141
-"""What a shell reports for a program that was stopped by SIGPIPE."""
+"""The exit code that a shell reports for a program that was stopped by SIGPIPE."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors as one line with the nearest right word; no abbreviated options, which would break when one is added."""
+    """Argument errors are one line with the nearest correct word. Options cannot be abbreviated: a new one could clash."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but left-over arguments are an error here, where the parser knows its own options."""
+        """As in argparse, but unknown arguments are an error here, because this parser knows its own options."""
         namespace, rest = super().parse_known_args(args, namespace)
         if rest:
             word = rest[0].partition("=")[0]
@@ -169,6 +169,6 @@ def _on_termination(handler: Any) -> dict[int, Any]:
 
 
 def _drop_stdout() -> None:
-    """Point stdout nowhere: what is still buffered would raise again when the interpreter ends."""
+    """Redirect stdout to the null device. Otherwise buffered output would raise again when the interpreter ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

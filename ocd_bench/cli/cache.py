@@ -1,4 +1,4 @@
-"""``ocd-bench cache``: what is kept between runs (trained base models, embeddings), whether it is intact, and its removal."""
+"""``ocd-bench cache``: list, verify and remove what is stored between runs (trained base models, embeddings)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """``cache list``, ``cache verify``, ``cache clear``."""
     parser = subparsers.add_parser(
         "cache",
-        help="list, verify or clear what is kept between runs",
-        description="List, verify or clear trained base models and other things that are kept between runs. Downloaded "
+        help="list, verify or clear what is stored between runs",
+        description="List, verify or clear trained base models and other results that are stored between runs. Downloaded "
         "datasets are not touched: see 'ocd-bench data'.",
     )
     commands = parser.add_subparsers(dest="action", metavar="list|verify|clear", required=True)
     for name, text in (
-        ("list", "what is there, how large and how old"),
+        ("list", "show every entry with its size and age"),
         ("verify", "read every file and compare it with its sha256; exit code 2 if one is damaged"),
-        ("clear", "remove it; everything is made again when it is needed"),
+        ("clear", "remove entries; they are computed again when they are needed"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("kinds", nargs="*", metavar="KIND", help="bases, embeddings, stages (default: all)")
         if name == "clear":
             command.add_argument(
-                "--older-than", type=float, default=0.0, metavar="DAYS", help="only what was written that many days ago"
+                "--older-than",
+                type=float,
+                default=0.0,
+                metavar="DAYS",
+                help="only entries that are at least this many days old",
             )
         else:
             command.add_argument("--json", action="store_true", help="JSON on stdout")
@@ -35,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+    """Run the action and return the exit code."""
     from ocd_bench.cache import KINDS, clear, listed
     from ocd_bench.config import nearest
     from ocd_bench.errors import UsageError

@@ -23,11 +23,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("config", help="write a commented file of all settings", description=__doc__)
     actions = parser.add_subparsers(dest="action", metavar="new", required=True)
     new = actions.add_parser("new", help="write a TOML file of all settings, commented out", description=__doc__)
-    new.add_argument("file", nargs="?", type=Path, default=DEFAULT, metavar="FILE", help=f"a new file (default: {DEFAULT})")
     new.add_argument(
-        "--preset", default="default", metavar="quick|default|paper", help="whose values to write (default: default)"
+        "file", nargs="?", type=Path, default=DEFAULT, metavar="FILE", help=f"path of the new file (default: {DEFAULT})"
     )
-    new.add_argument("--task", metavar="NAME", help="only this task's section beside the others, and the values it chooses")
+    new.add_argument(
+        "--preset", default="default", metavar="quick|default|paper", help="preset whose values are written (default: default)"
+    )
+    new.add_argument(
+        "--task", metavar="NAME", help="of the tasks' sections, write only this one; use the values that this task chooses"
+    )
     add_plugin_option(new)
 
 
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         with args.file.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UsageError(f"{args.file} is there already and is left as it is; give another name") from None
+        raise UsageError(f"{args.file} exists already and was not changed; give another name") from None
     except OSError as error:
         raise UsageError(f"cannot write {args.file}: {error.strerror or error}") from error
     print(

@@ -1,4 +1,4 @@
-"""List the datasets of all tasks, fetch them from their official places, verify what is there."""
+"""List the datasets of all tasks, download them from their official addresses, verify the files that are present."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("action", choices=("list", "fetch", "verify"), help="what to do")
     parser.add_argument("names", nargs="*", metavar="NAME", help="datasets; default: all that can be downloaded")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where they lie; default: $OCD_BENCH_DATA or the cache folder"
+        "--data-dir", type=Path, metavar="DIR", help="folder of the datasets; default: $OCD_BENCH_DATA or the cache folder"
     )
-    parser.add_argument("--offline", action="store_true", help="never use the network; say what is missing")
+    parser.add_argument("--offline", action="store_true", help="do not use the network; list the missing files")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="a plugin not installed")
     parser.add_argument("--json", action="store_true", help="JSON on stdout")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it, and return the exit code."""
+    """Run the action and return the exit code."""
     import json
 
     from ocd_bench.data.catalogue import catalogue, choose
@@ -73,7 +73,7 @@ def _row(entry: Entry, directories: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _fetch(chosen: list[Entry], directory: Path, offline: bool) -> int:
-    """Fetch what is missing into the first data directory."""
+    """Download missing files into the first data directory."""
     from ocd_bench.data.fetch import fetch, state
     from ocd_bench.errors import UsageError
 
@@ -95,7 +95,7 @@ def _fetch(chosen: list[Entry], directory: Path, offline: bool) -> int:
             elif fetch(folder, source, _tell):
                 print(f"{dataset.name}: fetched {folder / source.path}")
             else:
-                print(f"{dataset.name}: {folder / source.path} is there already")
+                print(f"{dataset.name}: {folder / source.path} exists already")
     if by_hand:
         raise UsageError("; ".join(by_hand))
     if missing:
@@ -109,7 +109,7 @@ def _tell(what: str, done: int, total: int) -> None:
 
 
 def _verify(chosen: list[Entry], directories: tuple[Path, ...], as_json: bool) -> int:
-    """0 if every file that is there is the recorded one, 2 if one is corrupted, 4 if there is none at all."""
+    """0 if every present file matches its recorded sha256, 2 if one is corrupted, 4 if no file is present."""
     import json
 
     from ocd_bench.data.fetch import state

@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what there is."""
+    """Print the list, and return 0."""
     import json
 
     from ocd_bench.errors import UsageError
@@ -129,7 +129,7 @@ def _task(manager: Manager, task: Task, datasets: Sequence[Dataset]) -> Row:
 def _datasets(manager: Manager, task: Task) -> Sequence[Dataset]:
     try:
         return list(task.datasets())
-    except Exception as error:  # one task's fault must not hide the others
+    except Exception as error:  # an error in one task must not hide the others
         manager.warn(
             f"task {task.name!r} of plugin {manager.owner(task)!r}: datasets() failed: {type(error).__name__}: {error}"
         )

@@ -29,11 +29,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     check.add_argument("name", metavar="NAME|FILE.py", help="an installed plugin or its distribution, a file or a module")
     check.add_argument("--dataset", metavar="D", help="check tasks on this dataset (default: each task's first)")
-    check.add_argument("--data-dir", type=Path, metavar="DIR", help="where datasets lie, each in a folder of its name")
+    check.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the datasets, each in a folder of its name")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what ``args.action`` says."""
+    """Run the action, and return the exit code."""
     return _new(args) if args.action == "new" else _check(args)
 
 
@@ -49,7 +49,7 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _load(name: str, warn: Callable[[str], None]) -> tuple[Manager, str]:
-    """A manager with the core and this plugin alone, and the plugin's name in it."""
+    """A manager with the core and this plugin only, and the plugin's name in it."""
     from ocd_bench.plugin.manager import load_plugins
     from ocd_bench.plugin.sources import CORE, installed, is_file, is_module
 

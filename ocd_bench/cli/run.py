@@ -23,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure on corrupted test samples: a kind (gaussian_noise:3) or a set of the task's (cifar10-c:5, all:3); "
         "'none' adds the clean test set",
     )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where datasets lie, each in a folder of its name")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the datasets, each in a folder of its name")
     parser.add_argument("--preset", metavar="quick|default|paper", help="sizes and training lengths (default: default)")
     parser.add_argument("--methods", metavar="M[,M]|all", help="rows of the table ('ocd-bench list methods')")
     parser.add_argument("--seeds", metavar="N|S,S", help="how many seeds, or which (default: 3; 1 with --preset quick)")
@@ -43,16 +43,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--cell-timeout",
         type=float,
         metavar="SECONDS",
-        help="how long a step may take (data, base model, fit and test of one method); longer is a failed cell",
+        help="time limit of a step (data, base model, fit and test of one method); a step that exceeds it is a failed cell",
     )
     parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts; join them with 'ocd-bench merge'")
-    parser.add_argument("--json", action="store_true", help="cells as JSON on stdout in place of the table")
+    parser.add_argument("--json", action="store_true", help="print cells as JSON instead of the table")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run, print, and return the exit code."""
+    """Run, print the table, and return the exit code."""
     from ocd_bench.config import check_overrides, known_sections
     from ocd_bench.plugin.manager import load_plugins
 
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
-    """What the options ask for, and the settings that came from a TOML file. What the options leave open comes from a run.json
-    given with ``--config``."""
+    """The request from the options, and the settings from a TOML file. Options that are not given come from a run.json given
+    with ``--config``."""
     from ocd_bench.config import PRESETS, nearest, parse_assignment, read_toml
     from ocd_bench.errors import UsageError
     from ocd_bench.folders import data_directories
@@ -139,7 +139,7 @@ def _names(text: str, option: str) -> tuple[str, ...]:
 
 
 def _print(outcome: Outcome, folder: RunFolder, manager: Any, args: argparse.Namespace) -> None:
-    """The table (or the cells as JSON) on stdout, table.md in the run folder, where it all lies on stderr."""
+    """Print the table (or the cells as JSON) on stdout, write table.md into the run folder, and print its path on stderr."""
     import contextlib
     import json
 
@@ -149,14 +149,14 @@ def _print(outcome: Outcome, folder: RunFolder, manager: Any, args: argparse.Nam
 
     path = folder.path
     run = None
-    if outcome.cells or outcome.stopped:  # of an interrupted run, what is in the folder: also what earlier runs left there
+    if outcome.cells or outcome.stopped:  # for an interrupted run, all cells in the folder, also those of earlier runs
         try:
             run = read_run(path)
-        except OCDBenchError as error:  # the disk was full, or something else writes to this folder
+        except OCDBenchError as error:  # the disk was full, or another program writes to this folder
             outcome.problems.append(str(error))
             print(f"ocd-bench: error: {error}", file=sys.stderr)
     if run is not None and run.cells:
-        with contextlib.redirect_stdout(sys.stderr):  # a plugin's column that prints
+        with contextlib.redirect_stdout(sys.stderr):  # a plugin's column may print
             table = build_table(run, columns=manager.hook.ocd_bench_report_columns)
             markdown, text = render(table, "markdown"), render(table, "table") if not args.json else ""
         try:

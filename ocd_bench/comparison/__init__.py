@@ -1,4 +1,4 @@
-"""Comparing two stored runs: is any row of the candidate worse than it was in the baseline?"""
+"""Comparison of two stored runs: is any row of the candidate worse than in the baseline?"""
 
 from __future__ import annotations
 

@@ -4,11 +4,10 @@
 code differs. Samples are paired within each seed. A permutation test over test samples (:func:`ocd_bench.stats.swap_test`)
 swaps each sample in all seeds at once.
 
-A harmless change of code may still change the random numbers of a fit. So with two seeds or more the change must also exceed
-what refitting does, estimated from the spread over seeds. This is a second p-value, with Holm's adjustment over the rows
-whose scores differ at all. A row whose scores are equal to the last bit was not refitted differently and does not count in
-this adjustment: a single row that got worse is tested at the full level, a change that affects every fit at the level of the
-table.
+A harmless change of code may still change the random numbers of a fit. So with two seeds or more, the change must also exceed
+the effect of refitting, which is estimated from the spread over seeds. This is a second p-value, with Holm's adjustment over
+the rows whose scores differ. A row with bit-identical scores had the same fit, and does not count in this adjustment. So if
+only one row got worse, it is tested at the full level; if every fit changed, rows are tested at the level of the table.
 
 **Anything else** (other seeds, a base model trained elsewhere, a GPU, whose sums have no fixed order). Seeds are random on
 both sides. A test that only paired samples would report every difference between two seeds as a change of code. The variance
@@ -99,7 +98,7 @@ class _Side:
 
     @property
     def problem(self) -> str:
-        """Why its test samples cannot be judged by; empty if they can."""
+        """Why there is no test over its test samples; empty if there is one."""
         if not self.pulls:
             return ""
         return dependence([len(pull) for pull in self.pulls], self.groups)[0].problem
@@ -138,7 +137,7 @@ def weigh(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: 
     samples = _sample_part(old, new)
     if samples is None or samples[0] <= 0:
         if samples is None and variance <= 0 and adjusted != 0:
-            return Evidence(change, adjusted, reason="no spread over seeds, and no per-sample scores to judge by")
+            return Evidence(change, adjusted, reason="no spread over seeds, and no per-sample scores")
         known = ((variance, float(freedom)),) if samples is None else ((variance, float(freedom)), samples)
         return settle(Evidence(change, adjusted, design="seeds" if samples is None else "seeds and samples", parts=known))
     parts = ((variance, freedom), samples)
@@ -157,7 +156,7 @@ def _spread(pair: Pair, old: _Side, new: _Side, parts: tuple[tuple[float, float]
 
 
 def settle(evidence: Evidence) -> Evidence:
-    """With interval and p from its parts."""
+    """The same evidence with interval and p computed from its parts."""
     margin = two_part_margin(evidence.parts)
     low, high = evidence.adjusted - margin, evidence.adjusted + margin
     return replace(evidence, low=low, high=high, p=two_part_p(evidence.adjusted, evidence.parts))
@@ -175,7 +174,7 @@ def steady(found: Sequence[Evidence]) -> list[Evidence]:
         ratio, freedom = next(moderated)
         samples = evidence.parts[1]
         if evidence.design == SAME_SEEDS:
-            # The variance is at least what the seeds' differences on single samples amount to.
+            # The variance is at least the part that comes from the seeds' differences on single samples.
             seeds = max(ratio, 1.0) * samples[0], freedom
             if evidence.p_refit is not None:
                 evidence = replace(evidence, p_refit=min(evidence.p_refit, two_part_p(evidence.change, [seeds])))
@@ -243,8 +242,8 @@ def _paired(pair: Pair, baseline: Run, candidate: Run, metric: str, bases: tuple
     # There are two estimates of the variance that refitting causes; it is enough that the change is significant under one
     # of them. The first is of the change itself over seeds: it is small if the change is similar in every seed. The second
     # is of the row's gain over the base, which both runs share, over seeds; steady() moderates it by the other rows.
-    # Neither may be less than what the seeds' differences on single samples amount to, since two seeds may have equal
-    # accuracies, or equal changes, by coincidence.
+    # Neither may be less than the part that comes from the seeds' differences on single samples, because two seeds may have
+    # equal accuracies, or equal changes, by coincidence.
     p_refit = two_part_p(change, [_over_seeds(new.values - old.values, pulls, groups)])
     if bases is not None and bases[0].seeds == bases[1].seeds == old.seeds and _sizes(old, new, *bases) is not None:
         old, new = old.less(bases[0], 1.0), new.less(bases[0], 1.0)
@@ -288,7 +287,7 @@ def _own_variance(pulls: Array, groups: Ids | None) -> float:
 
 
 def _sizes(*sides: _Side) -> int | None:
-    """The number of test samples, if it is one and the same everywhere."""
+    """The number of test samples, if it is the same everywhere; else None."""
     sizes = set().union(*(side.sizes for side in sides))
     return sizes.pop() if len(sizes) == 1 and all(side.pulls for side in sides) else None
 
@@ -297,7 +296,7 @@ def _sizes(*sides: _Side) -> int | None:
 
 
 def _bases(pair: Pair, base: Pair | None, baseline: Run, candidate: Run, metric: str) -> tuple[_Side, _Side] | None:
-    """The base's numbers under exactly the row's seeds, in both runs; None if they are not all there."""
+    """The base's numbers under exactly the row's seeds, in both runs; None if some are missing."""
     if base is None or pair.name.method == BASE:
         return None
     sides = []

@@ -17,11 +17,12 @@ from ocd_bench.stats import holm, mean_sd
 
 TESTED = ("regression", "improvement", "no change")
 VERDICTS = ("regression", "broken", "vanished", "improvement", "repaired", "new", "untested", "no change", "no number")
-"""Worst first. ``broken``: had a number in the baseline, has none now. ``no number``: has one in neither run."""
+"""Worst first. ``broken``: a number in the baseline, none in the candidate. ``no number``: none in either run."""
 ADVISORY = {"fit_s": 0.5, "adapt_s": 0.5, "peak_memory_mb": 0.0}
-"""Costs whose ratio is reported, and the least cost for it: shorter times cannot be compared."""
+"""Costs whose ratio is reported, with the smallest cost for which it is: shorter times cannot be compared."""
 REFIT_LEVEL = 0.02
-"""Probability, in each of two two-sided tests, that any row counts as changed although only random numbers of fits changed."""
+"""Level of each of two two-sided tests, family-wise: the probability that any row counts as changed although only the random
+numbers of the fits changed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class RowResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and how they add up."""
+    """All rows, and their summary."""
 
     baseline: str
     candidate: str
@@ -81,7 +82,7 @@ class Comparison:
         return {verdict: counted[verdict] for verdict in VERDICTS if counted[verdict]}
 
     def exit_code(self, fail_on: str = "regression", allow_missing: bool = False) -> int:
-        """1 a row is worse or lost its number, 2 a row is missing, 4 nothing could be compared, else 0.
+        """1: a row is worse or lost its number; 2: a row is missing; 4: nothing could be compared; else 0.
 
         Args:
             fail_on: ``never`` turns 1 and 2 into 0.
@@ -133,9 +134,12 @@ class Comparison:
 def compare_runs(baseline: Run, candidate: Run, thresholds: Thresholds | None = None, metrics: str = "primary") -> Comparison:
     """Compare every row of two runs.
 
-    A row is a *regression* if its loss is larger than the smallest that matters, with and without the base's share taken out,
-    and significant after Holm's adjustment over all tested rows, and, under the same seeds, beyond what refitting does
-    (Holm's adjustment over the rows whose scores differ).
+    A row is a *regression* if all of these hold:
+
+    * its loss is larger than the smallest loss that matters, with and without the base model's own change subtracted;
+    * the loss is significant after Holm's adjustment over all tested rows;
+    * with the same seeds in both runs, the loss is larger than refitting explains (Holm's adjustment over the rows whose
+      scores differ).
 
     Args:
         metrics: ``primary`` or ``all``.

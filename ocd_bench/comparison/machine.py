@@ -1,4 +1,4 @@
-"""A comparison for machines: JSON, and JUnit XML for CI."""
+"""A comparison as JSON, and as JUnit XML for CI."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def as_dict(comparison: Comparison, exit_code: int) -> dict[str, Any]:
 
 
 def _rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Which row it is and its verdict, then every column of the comparison that is not among these."""
+    """The row's name and its verdict, then every other column of the comparison."""
     columns = columns_of(comparison.rows, compact=False)
     rows = []
     for place, row in enumerate(comparison.rows):
@@ -103,5 +103,5 @@ def _message(row: RowResult) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without the control characters that XML 1.0 has no place for."""
+    """``text`` without the control characters that XML 1.0 forbids."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", " ", text)

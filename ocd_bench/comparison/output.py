@@ -25,7 +25,7 @@ COLOURS = {"regression": "red", "broken": "red", "vanished": "red", "improvement
 """The colour of a row on a terminal, by verdict."""
 COST_NAMES = {"fit_s": "fit time", "adapt_s": "test time", "peak_memory_mb": "memory"}
 COMMENT = 30_000
-"""Characters of a comparison in Markdown: two of them fit into a comment on GitHub, which takes 65,536."""
+"""Maximum number of characters of a comparison in Markdown. Two comparisons fit into a GitHub comment (65,536 characters)."""
 SLOWER = 1.25
 """A cost that changed by more than this factor is mentioned below the table; it never changes a verdict."""
 
@@ -123,7 +123,7 @@ def texts_of(row: RowResult) -> dict[str, str]:
 def legend(comparison: Comparison) -> str:
     """What the columns mean."""
     return (
-        "±: SD over seeds. 95 % interval: of the change with the base model's own change taken out; over test samples, and "
+        "±: SD over seeds. 95 % interval: of the change with the base model's own change subtracted; over test samples, and "
         "over seeds unless both runs share them. p: two-sided, after Holm over all rows, level "
         f"{comparison.alpha:g}. Times and memory are advisory."
     )
@@ -150,7 +150,7 @@ def cost_remark(row: RowResult) -> str:
 
 
 def render_text(comparison: Comparison, width: int | None = None) -> str:
-    """A table as wide as it needs to be; where the terminal is narrower, one block per row."""
+    """A table of full width; one block per row if the terminal is narrower."""
     width = max(40, width or terminal_width())
     layout = Layout(columns_of(comparison.rows))
     lines = [Text(f"{comparison.baseline} → {comparison.candidate}", style="bold"), Text()]
@@ -183,7 +183,7 @@ def _block(row: RowResult, width: int) -> list[Text]:
 
 
 def render_markdown(comparison: Comparison) -> str:
-    """A comment for a pull request: the summary first, rows without change folded away.
+    """A comment for a pull request: the summary first, rows without change in a collapsed section.
 
     If it is too long for a comment, the rows without change are left out, then remarks from the end.
     """

@@ -14,7 +14,7 @@ SHOWN = 4
 
 
 class RowName(NamedTuple):
-    """A row of the table: what is the same for all of its seeds."""
+    """The name of a row of the table, shared by all of its seeds."""
 
     task: str
     dataset: str
@@ -23,7 +23,7 @@ class RowName(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """The cells of a row in one run, by status. ``ok``: keys with numbers, seeds ascending."""
+    """The cells of a row in one run, by status. ``ok``: keys of cells with numbers, by ascending seed."""
 
     ok: tuple[Key, ...]
     other: tuple[Key, ...]
@@ -36,7 +36,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A row as it is in the two runs; a run that does not have the row has no cell in its side."""
+    """A row in the two runs. If a run does not have the row, its side has no cells."""
 
     name: RowName
     baseline: Side
@@ -44,10 +44,10 @@ class Pair:
 
 
 def pair_rows(baseline: Run, candidate: Run) -> list[Pair]:
-    """Every row of either run, the baseline's first, each checked to be the same experiment in both.
+    """Every row of either run, the baseline's first. Each is checked to be the same experiment in both runs.
 
     Raises:
-        UsageError: if configurations or data of any row differ, or the primary metric does; says which.
+        UsageError: if the configuration, the data or the primary metric of a row differ; the message names them.
     """
     names = dict.fromkeys(RowName(key.task, key.dataset, key.method) for run in (baseline, candidate) for key in run.cells)
     pairs = [Pair(name, _side(baseline, name), _side(candidate, name)) for name in names]
@@ -82,7 +82,7 @@ def _difference(pair: Pair, baseline: Run, candidate: Run) -> str | None:
     disjoint = not set(pair.baseline.seeds) & set(pair.candidate.seeds)
     both = (_prints(old, "data"), _prints(new, "data"))
     if disjoint and all(len(prints) == 1 for prints in both) and both[0] != both[1]:
-        # A single seed may have data of its own; several that agree among themselves share one data set.
+        # Each seed may have its own data. Several seeds with equal data share one data set.
         if len(old) > 1 and len(new) > 1:
             return f"{label}: data differ"
         if old[0]["n_test"] != new[0]["n_test"]:

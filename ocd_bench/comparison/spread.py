@@ -1,13 +1,14 @@
 """Variances over few seeds, moderated by the other rows of the same comparison.
 
-Three seeds in each run leave four degrees of freedom. Student's quantile, at a level that many rows share, is then about
-nine, and a comparison would find almost nothing. But the rows of a table are similar once a row's variance over seeds is
-divided by its variance over test samples. So each row's ratio is shrunk towards the common one, the more the rows agree: the
-moderated variance of Smyth (2004), *Linear models and empirical Bayes methods*, section 6, known from ``limma``.
+With three seeds in each run, a variance has four degrees of freedom. After an adjustment for many rows, Student's quantile is
+then about nine, and a comparison would detect almost nothing. The rows of a table become similar when a row's variance over
+seeds is divided by its variance over test samples. So each row's ratio is shrunk towards the common ratio; the better the rows
+agree, the stronger the shrinkage. This is the moderated variance of Smyth (2004), *Linear models and empirical Bayes methods*,
+section 6, as in the package ``limma``.
 
-We add two limits. Rows of one dataset share seeds, and rows whose errors are correlated give little new evidence: the prior
-has no more weight than the number of independent directions among the rows. And it never has more weight than the row's own
-seeds, so a row that varies more than the others keeps at least half of its own variance.
+We add two limits. First, rows of one dataset share seeds, and rows with correlated errors add little evidence: the weight of
+the prior is at most the number of independent directions among the rows. Second, the prior never has more weight than the
+row's own seeds, so a row that varies more than the others keeps at least half of its own variance.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from scipy.special import digamma, polygamma
 from ocd_bench.stats import Array
 
 FLOOR = 0.02
-"""Smaller ratios are raised to this: with few test samples several seeds may have exactly the same value."""
+"""Smaller ratios are raised to this value: with few test samples, several seeds may have exactly the same result."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from ocd_bench.errors import UsageError
 ALPHA = 0.01
 """Probability that any row of a comparison is called changed although nothing changed (family-wise, two-sided)."""
 ABSOLUTE: Mapping[str, float] = {"fraction": 0.002, "dB": 0.05}
-"""By unit: 0.2 percentage points, 0.05 dB."""
+"""Smallest loss that matters, by unit: 0.2 percentage points, 0.05 dB."""
 RELATIVE = 0.01
-"""1 % of the baseline's number, for every other unit."""
+"""Smallest loss that matters for every other unit: 1 % of the baseline's number."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A smallest loss, absolute or as a share of the baseline's number; ``ignored`` rows are never gated."""
+    """The smallest loss that matters, absolute or as a share of the baseline's number. ``ignored`` rows are never gated."""
 
     size: float
     relative: bool = False
@@ -46,13 +46,13 @@ class Thresholds:
         return Effect(ABSOLUTE[unit]) if unit in ABSOLUTE else Effect(RELATIVE, relative=True)
 
     def unused(self, rows: Iterable[str]) -> list[str]:
-        """Patterns that match none of ``rows``: most likely misspelt."""
+        """Patterns that match none of ``rows``; they are probably misspelt."""
         rows = list(rows)
         return [pattern for pattern in self.rules if not any(_matches(pattern, row) for row in rows)]
 
 
 def _matches(pattern: str, row: str) -> bool:
-    """A pattern of fewer parts stands for everything below it: ``images/mnist``, ``*/*/ocd*``."""
+    """A pattern with fewer parts matches everything below it: ``images/mnist``, ``*/*/ocd*``."""
     return fnmatchcase(row, pattern) or fnmatchcase(row, f"{pattern}/*")
 
 
@@ -67,7 +67,7 @@ def read_thresholds(path: Path) -> Thresholds:
         "*/*/oracle*" = "ignore"          # shown, never gated
 
     Raises:
-        UsageError: if it cannot be read, or says anything else.
+        UsageError: if the file cannot be read, or has other content.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

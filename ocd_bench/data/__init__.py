@@ -1,1 +1,1 @@
-"""Datasets on disk: which there are, fetching them from their official places, verifying what lies there."""
+"""Datasets on disk: list them, download them from their official addresses, verify the files."""

@@ -1,4 +1,4 @@
-"""Fetching and verifying files: resumed where a download broke off, kept only if the SHA-256 is the recorded one."""
+"""Download and verification of files. An interrupted download is resumed. A file is kept only if its SHA-256 is as recorded."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def state(folder: Path, source: Source) -> str:
 
 
 def refuse_corrupted(dataset: Dataset, directories: Sequence[Path]) -> None:
-    """Refuse a dataset if a file of it is there under its recorded name, and is not the recorded one.
+    """Refuse a dataset if one of its files exists under its recorded name but has another SHA-256.
 
-    Archives that were extracted are not looked at again: what is used is what came out of them.
+    Archives that were extracted are not checked again: only the extracted files are used.
 
     Raises:
         UsageError: naming the file.
@@ -56,13 +56,14 @@ def refuse_corrupted(dataset: Dataset, directories: Sequence[Path]) -> None:
 def fetch(folder: Path, source: Source, progress: Progress = lambda what, done, total: None) -> bool:
     """Download one file into ``folder`` unless it is there already, and unpack it where it is an archive.
 
-    A broken download leaves ``NAME.part`` and is resumed by the next call.
+    An interrupted download leaves ``NAME.part``; the next call resumes it.
 
     Returns:
         Whether anything was downloaded.
 
     Raises:
-        UsageError: if the place cannot be reached, the folder cannot be written, or what arrived is not the recorded file.
+        UsageError: if the server cannot be reached, the folder cannot be written, or the SHA-256 of the download differs from
+            the recorded one.
     """
     path = folder / source.path
     if state(folder, source) == "ok":
@@ -72,17 +73,19 @@ def fetch(folder: Path, source: Source, progress: Progress = lambda what, done, 
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(source, part, progress)
     except urllib.error.URLError as error:
-        raise UsageError(f"{source.url}: cannot be reached ({error.reason}); try again later, it is resumed") from error
+        raise UsageError(
+            f"{source.url}: cannot be reached ({error.reason}); try again later, the download is then resumed"
+        ) from error
     except OSError as error:
         raise UsageError(f"{part}: download broke off ({error}); the same command resumes it") from error
     found = sha256(part)
     if found != source.sha256:
         part.unlink()
         raise UsageError(
-            f"{source.url}: what arrived has sha256 {found[:12]}…, recorded is {source.sha256[:12]}…; nothing was kept"
+            f"{source.url}: the download has sha256 {found[:12]}…, expected {source.sha256[:12]}…; the file was deleted"
         )
     if source.unpack:
-        unpack(part, folder)  # before the archive gets its name: a fetch that dies in between is done again
+        unpack(part, folder)  # before the archive gets its final name: an interrupted fetch is repeated
     part.replace(path)
     return True
 
@@ -96,7 +99,7 @@ def _download(source: Source, part: Path, progress: Progress) -> None:
         done = 0
     headers = {"User-Agent": "ocd-bench"} | ({"Range": f"bytes={done}-"} if done else {})
     with urllib.request.urlopen(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT) as answer:
-        if done and answer.status != 206:  # the server does not resume: begin again
+        if done and answer.status != 206:  # the server cannot resume a download: start again
             done = 0
         with part.open("ab" if done else "wb") as file:
             while block := answer.read(CHUNK):
@@ -108,10 +111,10 @@ def _download(source: Source, part: Path, progress: Progress) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Extract a zip or tar archive into ``folder``; members that would land outside of it, links and devices are refused.
+    """Extract a zip or tar archive into ``folder``. Members outside of the folder, links and devices are refused.
 
     Raises:
-        UsageError: naming the archive, if it is damaged or holds such a member.
+        UsageError: if the archive is damaged or has such a member; the message names the archive.
     """
     try:
         if zipfile.is_zipfile(archive):

@@ -10,7 +10,7 @@ from ocd_bench.data.catalogue import Entry, catalogue
 from ocd_bench.task import Task
 
 PLUGINS = ("images", "recon3d", "tabular", "speech", "nlp")
-"""The plugins of this repository. Others that may be installed are not on the page."""
+"""The plugins of this repository. The page has no others, even if they are installed."""
 
 HEAD = """\
 # Datasets
@@ -31,7 +31,7 @@ $ ocd-bench data verify mnist california_housing --data-dir DATA
 `fetch` downloads from the addresses below, and continues an interrupted download. It keeps a file only if its SHA-256 is the
 one recorded here. Without names, it fetches everything that can be fetched. `verify` checks the files that exist (exit code
 2: a file is not the recorded one, 4: there is none). A run refuses a file with a recorded name and another content.
-`--offline` never uses the network, and says what is missing.
+`--offline` never uses the network, and lists the missing files.
 
 *By hand* in a table means that a licence must be accepted first, that the official file has no recorded checksum, or that the
 task reads another format: put the files into the named folder yourself.

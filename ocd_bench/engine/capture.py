@@ -1,4 +1,4 @@
-"""Stage 1, capture: run the base once, and keep what the target layer saw and gave, and I(x).
+"""Stage 1, capture: run the base once, and keep the input and output of the target layer, and I(x).
 
 A sample's ΔW changes only what comes after the target layer. So the base runs once (:meth:`TargetLayer.trace`). Each later run
 (:meth:`Trace.replay`) reuses the outputs of the modules below the layer, adds ``positions @ ΔW_sᵀ`` to the layer's own output

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def builtin() -> list[Method]:
-    """The built-in methods in the order of the table, which is that of the cards."""
+    """The built-in methods in the order of the table. The cards have the same order."""
     cards = import_module(f"{__name__}.catalogue").CARDS
     modules = dict.fromkeys(card.module for card in cards)
     methods = {method.name: method for module in modules for method in import_module(f"{__name__}.{module}").METHODS}

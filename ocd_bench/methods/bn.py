@@ -22,7 +22,7 @@ class _Predictor(Predictor):
 
 
 class BnAdapt(Method):
-    """Every batch norm layer uses the mean and variance of the test batch alone. The rest is as in ``base``."""
+    """Every batch norm layer uses the mean and variance of the test batch only. Everything else is as in ``base``."""
 
     name = "bn-adapt"
     description = "batch norm statistics of the test batch, no learning"

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class Card(Method):
-    """The declaration of a method, which cannot be fitted.
+    """The declaration of a method. A card cannot be fitted.
 
     Args:
-        module: of this package, where the method itself is, in the list ``METHODS``.
+        module: module of this package with the method itself, in its list ``METHODS``.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""Controls: the gain of the weight change without its direction, without learning, and of the extra parameters alone."""
+"""Controls: what a weight change gains without its direction, what it gains without learning, and what extra parameters gain
+without a weight change."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from ocd_bench.methods.ocd import OCD, gain_detail, problem_of
 
 
 class OCDRandom(OCD):
-    """`ocd` with random directions of the predicted length, under the gain that was chosen for `ocd`."""
+    """`ocd` with random directions of the predicted length, and the gain that was chosen for `ocd`."""
 
     name = "ocd-random"
     description = "random directions of the length that ocd predicts"

@@ -51,7 +51,7 @@ class EataPredictor(Online):
         """Mask ``(N,)`` of the samples to learn from (equations 3 to 6), and the update of the running mean by them.
 
         A sample is reliable if its entropy is below E0, and non-redundant if its class probabilities differ from the running
-        mean of those learnt from before.
+        mean of the samples used before.
 
         Args:
             p: class probabilities ``(N, K)``.

@@ -39,7 +39,7 @@ def laplacian_adjusted(logits: torch.Tensor, weights: torch.Tensor, iterations: 
     Args:
         logits: ``(N, K)``.
         weights: the affinity ``(N, N)``.
-        iterations: the most that are made.
+        iterations: maximum number of iterations.
     """
     log_q = log_z = logits.log_softmax(-1)
     for _ in range(iterations):
@@ -51,7 +51,7 @@ def laplacian_adjusted(logits: torch.Tensor, weights: torch.Tensor, iterations: 
 
 
 class Lame(Method):
-    """Draws the class probabilities of samples that are neighbours in feature space, within a test batch, together."""
+    """Moves the class probabilities of neighbours in feature space towards each other, within a test batch."""
 
     name = "lame"
     description = "class probabilities smoothed over nearest neighbours within the test batch"

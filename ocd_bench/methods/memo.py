@@ -17,8 +17,8 @@ from ocd_bench.task import Task
 Weights = dict[str, torch.Tensor]
 
 PROBED = 64
-"""Copies by which it is found out whether ``Task.augment`` changes a single sample. Many are needed for an augmentation that
-often changes nothing, such as a mirror image."""
+"""Number of copies for the test whether ``Task.augment`` changes a single sample. Many are needed, because an augmentation such
+as mirroring often changes nothing."""
 
 
 class MemoPredictor(Predictor):

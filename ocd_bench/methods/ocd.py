@@ -1,4 +1,4 @@
-"""OCD and its ablations: a hypernetwork draws every test sample's own change of one layer's weights."""
+"""OCD and its ablations: for each test sample, a hypernetwork draws a change of one layer's weights."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def quality_of(task: Task) -> Quality:
 
 
 def gain_detail(gain: Gain) -> dict[str, Any]:
-    """The gain and the validation curve that it was chosen by, as plain values."""
+    """The gain and the validation curve on which it was chosen, as plain values."""
     return {"gain": gain.value, "gain_candidates": list(gain.candidates), "gain_losses": list(gain.losses)}
 
 
 class OCDPredictor(Predictor):
-    """Combined outputs of ``draws`` draws times the gain. Sample i of the stream always meets the same noise."""
+    """Combined outputs of ``draws`` draws, each times the gain. Sample i of the stream always gets the same noise."""
 
     def __init__(self, fitted: FittedOCD, gain: Gain, draws: int) -> None:
         self.fitted, self.gain, self.draws = fitted, gain, draws
@@ -111,8 +111,8 @@ class OCDPredictor(Predictor):
 class OCD(Method):
     """One draw per test sample. The fast hypernetwork, conditioned on I(x) and, where the task has an encoder, on x.
 
-    An ablation states here what it changes: the fit (``ablation``), the layer, the draws, the gate, or what is done with the
-    fit (:meth:`changed`).
+    An ablation is a subclass that changes one of these: the fit (``ablation``), the layer, the number of draws, the gate, or
+    how the fit is used (:meth:`changed`).
     """
 
     name = "ocd"
@@ -128,16 +128,16 @@ class OCD(Method):
         return context.layer
 
     def problem(self, context: Context, layer: str) -> Problem:
-        """The context as the engine needs it."""
+        """The context in the form that the engine needs."""
         return problem_of(context, layer, self.section)
 
     def variant(self, settings: Any) -> Variant:
-        """What of the fit is changed, under these settings."""
+        """What the ablation changes in the fit, under these settings."""
         guided = settings.guidance != 1
         return replace(self.ablation, build=Guided(self.ablation.build)) if guided else self.ablation
 
     def changed(self, fitted: FittedOCD) -> FittedOCD:
-        """What predicts, made from the fit, under the gain that was chosen for the fit itself."""
+        """The object that predicts, made from the fit. It uses the gain that was chosen for the fit."""
         return fitted
 
     def fit(self, context: Context) -> OCDPredictor:
@@ -161,19 +161,19 @@ class OCDEnsemble(OCD):
 
 
 class OCDNoScale(OCD):
-    """No scale network: the diffusion model has to give the weight change with its length (paper's ablation).
+    """No scale network: the diffusion model predicts the weight change including its length (an ablation of the paper).
 
     Its targets are the codes divided by one constant for all samples, their root mean square length.
     """
 
     name = "ocd-noscale"
     description = "ocd without the scale network: diffusion of the unnormalised change"
-    default = False  # a fit of its own: asked for by name, or by "all"
+    default = False  # it needs a fit of its own, so it runs only if named, or with "all"
     ablation = Variant(scaled=False)
 
 
 class OCDImitate(OCD):
-    """Trained as published: the hypernetwork imitates overfitted changes, without the task's loss of its predictions."""
+    """Trained as published: the hypernetwork imitates overfitted changes. The task's loss of its predictions is not used."""
 
     name = "ocd-imitate"
     description = "ocd without the task's loss in its training: imitation of overfitted changes alone"
@@ -204,7 +204,7 @@ class OCDRegress(OCD):
 
 
 class OCDSecondLayer(OCD):
-    """The layer that the entropy criterion ranks highest beside the chosen one."""
+    """The layer with the highest rank by the entropy criterion among the layers that were not chosen."""
 
     name = "ocd-layer2"
     description = "ocd on the second-best layer"

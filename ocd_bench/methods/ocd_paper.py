@@ -36,7 +36,7 @@ def unet_hypernetwork(
 
 
 class PictureOf(torch.nn.Module):
-    """A task's output as a picture, encoded: ``(N, ...) -> (N, D)``."""
+    """Encodes a task's output as a picture: ``(N, ...) -> (N, D)``."""
 
     def __init__(self, task: Task, encode: torch.nn.Module) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class PictureOf(torch.nn.Module):
 class OCDPaper(OCD):
     """The paper's U-Net on the full matrix, with I(x) alone as the condition; see :class:`PaperSettings`. Slow without a GPU.
 
-    Outputs that are pictures or spectrograms reach the condition through VGG11. Without its weights the method does not run.
+    Outputs that are pictures or spectrograms are encoded by VGG11 for the condition. The method needs its weights.
     """
 
     name = "ocd-paper"
@@ -77,13 +77,13 @@ def picture_encoder(name: str, directories: Sequence[Path]) -> PictureFeatures:
     """VGG11 with the weights ``name``, see :class:`PaperSettings`.
 
     Raises:
-        NotApplicable: if none are named, and none are in torchvision's cache.
-        UsageError: if the file is not there, or does not hold VGG11.
+        NotApplicable: if no file is named, and torchvision's cache has none.
+        UsageError: if the file does not exist, or does not hold VGG11.
     """
     path = find_checkpoint("ocd_paper.vgg11", name, directories) if name else cached_vgg11()
     if path is None:
         raise NotApplicable(
-            "outputs that are pictures or spectrograms go through VGG11, whose weights are not at hand: give torchvision's "
+            "outputs that are pictures or spectrograms are encoded by VGG11, whose weights were not found: give torchvision's "
             "state dict, --set ocd_paper.vgg11=FILE (or =off: the task's own features, which is not the paper's method)"
         )
     return load_vgg11(path)

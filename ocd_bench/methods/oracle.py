@@ -1,4 +1,4 @@
-"""``oracle`` and ``oracle-all``: overfitting to the test label itself. What OCD tries to predict; upper bounds, not methods."""
+"""``oracle`` and ``oracle-all``: overfitting to the test label, which OCD tries to predict. Upper bounds, no usable methods."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def resolved(own: OracleSettings, settings: OCDSettings) -> Overfit:
-    """The oracle's numbers, with those of the ``ocd`` section where they are left open."""
+    """The oracle's settings; those that are not set come from the section ``ocd``."""
     ocd = Overfit.of(settings)
     return Overfit(own.optimizer or ocd.optimizer, own.lr or ocd.lr, own.steps or ocd.steps)  # type: ignore[arg-type]
 
 
 class Oracle(Method):
-    """The chosen layer, overfitted to each whole test sample and its label: what a perfect hypernetwork would do."""
+    """The chosen layer, overfitted to each whole test sample and its label, as a perfect hypernetwork would predict it."""
 
     name = "oracle"
     description = "the layer overfitted to each test label (upper bound)"

@@ -12,11 +12,12 @@ from ocd_bench.methods.settings import SarSettings
 from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
 
 MOMENTUM = 0.9
-"""Momentum of the moving average of the loss, by which the recovery is decided."""
+"""Momentum of the moving average of the loss that triggers the recovery."""
 
 
 class SarPredictor(Online):
-    """Per batch, one sharpness-aware step on the entropy of reliable samples. The output is that of the forward before it.
+    """For each batch, one sharpness-aware step on the entropy of reliable samples. The output is that of the forward pass
+    before the step.
 
     The gradient is taken at the worst point within a distance of ``rho``, to first order.
     """

@@ -61,8 +61,8 @@ def lowest_per_class(entropies: torch.Tensor, labels: torch.Tensor, classes: int
 class T3a(Method):
     """The last linear layer is replaced by class prototypes, the mean direction of low-entropy test features, online.
 
-    A score is the product of a feature vector and a unit prototype, as in the authors' code. The classifier's bias and scale
-    have no part in it, so its cross entropy is not calibrated.
+    A score is the product of a feature vector and a unit prototype, as in the authors' code. It does not depend on the
+    classifier's bias and scale, so its cross entropy is not calibrated.
     """
 
     name = "t3a"

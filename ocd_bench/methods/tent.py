@@ -27,13 +27,14 @@ Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class TentPredictor(Online):
-    """Per batch, ``steps`` times: a forward, then one update. The output is that of the last forward, before the last update.
+    """For each batch, ``steps`` times: a forward pass, then one update. The output is that of the last forward pass, before the
+    last update.
 
     Args:
         objective: the loss that an update minimises.
-        steps: forwards per batch.
-        episodic: restore model and optimizer before each batch. The update after the last forward would have no effect and is
-            left out.
+        steps: forward passes per batch.
+        episodic: restore model and optimizer before each batch. The update after the last forward pass would have no effect
+            and is omitted.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Tent(Method):
         return lambda output, inputs: entropy(task.logits(output)).mean()  # type: ignore[arg-type]
 
     def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
-        """Put the model into its mode and return the parameters to adapt."""
+        """Set the model's mode and return the parameters to adapt."""
         layers = find_layers(model, (nn.BatchNorm2d,))
         model.train()
         use_batch_statistics(model, (nn.BatchNorm2d,))
@@ -98,7 +99,7 @@ class Tent(Method):
 class TentEpisodic(Tent):
     """Tent with model and optimizer restored before each test batch.
 
-    It makes at least two forwards, so that the output comes after an update. With one it would equal ``bn-adapt``.
+    It makes at least two forward passes, so that the output follows an update. With one it would equal ``bn-adapt``.
     """
 
     name = "tent-episodic"
@@ -119,7 +120,7 @@ class TentNorm(Tent):
 
 
 class TentLayer(Tent):
-    """Tent on the weight of the layer that OCD adapts. The model is otherwise as in ``base``: eval mode, running statistics.
+    """Tent on the weight of the layer that OCD adapts. Otherwise the model is as in ``base``: eval mode, running statistics.
 
     Where the task has no class logits, the loss is its ``test_time_loss``.
     """

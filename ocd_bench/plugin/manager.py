@@ -1,4 +1,4 @@
-"""The loader of plugins. A plugin with a fault is left out with a one-line warning; all others work."""
+"""The loader of plugins. A faulty plugin is skipped with a one-line warning; all others work."""
 
 from __future__ import annotations
 

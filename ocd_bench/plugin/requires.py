@@ -1,4 +1,4 @@
-"""Whether the modules that a task requires can be imported, and if not, what to install."""
+"""Checks that the modules that a task requires can be imported, and says what to install if not."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-"""Module name to distribution name, where they differ."""
+"""Names of distributions, by module name, where the two differ."""
 
 SAME_AS_TORCH = ("torchaudio",)
-"""Distributions with compiled parts that are released together with torch, under the same version number."""
+"""Distributions with compiled code that are released together with torch under the same version number."""
 
 
 def missing(modules: Iterable[str], try_import: bool = True) -> str | None:
@@ -19,8 +19,8 @@ def missing(modules: Iterable[str], try_import: bool = True) -> str | None:
 
     Args:
         modules: names of modules.
-        try_import: import each module. A torchaudio built for CUDA is found beside a CPU-only torch, but cannot be imported.
-            With False, modules are only looked for, without the seconds that an import may take.
+        try_import: whether to import each module. This detects, for example, a torchaudio for CUDA beside a torch for the CPU.
+            If False, modules are only located, which saves the seconds that an import may take.
 
     Example:
         >>> missing(["json"])
@@ -38,7 +38,7 @@ def missing(modules: Iterable[str], try_import: bool = True) -> str | None:
         except ModuleNotFoundError as error:
             absent = (error.name or module).partition(".")[0]
             return f"unavailable: pip install {DISTRIBUTIONS.get(absent, absent)}"
-        except (Exception, SystemExit) as error:  # a broken package may raise anything; other tasks must still work
+        except (Exception, SystemExit) as error:  # a broken package may raise any error; other tasks must still work
             return f"unavailable: {_broken(module.partition('.')[0], error)}"
     return None
 

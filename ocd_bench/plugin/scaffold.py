@@ -1,4 +1,4 @@
-"""``plugin new``: writes an installable distribution with a small task or method that works, and passes its own tests."""
+"""``plugin new``: writes an installable distribution with a small working task or method, and tests that pass."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_plugin(name: str, kind: str = "task", out: Path | None = None) -> list
     }
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} is there already: choose another --out, or remove it")
+            raise UsageError(f"{folder} exists already: choose another --out, or remove it")
         for path, text in texts.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
@@ -70,7 +70,7 @@ def write_plugin(name: str, kind: str = "task", out: Path | None = None) -> list
 
 
 def _class_name(name: str) -> str:
-    """``two-moons`` as ``TwoMoons``. A class name cannot begin with a digit, and names that the templates use are taken."""
+    """``two-moons`` as ``TwoMoons``. It must not begin with a digit, or equal a name that the templates use."""
     text = "".join(word.capitalize() for word in name.split("-"))
     return f"The{text}" if text[0].isdigit() or text in ("Task", "Method", "Settings", "Averaged") else text
 

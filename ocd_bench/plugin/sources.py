@@ -1,4 +1,4 @@
-"""Where plugins come from: installed distributions, ``ocdfile.py``, and files and modules that the user names."""
+"""Sources of plugins: installed distributions, ``ocdfile.py``, and files and modules that the user names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocd_bench.errors import UsageError
 from ocd_bench.plugin import PROJECT
 
 CORE = EntryPoint(name="methods", value="ocd_bench.methods", group=PROJECT)
-"""The built-in methods, as pyproject.toml declares them."""
+"""The entry point of the built-in methods, as in pyproject.toml."""
 
 PROJECT_FILE = "ocdfile.py"
 """Loaded from the working directory if it exists, like tox's ``toxfile.py``."""
@@ -32,9 +32,9 @@ class Source:
 
     Args:
         name: its name in ``list plugins`` and ``$OCD_BENCH_DISABLE_PLUGINS``.
-        origin: the distribution, file or module it comes from.
+        origin: its distribution, file or module.
         version: of the distribution; empty for a file or module.
-        load: imports it and returns the object that has the hooks.
+        load: function that imports it and returns the object with the hooks.
         explicit: whether the user named this plugin; a fault is then an error.
     """
 
@@ -53,7 +53,7 @@ def core(declared: bool = False) -> Source:
     """The built-in methods, whether or not this distribution is installed.
 
     Args:
-        declared: only their declarations, which import no torch.
+        declared: whether to load only their declarations, which do not import torch.
     """
     if declared:
         return Source(CORE.name, "ocd-bench", __version__, lambda: importlib.import_module(f"{CORE.value}.catalogue"))
@@ -70,7 +70,7 @@ def installed() -> Iterator[Source]:
 
 
 def project_file(extra: Sequence[str] = ()) -> Source | None:
-    """``ocdfile.py`` of the working directory; None if there is none or ``extra`` names it."""
+    """``ocdfile.py`` of the working directory; None if there is none, or if ``extra`` already names it."""
     path = Path(PROJECT_FILE).resolve()
     if not path.is_file() or any(Path(text).resolve() == path for text in extra):
         return None
@@ -78,7 +78,7 @@ def project_file(extra: Sequence[str] = ()) -> Source | None:
 
 
 def is_file(text: str) -> bool:
-    """Whether the value of ``--plugin`` is a file: it ends in ``.py`` or has a folder in it."""
+    """Whether the value of ``--plugin`` is a file: it ends in ``.py`` or contains a path separator."""
     return text.endswith(".py") or os.sep in text or "/" in text
 
 
@@ -117,7 +117,7 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last, so that no file in that folder hides an installed module
-    sys.modules[name] = module  # dataclasses and pickle look up the module of a class here
+    sys.modules[name] = module  # dataclasses and pickle find the module of a class here
     try:
         spec.loader.exec_module(module)
     except BaseException:

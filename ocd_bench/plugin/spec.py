@@ -1,8 +1,8 @@
 """The hooks of OCD-Bench. A plugin implements any of them, each marked with :data:`ocd_bench.hookimpl`.
 
 An implementation may take any subset of the arguments, by name. A ``firstresult`` hook stops at the first result that is not
-None. The task's own method is always asked last, so a plugin that returns something replaces it, and one that returns None
-leaves it in place.
+None. The task's own method is always called last. So a plugin that returns a value replaces the task's, and a plugin that
+returns None keeps it.
 
 A hook or argument that will be removed carries ``warn_on_impl`` or ``warn_on_impl_args``: the loader then prints a warning
 that names the plugin and what to use instead, for at least one minor version (docs/public-api.md).

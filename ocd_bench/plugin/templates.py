@@ -1,4 +1,4 @@
-"""The files that ``plugin new`` writes. The scaffold fills in ``$name``, ``$package`` and the other words."""
+"""Templates of the files that ``plugin new`` writes. The scaffold fills in ``$name``, ``$package`` and other variables."""
 
 PYPROJECT = """\
 [build-system]

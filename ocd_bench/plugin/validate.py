@@ -1,4 +1,4 @@
-"""Checks of the declarations of hooks, tasks and methods; each returns what to change, or None."""
+"""Checks of the declarations of hooks, tasks and methods. Each check returns what to change, or None."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPECS: Mapping[str, tuple[str, ...]] = {
 
 # -- hooks ------------------------------------------------------------------------------------------------------------
 def hook_problem(plugin: object) -> str | None:
-    """The first hook of ``plugin`` that does not exist, or has an argument that does not exist; None if all are right."""
+    """A message about the first unknown hook or unknown argument of ``plugin``; None if all are correct."""
     for name, function, options in _functions(plugin):
         if options is None or options.get("optionalhook"):
             continue

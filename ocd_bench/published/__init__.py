@@ -1,1 +1,1 @@
-"""What only ``ocd-paper`` needs: the method as it was published."""
+"""Modules that only ``ocd-paper`` uses: the method as published."""

@@ -15,9 +15,10 @@ from ocd_bench.settings import setting, with_default
 class PaperSettings(OCDSettings):
     """Section ``ocd_paper``: the U-Net over the full weight matrix, with the hyper-parameters of the paper and its code.
 
-    Where paper and code differ, the code is followed, since it made the published numbers: 1000 noise levels (with the printed
-    10, training never sees the noise that sampling begins with), epsilon prediction, three Adam steps of 5e-4, unit variance
-    instead of unit norm. There is no encoder of x, no augmentation, and no choice on validation samples.
+    Where paper and code differ, the settings follow the code, because it produced the published numbers: 1000 noise levels
+    (with the printed 10, training does not include the noise level at which sampling starts), epsilon prediction, three Adam
+    steps of 5e-4, unit variance instead of unit norm. There is no encoder of x, no augmentation, and no choice on validation
+    samples.
     """
 
     overfit_optimizer: str = with_default(OCDSettings, "overfit_optimizer", "adam")

@@ -1,4 +1,4 @@
-"""The paper's denoiser: the U-Net of Ho et al. (2020), with the weight matrix as a picture of one channel.
+"""The paper's denoiser: the U-Net of Ho et al. (2020), applied to the weight matrix as a picture of one channel.
 
 It has residual blocks of two convolutions with group norm and SiLU, and self-attention at chosen levels and twice in the
 bottleneck. Both sides are halved from level to level, and doubled on the way back. Time and condition enter every residual
@@ -18,7 +18,7 @@ from ocd_bench.engine.hypernetwork import time_embedding
 
 PIECE = {False: 2**20, True: 2**27}
 """Numbers that the finest level may hold without gradients, on a CPU (False) and on a GPU (True). A test batch of 200 matrices
-of LeNet5's fc1 would take 1.3 GB per layer. On a CPU, small pieces take half the time, since their memory is reused."""
+of LeNet5's fc1 would take 1.3 GB per layer. On a CPU, small chunks take half the time, since their memory is reused."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -38,7 +38,7 @@ def _last(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 class Residual(nn.Module):
-    """``(N, inputs, H, W) -> (N, outputs, H, W)``, steered by a vector ``(N, width)``."""
+    """``(N, inputs, H, W) -> (N, outputs, H, W)``, conditioned on a vector ``(N, width)``."""
 
     def __init__(self, inputs: int, outputs: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class UNet(nn.Module):
         dropout: in the residual blocks, in [0, 1).
 
     Raises:
-        ValueError: if there is no level, or ``attention`` names one that is not there.
+        ValueError: if there is no level, or ``attention`` names a level that does not exist.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """E_o for outputs that are pictures or spectrograms: a frozen VGG11 (Simonyan and Zisserman 2015) before the linear layer.
 
-The layout is torchvision's, so that the weights everybody has load by name; torchvision itself is not needed.
+The layout is torchvision's, so that the common weights can be loaded by name. torchvision is not needed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ WIDTHS = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None)
 """Channels of the convolutions; None halves both sides."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the colours that the published weights were trained on."""
+"""Mean and standard deviation of the colours in the training of the published weights."""
 
 SMALLEST = 32
-"""Pixels a side that five halvings need."""
+"""Minimum side in pixels, because the side is halved five times."""
 
 CHUNK = 32
-"""Pictures at once: the first convolution makes 64 of each."""
+"""Pictures per chunk: the first convolution makes 64 channels of each."""
 
 
 class VGG11(nn.Module):
@@ -54,8 +54,8 @@ class VGG11(nn.Module):
 class PictureFeatures(nn.Module):
     """VGG11's scores ``(N, 1000)`` of pictures ``(N, C, H, W)`` of any size, C = 1 (grey) or 3, with values in [0, 1].
 
-    The authors' code leaves out the normalisation by :data:`MEAN` and :data:`STD`, without which the weights see colours that
-    they were not trained on. A picture less than :data:`SMALLEST` pixels high or wide is enlarged.
+    Pictures are normalised by :data:`MEAN` and :data:`STD`, as in the training of the weights; the authors' code omits this. A
+    picture less than :data:`SMALLEST` pixels high or wide is enlarged.
     """
 
     mean: Tensor
@@ -95,6 +95,6 @@ def load_vgg11(path: Path) -> PictureFeatures:
 
 
 def cached_vgg11() -> Path | None:
-    """Where torchvision's own loader leaves the weights it has downloaded, if it has; nothing is downloaded here."""
+    """The path of the weights in torchvision's download cache; None if they are not there. Nothing is downloaded here."""
     path = Path(torch.hub.get_dir(), "checkpoints", "vgg11-8a719046.pth")
     return path if path.is_file() else None

@@ -1,8 +1,8 @@
-"""Comparison tables from stored runs: :func:`build_table`, then :func:`render` in one of :data:`FORMATS`.
+"""Comparison tables of stored runs: :func:`build_table`, then :func:`render` in one of :data:`FORMATS`.
 
-Data go one way: ``build.py`` makes the model of ``table.py`` from cells and scores, with the columns that ``columns.py``
-declares, and one module per format renders the model. To add a column, add a :class:`~ocd_bench.report.table.Field` to
-:data:`ocd_bench.report.columns.FIELDS`: every format then has it.
+Data flow in one direction: ``build.py`` makes the table model of ``table.py`` from cells and scores, with the columns that
+``columns.py`` declares. One module per format renders the model. To add a column to every format, add a
+:class:`~ocd_bench.report.table.Field` to :data:`ocd_bench.report.columns.FIELDS`.
 """
 
 from __future__ import annotations

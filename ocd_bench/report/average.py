@@ -189,7 +189,7 @@ def _row(
 
 
 def _notes(run: Run, kept: Mapping[str, Sequence[Key]], seeds: Mapping[str, Sequence[int]], size: int) -> tuple[str, ...]:
-    """Which metrics the mean is over, and which seeds."""
+    """A note on the metrics and the seeds of the mean."""
     primaries: dict[str, list[str]] = {}
     for dataset, keys in kept.items():
         cells: list[Any] = [run.cells[key] for key in keys]

@@ -1,4 +1,4 @@
-"""From the cells and scores of a run to its comparison table."""
+"""Builds the comparison table of a run from its cells and scores."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _metrics(run: Run, keys: Sequence[Key]) -> tuple[TableMetric, ...]:
 
 
 def _paired(run: Run, ok: Mapping[str, Sequence[Key]], metric: str) -> Paired:
-    """The per-sample scores that there are."""
+    """All available per-sample scores."""
     scores, groups, reduce = {}, {}, "mean"
     for name, keys in ok.items():
         for key in keys:
@@ -166,14 +166,14 @@ def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric
 
 
 def _from_plugins(hook: Hook | None, what: str, problems: list[str], **arguments: Any) -> dict[str, str]:
-    """The answers of all plugins as one mapping, heading to text."""
+    """The results of all plugins as one mapping from heading to text."""
     if hook is None:
         return {}
     try:
         answer = hook(**arguments)
         answers = [answer] if isinstance(answer, Mapping) else answer or []
         return {str(heading): str(text) for part in answers for heading, text in (part or {}).items()}
-    except Exception as error:  # a plugin's addition must not cost the table
+    except Exception as error:  # an error in a plugin's addition must not prevent the table
         problems.append(f"a plugin's {what} are left out: {type(error).__name__}: {error}")
         return {}
 

@@ -46,7 +46,7 @@ def reliability(confidence: Array, correct: Array, bins: int = BINS) -> Reliabil
 
 
 def of_cells(run: Run, keys: Sequence[Key]) -> Reliability | None:
-    """Of these cells together; None if one of them stored no confidences, as in tasks without class probabilities."""
+    """Calibration of these cells together; None if one has no confidences (a task without class probabilities)."""
     stored: list[list[Array]] = [[], []]
     for key in keys:
         for name, arrays in zip(CERTAINTY, stored, strict=True):

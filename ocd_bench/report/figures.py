@@ -1,6 +1,6 @@
-"""Which plots a group gets: values, differences, cost against quality, calibration, and what the cells' ``detail`` carries.
+"""The plots of a group: values, differences, cost against quality, calibration, and data in the cells' ``detail``.
 
-Keys of ``detail`` that are drawn (a value of any other shape is ignored, since plugins may write there what they like):
+These keys of ``detail`` are drawn. A value of another shape is ignored, because plugins may write any value there.
 ``entropies``: {layer: nats}; ``history``: [[step, training loss, validation loss], ...]; ``history_parts``: {part: [[step,
 value], ...]}; ``gain_candidates`` and ``gain_losses``: [numbers]; ``rho``: [[true, predicted], ...].
 """
@@ -17,9 +17,9 @@ from ocd_bench.report.table import BASE, Group, Row, TableMetric
 from ocd_bench.stats import Estimate
 
 MANY = 400
-"""Points of a cloud that are drawn; more are thinned evenly."""
+"""Maximum number of points in a scatter plot. From more points, an evenly spaced subset is drawn."""
 CURVES = 6
-"""Curves of one plot: as many as there are colours."""
+"""Maximum number of curves in a plot, the number of colours."""
 
 
 def result_figures(group: Group) -> Iterator[tuple[str, str]]:
@@ -126,7 +126,7 @@ def _calibration(group: Group) -> Iterator[tuple[str, str]]:
         for row, found in sorted(methods, key=lambda pair: pair[0].method != BASE)[:CURVES]
     ]
     left_out = f"; {CURVES} of {len(methods)} rows" if len(methods) > CURVES else ""
-    caption = f"Reliability: share of right answers by confidence; below the dashed line a method is too sure{left_out}"
+    caption = f"Reliability: share of right answers by confidence; below the dashed line a method is overconfident{left_out}"
     if curves:
         yield caption, svg.lines(curves, f"{caption}, {group.title}", "confidence", unit_square=True)
 
@@ -178,7 +178,7 @@ def _records(value: Any, width: int) -> list[list[Any]]:
 
 
 def _curve(name: str, records: list[list[Any]], column: int) -> tuple[str, list[float], list[float]] | None:
-    """Steps and numbers of one column; None with fewer than two. A validation loss may be missing now and then."""
+    """Steps and numbers of one column; None with fewer than two numbers. A validation loss may be missing at some steps."""
     kept = [record for record in records if _is_number(record[0]) and _is_number(record[column])]
     if len(kept) < 2:
         return None

@@ -1,7 +1,7 @@
-"""The report as one HTML file: tables that sort, plots as inline SVG, dark and light, nothing fetched from anywhere.
+"""The report as one HTML file: sortable tables, plots as inline SVG, a dark and a light theme. The page loads no other file.
 
-``templates/page.html`` is the page. Jinja escapes all text in it; only plots, style sheet, script and plugins' sections go in
-as they are.
+``templates/page.html`` is the page. Jinja escapes all text; only plots, style sheet, script and plugins' sections are inserted
+unchanged.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Part:
     """A section of the page.
 
     Attributes:
-        name: its ``id``, from which those of its heading and table are made.
+        name: its ``id``. The ids of its heading and table begin with it.
         results, fitting: caption and SVG of each plot.
-        gallery: the task's own samples; None without any.
+        gallery: the task's own sample files; None if there are none.
     """
 
     name: str
@@ -74,7 +74,7 @@ def _part(name: str, group: Group) -> Part:
 
 
 def _facts(info: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """What the run was, by name: plain values only."""
+    """The properties of the run, by name. Values are plain."""
     environments = list(info.get("environments", {}).values()) or [info.get("environment", {})]
     facts: list[tuple[str, object]] = [(key, info.get(key)) for key in ("created", "ocd_bench", "preset")]
     facts.append(("seeds", seeds_text(info["seeds"]) if info.get("seeds") else None))
@@ -86,7 +86,7 @@ def _facts(info: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _sort_key(value: object) -> object:
-    """What an entry sorts by: a number, the number that a text begins with, else the text."""
+    """The sort key of an entry: a number, else the number at the start of the text, else the text."""
     if not isinstance(value, str):
         return value
     found = re.match(r"-?\d+(\.\d+)?", value)
@@ -94,5 +94,5 @@ def _sort_key(value: object) -> object:
 
 
 def _minus(text: str) -> str:
-    """Hyphens that stand for a minus sign as one."""
+    """The text with minus signs in place of the hyphens that mean one."""
     return re.sub(r"(?<![\w.])-(?=\d)", "−", text)

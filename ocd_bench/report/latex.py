@@ -14,17 +14,17 @@ _SPECIAL = {
 
 
 def escape(text: str) -> str:
-    """``text`` as plain words: special characters printed as themselves."""
+    """``text`` with LaTeX's special characters escaped."""
     return "".join(_SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def number(text: str) -> str:
-    """An escaped number, its minus sign set as one."""
+    """An escaped number with a proper minus sign."""
     return re.sub(r"(^|[\[ ])-(?=\d)", r"\1$-$", escape(text))
 
 
 def render(table: Table) -> str:
-    """Needs ``\\usepackage{booktabs}``, and a text encoding that has the letters of the names."""
+    """The document needs ``\\usepackage{booktabs}``, and a text encoding with all letters of the names."""
     head = f"% {escape(table.caption)}\n% \\usepackage{{booktabs}}\n"
     return head + "\n".join(_group(group, table) for group in table.groups)
 

@@ -17,7 +17,7 @@ def render(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """``text`` as plain words of one line: nothing in it is markup, a column border, a link, a mention or an HTML tag."""
+    """``text`` on one line, escaped: it has no effect as markup, column border, link, mention or HTML tag."""
     text = " ".join(text.split())
     text = re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
@@ -27,7 +27,7 @@ def pipe_table(columns: Sequence[Column], problems: Sequence[str] = ()) -> str:
     """Columns as a pipe table; marked entries are bold.
 
     Args:
-        problems: for each row what stands in its second column instead of numbers; empty for none.
+        problems: for each row, the text of its second column if the row has no numbers; else empty.
     """
     heading = [escape(column.heading) for column in columns]
     lines = [heading, ["---:" if column.numeric else "---" for column in columns]]

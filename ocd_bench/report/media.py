@@ -1,4 +1,4 @@
-"""A task's own pictures, sounds and texts, embedded in the page: nothing is fetched from anywhere."""
+"""A task's own pictures, sounds and texts, embedded in the page, so that the page loads no other file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 from ocd_bench.report.png import grey_png
 
 LIMIT = 8 * 2**20
-"""Bytes of files shown per group; files beyond it are named only."""
+"""Maximum bytes of embedded files per group. Further files are only named."""
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 WINDOW, RANGE = 256, 70.0
-"""Samples of a spectrogram's window; its range in decibels below the peak."""
+"""Length of a spectrogram's window in samples; range of its levels in dB below the peak."""
 
 
 def arranged(files: Sequence[Path], methods: Sequence[str]) -> list[Path]:
-    """By leading number, then what belongs to no method (the sample itself, the truth), then by method in the table's order."""
+    """Sort key: the leading number; then files of no method (the sample, the truth); then methods in the table's order."""
 
     def place(path: Path) -> tuple[int, int, str]:
         number = re.match(r"\d+", path.stem)
@@ -40,10 +40,10 @@ class Medium:
     Attributes:
         kind: ``picture``, ``sound`` or ``text``.
         name: the file's name without its suffix.
-        picture: a picture as ``data:`` address; of a sound its spectrogram.
-        alt: what ``picture`` shows, in words.
-        sound: a sound as ``data:`` address.
-        text: the words of a text.
+        picture: a picture as a ``data:`` address; for a sound, its spectrogram.
+        alt: description of ``picture``.
+        sound: a sound as a ``data:`` address.
+        text: the content of a text.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class Medium:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The files that are part of the page, and the names of those that are not: too large, or of no known kind."""
+    """The files that are embedded, and the names of those that are not because they are too large or of an unknown kind."""
 
     shown: tuple[Medium, ...]
     left_out: tuple[str, ...]
@@ -86,7 +86,7 @@ def _text(path: Path) -> Medium:
 
 
 def _sound(path: Path) -> Medium | None:
-    """None for a file that is no sound of 16-bit samples."""
+    """A sound of 16-bit samples; None for any other file."""
     data = path.read_bytes()
     try:
         with wave.open(io.BytesIO(data)) as file:
@@ -113,8 +113,8 @@ def _address(data: bytes, kind: str) -> str:
 
 
 def spectrogram(samples: np.ndarray, columns: int = 256) -> np.ndarray:
-    """Levels ``(WINDOW / 2, columns)`` in 0 to 255 of a sound ``(T,)``: high frequencies above, black :data:`RANGE` dB below
-    the peak. Fewer columns for a sound that has not enough samples for them.
+    """Levels ``(WINDOW / 2, columns)``, 0 to 255, of a sound ``(T,)``. High frequencies are at the top; :data:`RANGE` dB below
+    the peak is black. A short sound has fewer columns.
     """
     padded = np.pad(samples, (0, max(0, WINDOW - len(samples))))
     starts = np.unique(np.linspace(0, len(padded) - WINDOW, columns).astype(int))

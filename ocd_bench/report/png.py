@@ -1,4 +1,4 @@
-"""PNG of a grey picture with zlib alone, so that the report needs no imaging library."""
+"""Writes a grey PNG with zlib only, so that the report needs no imaging library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def grey_png(levels: np.ndarray) -> bytes:
-    """``levels`` ``(H, W)`` of uint8, 0 is black (PNG specification, third edition: colour type 0, no filter)."""
+    """PNG bytes of ``levels`` ``(H, W)``, uint8, 0 is black (PNG specification, third edition: colour type 0, no filter)."""
     height, width = levels.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), levels.astype(np.uint8)], axis=1).tobytes()
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Style sheet and script of the HTML report. The page works from a file, on a phone, without a network: nothing is fetched."""
+"""Style sheet and script of the HTML report. The page loads no other file, so it works offline and on a phone."""
 
 _LIGHT = """--page:#ffffff;--text:#1b1f24;--quiet:#57606a;--rule:#d0d7de;--band:#f6f8fa;--link:#0550ae;
 --better:#116329;--worse:#a40e26;--dot:#0550ae;--s0:#0550ae;--s1:#953800;--s2:#116329;--s3:#8250df;--s4:#57606a;--s5:#a40e26;color-scheme:light;"""

@@ -1,6 +1,7 @@
-"""Small plots as inline SVG: intervals, bars, lines, points. Colours are CSS classes, so one page has both themes.
+"""Small plots as inline SVG: intervals, bars, lines, points. Colours are CSS classes, so that a page can have two themes.
 
-Every plot has a viewBox about as wide as a phone, so its text is readable there; it scales up a little on wider screens.
+The viewBox of every plot is about as wide as a phone, so that text is readable there. Plots are a little larger on wider
+screens.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Axis:
-    """Numbers to positions along one side of a plot, linear or logarithmic."""
+    """Maps numbers to positions along one side of a plot, linear or logarithmic."""
 
     low: float
     high: float
@@ -42,7 +43,7 @@ class Axis:
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round numbers within the axis."""
+        """Round numbers within the range of the axis."""
         if self.log:
             decades = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             if len(decades) >= 2:
@@ -57,11 +58,11 @@ class Axis:
 
 
 def axis_over(values: Sequence[float], start: float, end: float, log: bool = False, zero: bool = False) -> Axis:
-    """An axis with a little room on both sides; a single value gets some as well.
+    """An axis with a margin on both sides, also around a single value.
 
     Args:
-        log: logarithmic, if all values are positive.
-        zero: must contain zero.
+        log: whether to use a logarithmic axis, if all values are positive.
+        zero: whether the axis must contain zero.
     """
     low, high = min(values), max(values)
     if log and low > 0:
@@ -107,12 +108,12 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def intervals(
     items: Sequence[Item], title: str, unit: str, form: Callable[[float], str], zero: bool = False, bars: bool = False
 ) -> str:
-    """One line per item: a dot with its interval, or with ``bars`` a bar from zero and the number beside it.
+    """One line per item: a dot with its interval or, with ``bars``, a bar from zero with the number beside it.
 
     Args:
         unit: the label of the axis.
-        form: a number as text.
-        zero: draw a line at zero.
+        form: function that formats a number.
+        zero: whether to draw a line at zero.
     """
     left = 14 + min(150.0, max(len(item.label) for item in items) * _LETTER)
     values = [v for item in items for v in (item.value, item.low, item.high) if v is not None]
@@ -145,10 +146,10 @@ def intervals(
 def lines(
     series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str, below: str, unit_square: bool = False
 ) -> str:
-    """Curves ``(label, xs, ys)``; a legend line each.
+    """Curves ``(label, xs, ys)``, each with an entry in the legend.
 
     Args:
-        unit_square: both axes go from 0 to 1, every point is marked, and there is the line x = y.
+        unit_square: both axes go from 0 to 1, every point is marked, and the line x = y is drawn.
     """
     left, top, bottom = 46.0, 10.0 + 18 * len(series), 200.0 + 18 * len(series)
     values = [value for _, _, ys in series for value in ys]
@@ -181,11 +182,11 @@ def points(
     log: tuple[bool, bool] = (False, False),
     diagonal: bool = False,
 ) -> str:
-    """Points ``(x, y, label, mark)``; an empty label is not written.
+    """Points ``(x, y, label, mark)``. An empty label is not drawn.
 
     Args:
         log: whether each axis is logarithmic.
-        diagonal: one scale for both axes, and the line x = y.
+        diagonal: both axes have the same scale, and the line x = y is drawn.
     """
     left, top, bottom = 46.0, 26.0, 236.0
     xs, ys = [place[0] for place in places], [place[1] for place in places]
@@ -212,7 +213,7 @@ def points(
 
 
 def _label(at: tuple[float, float], label: str, taken: list[tuple[float, float]], limits: tuple[float, float]) -> str:
-    """A label beside its point, moved until it is clear of the labels before it."""
+    """A label beside its point, moved until it overlaps no earlier label."""
     left_side = at[0] > WIDTH * 0.62
     x, y = at[0] + (-8 if left_side else 8), at[1] + 4
     for shift in (0, -12, 12, -24, 24, -36, 36, -48, 48):

@@ -222,15 +222,15 @@ class Group:
         return any(row.delta is not None for row in self.rows)
 
     def shown(self, compact: bool = True) -> list[Column]:
-        """The columns that some row has an entry in, the method's name first.
+        """The columns in which a row has an entry, the method's name first.
 
         Args:
-            compact: only those for formats of little width.
+            compact: whether to return only the columns for narrow formats.
         """
         return [column for column in self.columns if not column.empty and (column.compact or not compact)]
 
     def shown_with_result(self, compact: bool = True) -> list[Column]:
-        """As :meth:`shown`; where no row has a number, with a column ``result`` that has room for the reasons."""
+        """As :meth:`shown`. If no row has a number, with a column ``result`` for the reasons."""
         columns = self.shown(compact)
         reasons = tuple(row.problem for row in self.rows)
         return columns if len(columns) > 1 else [*columns, Column(Kind.LABEL, "result", reasons, reasons)]

@@ -1,4 +1,4 @@
-"""The table on a terminal: as wide as there is room for, colour and bold only on a terminal, ASCII where it must be."""
+"""The table on a terminal: it uses the available width. Colour and bold are used on a terminal only, ASCII if necessary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 
 def terminal_width() -> int:
-    """Columns of the terminal (or ``$COLUMNS``); 100 where there is none."""
+    """Columns of the terminal (or ``$COLUMNS``); 100 if there is no terminal."""
     return shutil.get_terminal_size((100, 24)).columns
 
 
@@ -35,7 +35,7 @@ def render_text(table: Table, width: int | None = None) -> str:
 
 
 def to_string(lines: list[Text], width: int) -> str:
-    """Lines as text, styled if stdout is a terminal, in letters stdout can encode."""
+    """Lines as text, styled if stdout is a terminal, with only characters that stdout can encode."""
     buffer = io.StringIO()
     terminal = sys.stdout.isatty()
     console = Console(file=buffer, width=width, force_terminal=terminal, no_color=None if terminal else True, highlight=False)
@@ -54,7 +54,7 @@ class Layout:
     """Columns beside each other, each as wide as its longest entry.
 
     Attributes:
-        width: of a whole line, in columns of the terminal.
+        width: of a whole line, in terminal columns.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -67,7 +67,7 @@ class Layout:
         return Text(GAP).join(self._entry(number, column.heading) for number, column in enumerate(self.columns))
 
     def line(self, place: int) -> Text:
-        """The row at ``place``. A marked label makes it bold, other marked entries have a colour."""
+        """The row at ``place``. It is bold if its label is marked; other marked entries are coloured."""
         entries, bold = [], False
         for number, column in enumerate(self.columns):
             mark = column.mark(place)
@@ -101,7 +101,7 @@ def _group(group: Group, width: int) -> list[Text]:
 
 
 def _fit(columns: list[Column], width: int) -> tuple[list[Column], list[Column]]:
-    """As many columns as there is room for, by rank, in their own order; the first two always. Then the others."""
+    """The columns that fit, chosen by rank but in their own order, always with the first two; then all other columns."""
     room = width - _size(columns[0])
     kept = columns[:1]
     for column in sorted(columns[1:], key=lambda column: column.rank):
@@ -117,11 +117,11 @@ def _size(column: Column) -> int:
 
 
 def wrap(text: str, width: int, style: str) -> list[Text]:
-    """Lines of at most ``width`` columns; never none."""
+    """``text`` as lines of at most ``width`` columns; at least one line."""
     console = Console(width=width, file=io.StringIO())
     return list(Text(printable(text), style=style).wrap(console, width)) or [Text()]
 
 
 def printable(text: str) -> str:
-    """``text`` with its control characters replaced, so that it cannot steer the terminal."""
+    """``text`` with its control characters replaced, so that it cannot send commands to the terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

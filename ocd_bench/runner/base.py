@@ -1,4 +1,4 @@
-"""The shared base model of a (task, dataset, seed): trained once, kept in the cache by fingerprint."""
+"""The shared base model of a (task, dataset, seed): trained once, then stored in the cache under its fingerprint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["BaseFailed", "BaseModel", "Bases", "mean_loss", "model_sha256", "ten
 
 KIND = "bases"
 WAIT = 0.2
-"""Seconds between two looks at a base that another process trains."""
+"""Seconds between two checks of a base that another process trains."""
 
 
 class BaseFailed(OCDBenchError):
@@ -54,8 +54,8 @@ class BaseModel:
 
     Attributes:
         sha256: of its weights.
-        key: fingerprint of everything it was made of.
-        fit_s: seconds its training took, when it was trained.
+        key: fingerprint of everything it depends on.
+        fit_s: seconds that its training took.
         cached: whether it came from the cache.
     """
 
@@ -67,7 +67,7 @@ class BaseModel:
 
 
 def tensor_sha256(*tensors: torch.Tensor) -> str:
-    """SHA-256 over dtype, shape and bytes of the tensors."""
+    """SHA-256 of dtype, shape and bytes of the tensors."""
     digest = hashlib.sha256()
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous().numpy()
@@ -77,7 +77,7 @@ def tensor_sha256(*tensors: torch.Tensor) -> str:
 
 
 def model_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over the state dict, names included."""
+    """SHA-256 of the state dict, including names."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -87,14 +87,14 @@ def model_sha256(model: torch.nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Bases:
-    """Base models of one (task, dataset, seed): the one that methods share, and those that saw a part of the samples.
+    """Base models of one (task, dataset, seed): the one that methods share, and those trained on a part of the samples.
 
     Args:
         manager: gives the untrained model, through the ``ocd_bench_base_model`` hook.
         contract: calls the task's members.
-        note: takes a line for the user.
-        isolate: whether training happens in a child process.
-        seconds: how long training may take; None: as long as it likes.
+        note: function that takes a line for the user.
+        isolate: whether training runs in a child process.
+        seconds: time limit of training; None: no limit.
     """
 
     task: Task
@@ -110,19 +110,19 @@ class Bases:
 
     @property
     def threads(self) -> int:
-        """How many threads train."""
+        """Number of threads for training."""
         return self.config.section("run").threads
 
     @functools.cached_property
     def code(self) -> dict[str, Any]:
-        """The code that makes a base, and the packages it uses."""
+        """The code that builds and trains a base, and the packages it uses."""
         hooks = hook_modules(self.manager, "ocd_bench_load_data", "ocd_bench_base_model")
         task, packages = object_print(self.task, hooks)
         core = code_of(TRAINING)
         return {"task": task, "core": core.sha256, "packages": versions(packages | core.packages)}
 
     def untrained(self, splits: Splits) -> torch.nn.Module:
-        """The model before training; draws from torch's global stream, so call it under a seed of its own."""
+        """The model before training. It draws from torch's global generator, so set a seed before the call."""
         hook = self.manager.hook.ocd_bench_base_model
         built = self.contract.call("base_model", lambda: hook(task=self.task, splits=splits, request=self.request))
         model = self.contract.model(built).to(self.device)
@@ -152,7 +152,7 @@ class Bases:
         """Check the untrained model, loss and metrics on a few samples, and give the key of the base.
 
         Raises:
-            Broken: if the task does not keep its contract, or no layer of the model can be adapted.
+                    Broken: if the task does not keep its contract, or no layer of the model can be adapted.
             UsageError: if ``select.layer`` names a layer that cannot.
         """
         with self._own_stream():
@@ -163,7 +163,7 @@ class Bases:
         return key
 
     def obtain(self, splits: Splits) -> BaseModel:
-        """The trained base: from the cache if it was made of the same things, else trained now.
+        """The trained base: from the cache if the fingerprint is there, else trained now.
 
         Raises:
             BaseFailed: if training fails.
@@ -198,7 +198,7 @@ class Bases:
         return f"{self.task.name}-{self.request.dataset}-s{self.request.seed}"
 
     def _own_stream(self) -> Any:
-        """A context in which torch's global stream of random numbers is the base's own."""
+        """A context in which torch's global generator has the base's own seed."""
         return _seeded(derive(self.request.task, self.request.dataset, "", self.request.seed, "base"), self.device)
 
     def _cached(self, model: torch.nn.Module, key: str) -> BaseModel | None:
@@ -208,7 +208,7 @@ class Bases:
         try:
             state, own = unpack(entry.content), model.state_dict()
             if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in own.items()}:
-                raise Damaged("it holds the weights of another model")
+                raise Damaged("it has the weights of another model")
             model.load_state_dict(state)
             fit_s = float(entry.record["fit_s"])
         except (Damaged, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -290,7 +290,7 @@ class Bases:
 
 
 class Throttled:
-    """Progress as messages, ten times a second at most: a training step may take less than sending one does."""
+    """Progress as messages, at most ten per second, because sending one may take longer than a training step."""
 
     def __init__(self, send: Send) -> None:
         self.send, self._last = send, 0.0
@@ -305,7 +305,7 @@ class Throttled:
 
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global stream under a seed; afterwards as it was."""
+    """Seeds torch's global generator, and restores its state afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

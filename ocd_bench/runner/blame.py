@@ -1,4 +1,4 @@
-"""Whose fault it is: the plugin, file and line of an error, from a traceback or from what a dead process left behind."""
+"""Finds the plugin, file and line that an error comes from, in a traceback or in the printed stack of a dead process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def printable(text: object, limit: int = 500) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """``ValueError: its first line``, fit to be printed."""
+    """``ValueError: first line of the message``, printable."""
     try:
         text = str(error)
     except Exception:  # a plugin's own class may fail to print itself
@@ -36,7 +36,7 @@ def message_of(error: BaseException) -> str:
 
 
 class Blame:
-    """Finds the plugin that a stack of calls leads to.
+    """Finds the plugin that a call stack belongs to.
 
     Args:
         manager: the loaded plugins.
@@ -63,12 +63,12 @@ class Blame:
             self._roots.setdefault(root.resolve(), plugin)
 
     def of_error(self, error: BaseException, item: Any) -> str:
-        """``plugin 'x', file.py line 3`` for an exception; ``item`` is the task or method at work."""
+        """``plugin 'x', file.py line 3`` for an exception; ``item`` is the running task or method."""
         frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
         return self.of_frames(frames[::-1], item)
 
     def of_trace(self, trace: str, item: Any) -> str:
-        """The same for the printed stack of a process that is no more."""
+        """The same for the printed stack of a process that has ended."""
         frames = [(file, int(line)) for file, line in _FRAME.findall(trace)]
         return self.of_frames(frames if "most recent call first" in trace else frames[::-1], item)
 
@@ -84,7 +84,7 @@ class Blame:
         return self.of_item(item)
 
     def of_item(self, item: Any, member: str = "") -> str:
-        """Where a task or method, or one of its members, is defined."""
+        """The place of definition of a task or method, or of one of its members."""
         plugin = self.manager.owner(item) or "unknown"
         found = getattr(type(item), member, None) if member else None
         for target in (found, getattr(type(item), "fit", None), type(item)):

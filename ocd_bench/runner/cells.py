@@ -1,4 +1,4 @@
-"""The plan: which cells a run has, and which of them share data, base model and fits."""
+"""The plan: the cells of a run, and groups of cells that share data, base model and fits."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 MOST_SEEDS = 10_000
-"""As a count; more is a slip of the finger."""
+"""Largest count of seeds; a larger one is probably a typing error."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The test set as it is (no kind), or under a corruption of severity 1 to 5."""
+    """The clean test set (no kind), or a corruption of it with severity 1 to 5."""
 
     kind: str = ""
     severity: int = 0
@@ -32,7 +32,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Group:
-    """Cells of one (task, dataset, seed): they share the samples, the base model and whatever methods fit in common."""
+    """Cells of one (task, dataset, seed): they share the samples, the base model and the fits that methods share."""
 
     task: str
     dataset: str
@@ -47,7 +47,7 @@ def cell_name(task: str, dataset: str, method: str, seed: int) -> str:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``"3"`` is seeds 0, 1, 2; ``"0,1,7"`` (or ``"7,"``) is just these.
+    """``"3"`` means seeds 0, 1, 2; ``"0,1,7"`` (or ``"7,"``) means exactly these seeds.
 
     Raises:
         UsageError: for anything else.

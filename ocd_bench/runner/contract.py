@@ -1,7 +1,7 @@
-"""What tasks and methods must keep: checked before anything is trained, and after each method.
+"""The contract of tasks and methods, checked before anything is trained and after each method.
 
-A task that breaks its contract is told before training, in one line: where, what was expected, and how to examine it. A method
-may not change what it shares with others: the base model, the samples, the state of torch and of the process.
+A task that breaks its contract is reported before training, in one line: the place, what was expected, and how to examine it.
+A method must not change what it shares with other methods: the base model, the samples, the state of torch and of the process.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ocd_bench.task import Request, Task
 
 T = TypeVar("T")
 PROBE = 4
-"""Validation samples that go through the untrained base model, the loss and the metrics before training."""
+"""Number of validation samples for the check of the untrained base model, the loss and the metrics before training."""
 
 
 class Broken(UsageError):
-    """A member of a task does not keep its contract."""
+    """A member of a task breaks its contract."""
 
 
 class TaskContract:
-    """Calls members of a task, and names what is wrong with them.
+    """Calls members of a task and checks what they return.
 
     Args:
         task: the task.
@@ -41,10 +41,10 @@ class TaskContract:
         self.task, self.blame = task, blame
 
     def call(self, member: str, action: Callable[[], T]) -> T:
-        """What ``action`` gives.
+        """The result of ``action``.
 
         Raises:
-            Broken: if it raises anything; errors that OCD-Bench raises on purpose pass as they are.
+            Broken: if it raises any error, except for those that OCD-Bench raises on purpose, which are passed on.
         """
         try:
             return action()
@@ -57,7 +57,7 @@ class TaskContract:
             raise Broken(self._say(f"{member} raised {message_of(error)}", where)) from error
 
     def broken(self, member: str, found: str, expected: str) -> Broken:
-        """The error for a member that gave ``found`` where ``expected`` should be."""
+        """The error for a member that returned ``found`` instead of ``expected``."""
         return Broken(self._say(f"{member} {found}, expected {expected}", self.blame.of_item(self.task, member)))
 
     def _say(self, what: str, where: str) -> str:
@@ -87,8 +87,8 @@ class TaskContract:
 
     @torch.no_grad()
     def probe(self, model: torch.nn.Module, splits: Splits, request: Request, device: torch.device) -> None:
-        """A few validation samples through the untrained model, the loss and the metrics. Draws no random number that
-        anything else depends on, and leaves the model as it was."""
+        """Run a few validation samples through the untrained model, the loss and the metrics. This has no effect on other
+        random numbers, and the model is unchanged afterwards."""
         cuda = [device] if device.type == "cuda" else []
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         was_training = model.training
@@ -118,7 +118,7 @@ class TaskContract:
         self.metrics(output, targets)
 
     def metrics(self, output: torch.Tensor, targets: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """What the task's metrics give, after a check."""
+        """The checked result of the task's metrics."""
         count = len(output)
         scores = self.call("metrics", lambda: self.task.metrics(output, targets))
         if not isinstance(scores, Mapping) or not scores:
@@ -146,7 +146,7 @@ def _is_finite(value: torch.Tensor) -> bool:
 
 
 def _is_plugin_frame(error: BaseException) -> bool:
-    """Whether an exception was raised by a ``raise`` of the code that was called, not by a signal that met it there."""
+    """Whether an exception was raised by a ``raise`` statement of the called code, and not by a signal during the call."""
     import linecache
     import traceback
 
@@ -156,7 +156,7 @@ def _is_plugin_frame(error: BaseException) -> bool:
 
 # -- after each method --------------------------------------------------------------------------------------------------------
 class Watch:
-    """What a method has to leave as it found it.
+    """Detects changes of the state that a method must not change.
 
     Args:
         base: the shared base model.
@@ -171,11 +171,11 @@ class Watch:
         self.begin()
 
     def begin(self) -> None:
-        """Take the process as it is now for what it should be later."""
+        """Record the present state of the process as the expected one."""
         self._process = _process_state()
 
     def changes(self) -> list[str]:
-        """What is not as it was, in words."""
+        """Descriptions of everything that has changed."""
         found = []
         if self._shape != _module_shape(self.base):
             found.append("hooks, training mode or requires_grad of the shared base model")
@@ -187,7 +187,7 @@ class Watch:
         return found
 
     def restore(self) -> None:
-        """Put back the base model and the process, where a method ran in this very process."""
+        """Restore the base model and the process, if the method ran in this process."""
         for module in self.base.modules():
             for name in _HOOKS:
                 getattr(module, name).clear()
@@ -235,7 +235,7 @@ def _digest(tensors: Any) -> str:
 
 
 def same_bytes(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Equal in type, shape and every bit (NaN equals itself)."""
+    """Equal in type, shape and every bit, so that NaN equals NaN."""
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
     one, two = (tensor.detach().contiguous().reshape(-1) for tensor in (first, second))

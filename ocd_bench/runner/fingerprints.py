@@ -1,15 +1,15 @@
-"""What a result was made of, so that nothing is reused after something it depends on has changed.
+"""Fingerprints of everything that a result depends on. A result is not reused after any of it has changed.
 
-Two things are kept between runs: cells (in the run folder) and trained base models (in the cache). A cell says in ``made_by``,
-and a base in its key:
+Two kinds of results are reused between runs: cells (in the run folder) and trained base models (in the cache). These
+fingerprints are stored in ``made_by`` of a cell, and in the key of a base model:
 
-* ``method``, ``task``, ``core``: SHA-256 of source code. It starts at the modules of the class, of the hooks that took part and
-  of the part of OCD-Bench that computes, and follows their imports to modules of the same package, to files beside a
-  ``--plugin`` file, and to OCD-Bench itself. Code of OCD-Bench that only reads, writes or shows results is left out.
+* ``method``, ``task``, ``core``: SHA-256 of source code. It starts at the modules of the class, of the hooks in use, and of the
+  part of OCD-Bench that computes. It follows their imports to modules of the same package, to files beside a ``--plugin`` file,
+  and to OCD-Bench itself. Code of OCD-Bench that only reads, writes or displays results is not included.
 * ``packages``: versions of torch, numpy, and of the other distributions that this code imports.
 * ``files``: SHA-256 of every file or folder that a setting names (a checkpoint, an encoder).
-* ``threads``: how many threads compute (``run.threads``): another number rounds differently.
-* ``base``: key of the base model, which covers the code that trained it.
+* ``threads``: the number of threads that compute (``run.threads``). It changes rounding.
+* ``base``: key of the base model, which includes the code that trained it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ocd_bench.files import sha256
 CORE_PACKAGE = "ocd_bench"
 
 BYSTANDERS = (
-    "ocd_bench",  # the package's own __init__, which only gives names; not its modules
+    "ocd_bench",  # only the package's own __init__, which defines names; not its modules
     "ocd_bench.cache",
     "ocd_bench.errors",
     "ocd_bench.files",
@@ -42,12 +42,12 @@ BYSTANDERS = (
     *(f"ocd_bench.{name}.*" for name in ("cli", "comparison", "data", "plugin", "report", "testing")),
     "ocd_bench.runner.*",
 )
-"""Modules of the core that no measured number depends on: imports are not followed into them."""
+"""Modules of the core that have no effect on measured numbers. Imports are not followed into them."""
 
 TRAINING = ("ocd_bench.runner.training", "ocd_bench.samples", "ocd_bench.seeds", "ocd_bench.task")
-"""The core's part in a base model."""
+"""Modules of the core that a base model depends on."""
 MEASURING = ("ocd_bench.runner.measure", "ocd_bench.method", "ocd_bench.metrics", "ocd_bench.engine.selection")
-"""The core's part in a cell, beside the base and the method."""
+"""Modules of the core that a cell depends on, beside the base and the method."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Code:
 
     @property
     def sha256(self) -> str:
-        """Digest over names and contents."""
+        """Digest of names and contents."""
         return fingerprint(dict(sorted(self.sources.items())))
 
 
 def code_of(modules: Iterable[str]) -> Code:
-    """The modules of those names and all that they import from their own package, beside their file, and from the core."""
+    """The modules of these names, and all that they import from their own package, their own folder, and the core."""
     sources: dict[str, str] = {}
     labels: dict[str, str] = {}
     packages: set[str] = set()
@@ -88,13 +88,13 @@ def code_of(modules: Iterable[str]) -> Code:
 
 
 def _label(module: _Module) -> str:
-    """A module's name; of a ``--plugin`` file, whose module is named by its path too, the file's: it may be moved."""
+    """A module's name. For a ``--plugin`` file it is the file's name without its folder, so that the file may be moved."""
     installed = getattr(sys.modules.get(module.name), "__package__", None) or "." in module.name
     return module.name if installed or module.path is None else module.path.name
 
 
 def is_bystander(name: str) -> bool:
-    """Whether a module of the core has no part in any number."""
+    """Whether a module of the core has no effect on any number."""
     return any(name == rule or (rule.endswith(".*") and f"{name}.".startswith(rule[:-1])) for rule in BYSTANDERS)
 
 
@@ -156,7 +156,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _resolve(imported: str, importer: _Module) -> str | None:
-    """The name of an own module to follow, empty for a name that is no module, None for another distribution's package."""
+    """The name of a module to follow; empty for a name that is not a module; None for another distribution's package."""
     top = imported.partition(".")[0]
     own = importer.name.partition(".")[0]
     if top in (own, CORE_PACKAGE):
@@ -171,7 +171,7 @@ def _is_beside(top: str, path: Path) -> bool:
 
 
 def modules_of(item: object) -> list[str]:
-    """Modules of an object's class and of its base classes, the core's own base classes and builtins left out."""
+    """Modules of an object's class and of its base classes, without builtins and the core's own base classes."""
     own = [kind.__module__ for kind in type(item).__mro__]
     return [
         name
@@ -181,7 +181,7 @@ def modules_of(item: object) -> list[str]:
 
 
 def source_without_file(item: object) -> str:
-    """Source of a class that is in no file (a notebook, ``python -c``); its compiled code where there is no source."""
+    """Source of a class that is in no file (a notebook, ``python -c``); its compiled code if there is no source."""
     kind = type(item)
     if _file_of(kind.__module__) is not None:
         return ""
@@ -196,7 +196,7 @@ PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 def state_of(item: object) -> dict[str, Any]:
-    """Plain values that an instance carries (``Scaled(factor=2)``)."""
+    """The plain attributes of an instance (``Scaled(factor=2)``)."""
     values = getattr(item, "__dict__", {})
     return {
         name: value
@@ -209,7 +209,7 @@ def object_print(item: object, further: Iterable[str] = ()) -> tuple[str, frozen
     """Digest of an object's code and plain state, and the packages that the code imports.
 
     Args:
-        further: names of modules that take part beside those of the class.
+        further: names of modules to include beside those of the class.
     """
     code = code_of([*modules_of(item), *further])
     parts = {"code": code.sha256, "state": state_of(item), "class": type(item).__qualname__, "text": source_without_file(item)}
@@ -217,7 +217,7 @@ def object_print(item: object, further: Iterable[str] = ()) -> tuple[str, frozen
 
 
 def hook_modules(manager: Any, *hooks: str) -> list[str]:
-    """Modules of the plugins that implement one of these hooks (the task's own answer is not one of them)."""
+    """Modules of the plugins that implement one of these hooks, without the task's own implementation."""
     names: list[str] = []
     for hook in hooks:
         for implementation in getattr(manager.hook, hook).get_hookimpls():
@@ -245,7 +245,7 @@ def _version(package: str) -> str | None:
 
 
 def versions(packages: Iterable[str]) -> list[str]:
-    """``name version`` of the distributions of these packages, and of torch and numpy, which always take part."""
+    """``name version`` of the distributions of these packages, and of torch and numpy, which are always included."""
     import numpy
     import torch
 
@@ -255,8 +255,8 @@ def versions(packages: Iterable[str]) -> list[str]:
 
 # -- files named in settings ------------------------------------------------------------------------------------------------
 def named_files(sections: Mapping[str, Mapping[str, Any]], data_dirs: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of each file or folder that a setting names, by setting. A value with a dot or a slash is taken for a path if
-    something of that name is there: as given, or below a data directory."""
+    """SHA-256 of each file or folder that a setting names, by setting. A value with a dot or a slash is a path if it exists as
+    given, or below a data directory."""
     found = {}
     for section, values in sections.items():
         for key, value in values.items():
@@ -278,7 +278,7 @@ def _existing(text: str, data_dirs: Sequence[Path]) -> Path | None:
 
 
 def content_sha256(path: Path) -> str:
-    """Digest of a file's content; of a folder: of the names and contents of all files in it."""
+    """Digest of a file's content or, for a folder, of the names and contents of all files in it."""
     if path.is_file():
         status = path.stat()
         return _file_sha256(path, status.st_mtime_ns, status.st_size)
@@ -294,7 +294,7 @@ def _file_sha256(path: Path, changed_ns: int, size: int) -> str:
 
 # -- what differs -----------------------------------------------------------------------------------------------------------
 def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
-    """In words, what two ``made_by`` differ in; empty if nothing."""
+    """Descriptions of the differences of two ``made_by``; empty if there are none."""
     if not isinstance(old, Mapping):
         return ["code that was not recorded (an earlier version of OCD-Bench)"]
     words = {
@@ -303,7 +303,7 @@ def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[s
         "core": "OCD-Bench's own code",
         "files": "the content of a file that a setting names",
         "threads": "the number of threads",
-        "base": "what the base model is made of",
+        "base": "the base model or its training code",
     }
     found = []
     if old.get("packages") != new.get("packages"):

@@ -1,9 +1,9 @@
 """One group of cells: load the samples, obtain the base, fit each method, measure it on every test variant.
 
-A group runs in a process of its own, and each method of it in a further one, forked when samples and base are ready; so a
-method can neither harm another nor the run. What methods share (:meth:`Context.shared`) is built once all the same: a method
-that has built something goes on as the process from which the following ones are forked, provided that it left everything as it
-was. Where processes cannot be forked (a GPU, other systems), the same happens in one process, with the same checks.
+A group runs in a process of its own. Each of its methods runs in a further process, forked when samples and base are ready. So
+a method cannot harm another method or the run. Shared values (:meth:`Context.shared`) are still built only once: the process of
+a method that has built one becomes the parent of the following methods' processes, if it left everything else unchanged. If
+processes cannot be forked (a GPU, other systems), all methods run in one process, with the same checks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Todo = list[tuple[Method, list[Variant]]]
 
 
 class Reporter(Protocol):
-    """Where progress and finished cells are announced."""
+    """Receives progress and finished cells."""
 
     def progress(self, what: str, done: int, total: int) -> None: ...
     def cell(self, cell: Mapping[str, Any], reused: bool) -> None: ...
@@ -52,11 +52,11 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What every group of a run has in common.
+    """Settings that all groups of a run share.
 
     Attributes:
         isolate: whether methods run in processes of their own.
-        cell_timeout: seconds that each step may take; None: as long as it likes.
+        cell_timeout: time limit of each step in seconds; None: no limit.
     """
 
     preset: str
@@ -71,12 +71,12 @@ class Settings:
 
 @dataclass
 class _Common:
-    """What the methods of a group have in common.
+    """State that the methods of a group share.
 
     Attributes:
         tests, data: test samples of each variant, and the fingerprint of all samples with them.
-        heads: what a method's cells say about what they were made of.
-        ranked: whether the layer was chosen by the entropy criterion: every cell then holds the entropies.
+        heads: fingerprints of each method's cells.
+        ranked: whether the entropy criterion chose the layer. If so, every cell has the entropies.
         outputs: on the plain test set, of methods whose outputs are small; for figures.
     """
 
@@ -91,14 +91,14 @@ class _Common:
 
 
 class GroupRunner:
-    """Runs the cells of one (task, dataset, seed) that are not finished yet, and sends each as a message.
+    """Runs the unfinished cells of one (task, dataset, seed), and sends each as a message.
 
     Messages: ``doing`` (what comes next), ``note`` (a line for the user), ``data`` (the note on the samples), ``began`` (a
     method), ``cell`` (with ``scores`` if it has any), ``problem`` (bad input), ``progress``.
 
     Args:
         manager: plugins (tasks, methods, hooks).
-        folder: where finished cells are found; nothing is written to it but figures.
+        folder: the run folder. Finished cells are read from it; only figures are written to it.
         send: takes the messages.
     """
 
@@ -136,7 +136,7 @@ class GroupRunner:
 
     # -- the whole group ----------------------------------------------------------------------------------------------
     def execute(self) -> None:
-        """Measure what is missing; bad data or settings become a ``problem``."""
+        """Measure all missing cells. Bad data or settings become a ``problem`` message."""
         try:
             self._execute()
         except OCDBenchError as error:
@@ -190,12 +190,12 @@ class GroupRunner:
             self._figures(dataclasses.replace(hidden, test=tests[Variant()]), shared.outputs)
 
     def _views(self, splits: Splits) -> tuple[Splits, dict[Variant, Samples]]:
-        """The splits as methods see them, and the test samples of each variant."""
+        """The splits without test samples, for methods, and the test samples of each variant."""
         tests = {variant: self._variant(splits, variant) for variant in self.group.variants}
         return dataclasses.replace(splits, test=splits.val), tests
 
     def _unfinished(self, heads: Mapping[str, Mapping[str, Any]], data: Mapping[Variant, str]) -> Todo:
-        """What is to be measured; finished cells are sent as they are, and cells of other code are named in one line."""
+        """The cells to measure. Finished cells are sent unchanged; cells of other code are named in one line."""
         todo: Todo = []
         stale: list[str] = []
         reasons: dict[str, None] = {}
@@ -230,7 +230,7 @@ class GroupRunner:
             shared.context.forget()
 
     def _one(self, method: Method, variants: Sequence[Variant], shared: _Common) -> bool:
-        """Measure a method in this process; returns whether it left everything as it was."""
+        """Measure a method in this process; returns whether it left the shared state unchanged."""
         asked = [shared.ranked]
         shared.watch.begin()
         context = self._restrict(shared.context, method, asked)
@@ -245,8 +245,8 @@ class GroupRunner:
         return not runner.changed
 
     def _in_children(self, todo: Todo, shared: _Common) -> None:
-        """Measure methods, each in a child. One that has built what others share goes on with the rest in its child; what is
-        left when that ends is measured from here."""
+        """Measure methods, each in a child. A child that has built a shared value measures the remaining methods. Methods that
+        are left when it ends are measured from here."""
         while todo:
             settled: set[tuple[str, Variant]] = set()
             began = {todo[0][0].name}
@@ -286,17 +286,17 @@ class GroupRunner:
             todo = left
 
     def _become_child(self, send: Send) -> None:
-        """From here on this process is one method's own."""
+        """Mark this process as one method's own."""
         self.send, self.in_child = send, True
         self.bases = dataclasses.replace(self.bases, isolate=False, seconds=None, progress=Throttled(send).progress)
         torch.set_num_threads(self.config.section("run").threads)
 
     def _go_on(self, method: Method, rest: Todo, shared: _Common) -> None:
-        """In the child of a method that has built something: the methods after it."""
+        """In the child of a method that has built a shared value: measure the methods after it."""
         if self.config.section("run").threads == 1:
             self._in_children(rest, shared)
             return
-        # Several threads do not survive a fork: methods of the same plugin follow in this very process.
+        # Threads do not survive a fork, so the following methods of the same plugin run in this process.
         for other, variants in rest:
             if self.manager.owner(other) != self.manager.owner(method):
                 continue
@@ -305,7 +305,7 @@ class GroupRunner:
                 break
 
     def _in_this_process(self, todo: Todo, shared: _Common) -> None:
-        """Measure methods one after the other; what one has changed is put back before the next."""
+        """Measure methods one after the other. Shared state that a method has changed is restored before the next."""
         send = self.send
 
         def keep(message: Message) -> None:
@@ -325,7 +325,7 @@ class GroupRunner:
             self.send = send
 
     def _load_again(self, shared: _Common) -> None:
-        """Put the samples back, from where they came from."""
+        """Load the samples again."""
         hidden, tests = self._views(self._load())
         pairs = [(shared.context.splits.train, hidden.train), (shared.context.splits.val, hidden.val)]
         for old, new in [*pairs, *((shared.tests[variant], tests[variant]) for variant in tests)]:
@@ -370,7 +370,7 @@ class GroupRunner:
                 cell.update(head, reason=reason, fingerprint={**head["fingerprint"], "data": data[variant]})
                 self._send_cell(Measured(cell, trace=trace or None), variant)
 
-    # -- what is said -------------------------------------------------------------------------------------------------
+    # -- messages -----------------------------------------------------------------------------------------------------
     def _note(self, text: str) -> None:
         self.send(Message("note", {"text": text}))
 
@@ -381,7 +381,7 @@ class GroupRunner:
     def _began(self, method: Method) -> None:
         self.send(Message("began", {"method": method.name}))
 
-    # -- pieces -------------------------------------------------------------------------------------------------------
+    # -- steps --------------------------------------------------------------------------------------------------------
     def _load(self) -> Splits:
         self._doing("load_data")
         load = self.manager.hook.ocd_bench_load_data
@@ -395,7 +395,7 @@ class GroupRunner:
         if recorded is not None:
             return Samples(recorded.inputs, recorded.targets, test.groups)
         self._doing("corrupt")
-        # The draw must not depend on the run's seed: every seed meets the same corrupted test set.
+        # The draw must not depend on the run's seed: every seed has the same corrupted test set.
         generator = torch.Generator().manual_seed(
             derive(self.group.task, self.group.dataset, variant.kind, variant.severity, "corruption")
         )
@@ -420,7 +420,7 @@ class GroupRunner:
             seen = torch.ones(count, dtype=torch.bool).index_fill_(0, held, False)
             other = self.bases.obtain(dataclasses.replace(hidden, train=hidden.train.take(seen)))
             if other.sha256 == base.sha256:
-                raise NotApplicable("the base is not trained here but given: it has seen every training sample")
+                raise NotApplicable("the base comes with trained weights, which were trained on every training sample")
             found.append((other.model, held))
         return found
 
@@ -446,7 +446,7 @@ class GroupRunner:
 
     @torch.no_grad()
     def _check_trained(self, model: torch.nn.Module, val: Samples) -> None:
-        """A base model that has diverged is named before anything is built on it."""
+        """Refuse a base model that has diverged before it is used."""
         with self._failing("the trained base model"):
             inputs, _ = self.task.subsample(val.inputs[:PROBE], val.targets[:PROBE], self.request.generator("probe"))
             output = model(inputs.to(self.run.device))
@@ -471,7 +471,7 @@ class GroupRunner:
 
     @contextlib.contextmanager
     def _failing(self, what: str) -> Iterator[None]:
-        """Whatever goes wrong in here makes the cells of the group fail."""
+        """Any error inside this context makes the cells of the group fail."""
         try:
             yield
         except OCDBenchError:
@@ -480,7 +480,7 @@ class GroupRunner:
             raise BaseFailed(f"{what}: {message_of(error)} ({self.blame.of_error(error, self.task)})") from error
 
     def _restrict(self, context: Context, method: Method, asked: list[bool]) -> Context:
-        """The context as one method may see it: its own sections, its own account of seconds."""
+        """The context of one method, with its own sections and its own account of seconds."""
         allowed = {method.section, *method.reads, "base", "select", "run", self.task.name}
 
         def settings(name: str) -> Any:
@@ -502,7 +502,7 @@ class GroupRunner:
         return sections
 
     def _head(self, method: Method, base_key: str) -> dict[str, Any]:
-        """What a cell of the method says about what it was made of."""
+        """The fingerprints of a cell of the method."""
         sections = self._sections(method)
         code, packages = object_print(method)
         core = code_of(MEASURING)
@@ -523,11 +523,11 @@ class GroupRunner:
     def _finished(
         self, method: Method, variant: Variant, head: Mapping[str, Any], data: str
     ) -> tuple[dict[str, Any] | None, list[str]]:
-        """A cell that need not be measured; else None, and what has changed since it was."""
+        """A finished cell that can be reused; else None, and what has changed since it was measured."""
         label = variant.label(self.group.dataset)
         cell = self.folder.read_cell(self.group.task, label, method.name, self.group.seed)
         if cell is None or cell["status"] != "ok":
-            return None, []  # a method that was not applicable is asked again: the cause may be gone
+            return None, []  # a method that was not applicable is tried again: the cause may be gone
         name = cell_name(self.group.task, label, method.name, self.group.seed)
         for what, old, new in (
             ("configuration", cell["fingerprint"].get("config"), head["fingerprint"]["config"]),
@@ -541,7 +541,7 @@ class GroupRunner:
         return (None, changed) if changed else (cell, [])
 
     def _figures(self, splits: Splits, outputs: Mapping[str, torch.Tensor]) -> None:
-        """The task's own pictures; one that fails must never cost the numbers beside it."""
+        """Write the task's own pictures. An error here does not affect the numbers."""
         self._doing("figures")
         folder = self.folder.path / "figures" / f"{self.group.task}-{self.group.dataset}-s{self.group.seed}"
 

@@ -1,13 +1,13 @@
-"""Leases: one process does a piece of work, the others wait for its result.
+"""Leases: one process does a unit of work, the others wait for its result.
 
-A lease is a file that exists while its owner works. It is made with ``O_CREAT | O_EXCL``, which is atomic on local and on
-network file systems, also where ``flock`` is not. A lease ends with its owner:
+A lease is a file that exists while its owner works. It is created with ``O_CREAT | O_EXCL``, which is atomic on local and on
+network file systems, also where ``flock`` is not. A lease is abandoned:
 
-* on the owner's own machine, when that process is gone;
-* seen from another machine, when its time stamp has not changed for :data:`PATIENCE` seconds of the observer's own clock (the
-  owner renews it every :data:`BEAT` seconds while it works; clocks of two machines are never compared).
+* on the owner's own machine, if that process no longer exists;
+* on another machine, if its time stamp has not changed for :data:`PATIENCE` seconds of the observer's own clock. The owner
+  renews it every :data:`BEAT` seconds while it works. Clocks of two machines are never compared.
 
-Two processes may still come to do the same work, for instance when a machine sleeps longer than that. This costs time only:
+Two processes can still do the same work, for example if a machine sleeps longer than that. This costs time only, because
 results are written atomically and do not depend on who computes them.
 """
 
@@ -28,12 +28,12 @@ PATIENCE = 120.0
 
 
 class Lease:
-    """The right to do one piece of work.
+    """The right to do one unit of work.
 
     Args:
-        path: the lease file; its folder is made if it is not there.
-        host: name of this machine (tests give another one).
-        clock: seconds that only go up.
+        path: the lease file. Its folder is created if necessary.
+        host: name of this machine (tests use another one).
+        clock: monotonic clock in seconds.
     """
 
     def __init__(self, path: Path, host: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,8 +46,8 @@ class Lease:
         self._since = 0.0
 
     def acquire(self) -> bool:
-        """Take the lease if it is free or its owner is gone. A folder that cannot be written gives no lease to anybody:
-        everyone then works for himself, and this returns True."""
+        """Take the lease if it is free or its owner is gone; returns whether the caller may work. If the folder cannot be
+        written, there are no leases: every process does the work itself, and this returns True."""
         if self.held:
             return True
         try:
@@ -63,14 +63,14 @@ class Lease:
         return False
 
     def renew(self) -> None:
-        """Show that the owner still works; cheap, to be called often."""
+        """Renew the time stamp. Cheap; call it often."""
         if self.held and self.clock() - self._renewed >= BEAT:
             self._renewed = self.clock()
             with contextlib.suppress(OSError):
                 os.utime(self.path)
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         if self.held:
             self.held = False
             owner = self._owner()
@@ -79,7 +79,7 @@ class Lease:
                     self.path.unlink(missing_ok=True)
 
     def owner(self) -> str:
-        """Who holds it, for a message."""
+        """The owner, for a message."""
         owner = self._owner() or {}
         place = "" if owner.get("host") == self.host else " on another machine"
         return f"process {owner.get('pid', '?')}{place}"
@@ -110,17 +110,17 @@ class Lease:
         if owner is not None and owner.get("host") == self.host and isinstance(owner.get("pid"), int):
             pid: int = owner["pid"]  # type: ignore[assignment]
             return not is_alive(pid) or process_start(pid) != owner.get("started", "")
-        # Another machine's, or one whose owner was killed before its name was in it.
+        # A lease of another machine, or of a process that was killed before it wrote its name.
         try:
             state = (json.dumps(owner), self.path.stat().st_mtime)
         except OSError:
-            return False  # it has just been given back
+            return False  # it has just been released
         if state != self._seen:
             self._seen, self._since = state, self.clock()
         return self.clock() - self._since >= PATIENCE
 
     def _break(self) -> bool:
-        """Remove an abandoned lease; False if it changed hands meanwhile. Renaming is atomic: of several, one succeeds."""
+        """Remove an abandoned lease; False if it has a new owner. Renaming is atomic: one of several processes succeeds."""
         expected = self._owner()
         aside = self.path.with_name(f"{self.path.name}.{self._token}")
         try:

@@ -1,4 +1,4 @@
-"""The machine a run was made on, and how much memory a cell took."""
+"""The machine that a run uses, and the memory that a cell needs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ocd_bench.errors import UsageError
 
 
 def choose_device(text: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:i`` as a device that is there.
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:i`` as an available device.
 
     Raises:
-        UsageError: if it is not.
+        UsageError: if it is not available.
     """
     if text == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -35,7 +35,7 @@ def choose_device(text: str) -> torch.device:
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
-    """Versions, device, CPU, threads that compute and, where the working folder is a git checkout, its revision."""
+    """Versions, device, CPU, number of threads and, if the working folder is a git checkout, its revision."""
     import numpy
 
     return {
@@ -85,7 +85,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the high-water mark
 
     def read(self) -> float:
-        """The peak so far; without the kernel's help it is the peak since the process began."""
+        """The peak so far. If the kernel cannot reset it, it is the peak since the process began."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e6
         try:

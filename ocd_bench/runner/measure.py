@@ -1,4 +1,4 @@
-"""One method of a group: fitted once, measured on each test variant, its failures kept to itself."""
+"""One method of a group: fitted once, measured on each test variant. Its failures do not affect other methods."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ocd_bench.samples import Samples
 from ocd_bench.task import Task
 
 OUTPUT_LIMIT = 64 * 2**20
-"""Bytes of test outputs kept per method for the task's figures."""
+"""Maximum bytes of test outputs that are kept per method, for the task's figures."""
 DEPTH = 40
-"""Levels of lists and tables that ``detail`` may have."""
+"""Maximum nesting depth of ``detail``."""
 
 
 class BadAnswer(Exception):
-    """A method, or a metric, gave something that is no answer; the message says what was expected."""
+    """A method or a metric returned an invalid value. The message says what was expected."""
 
 
 @dataclass
@@ -54,9 +54,9 @@ class MethodRun:
     """One method of a group: fitted once, measured on each test variant.
 
     Args:
-        head: what the cells of the method have in common (fingerprints).
-        watch: sees what the method changes.
-        is_child: whether this process is the method's own, so that an interrupt can only come from the method itself.
+        head: fields that all cells of the method share (fingerprints).
+        watch: detects changes of shared state.
+        is_child: whether this process runs only this method, so that an interrupt can only come from the method.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class MethodRun:
         self._expected: tuple[torch.Size, torch.dtype] | None = None
 
     def measure(self, variant: Variant, test: Samples, dataset: str, data: str) -> Measured:
-        """The cell of one test variant; whatever the method does becomes a cell, too."""
+        """The cell of one test variant. An error of the method also becomes a cell."""
         context, method = self.context, self.method
         cell = new_cell(context.task.name, variant.label(dataset), method.name, context.request.seed)
         cell.update(self.head, layer=context.layer, n_test=len(test))
@@ -110,7 +110,7 @@ class MethodRun:
             cell.update(status=self._problem[0], reason=self._problem[1], metrics={}, cost={}, detail={})
             scores = output = None
             if self._fitted and self._predictor is not None and not changes:
-                self._problem = None  # a failure on this test set says nothing about the next
+                self._problem = None  # the next test set may work although this one failed
         return Measured(cell, scores, output, self.trace)
 
     def _guard(self, action: Callable[[], Any]) -> Any:
@@ -174,7 +174,7 @@ class MethodRun:
         return arrays, torch.cat(kept) if kept_bytes <= OUTPUT_LIMIT else None, seconds
 
     def _check(self, output: Any, batch: Samples, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """An answer has the shape and kind of the base's own answer, and the batch is as it was."""
+        """Check that an output has the shape and dtype of the base's output, and that the batch is unchanged."""
         if not isinstance(output, torch.Tensor):
             raise BadAnswer(f"predicted {type(output).__name__}, expected a tensor")
         if len(output.shape) == 0 or len(output) != len(inputs):
@@ -223,7 +223,7 @@ class MethodRun:
         json_bytes(cell)
 
     def _parameters(self) -> int:
-        """Parameters that the method adds. Of a module ``parameters`` is a method: it then adds none."""
+        """Number of parameters that the method adds; 0 if the predictor is a module, whose ``parameters`` is a method."""
         added = getattr(self._predictor, "parameters", 0)
         if not isinstance(added, int | float):
             return 0
@@ -233,10 +233,10 @@ class MethodRun:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """``value`` as JSON can hold it: numbers that are not finite become null, keys become text, other objects their text.
+    """``value`` as plain JSON: numbers that are not finite become null, keys become text, other objects become their text.
 
     Raises:
-        BadAnswer: for something nested without end.
+        BadAnswer: if the nesting is too deep.
     """
     if depth > DEPTH:
         raise BadAnswer(f"its detail is nested more than {DEPTH} levels deep, or holds itself")

@@ -1,4 +1,4 @@
-"""What was asked for and what came of it: plain values that travel to workers."""
+"""The request of a run and its outcome: plain values that can be sent to workers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact
 
 REPEATED = ("tasks", "dataset", "corruption", "methods", "preset", "seeds", "overrides", "device", "plugins")
-"""What of a request is kept in run.json."""
+"""Fields of a request that run.json stores."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
     """What the user asked for.
 
-    ``tasks`` and ``methods`` may be ``("all",)``; no methods means those a plugin marks as default.
+    ``tasks`` and ``methods`` may be ``("all",)``. Empty ``methods`` means the methods that plugins mark as default.
 
     Args:
-        cell_timeout: seconds that a step of a cell may take (data, base model, fit and test of one method); None: no limit.
+        cell_timeout: maximum seconds of each step of a cell (data, base model, fit and test of one method); None: no limit.
     """
 
     tasks: tuple[str, ...]
@@ -44,18 +44,18 @@ class RunRequest:
     cell_timeout: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``run --config RUN/run.json`` needs to repeat this run: all that numbers depend on, and no folder."""
+        """The values that ``run --config RUN/run.json`` needs to repeat this run: all that numbers depend on, no folders."""
         values = dataclasses.asdict(self)
         return {name: list(v) if isinstance(v := values[name], tuple) else v for name in REPEATED}
 
 
 @dataclass
 class Outcome:
-    """Every cell of the run, in the plan's order, and what could not be measured at all.
+    """Every cell of the run in the plan's order, and the problems that prevented further cells.
 
     Attributes:
-        problems: lines about bad input and about what could not be written.
-        stopped: number of the signal that ended the run before its time; 0: none.
+        problems: lines about bad input and about files that could not be written.
+        stopped: number of the signal that ended the run early; 0: none.
     """
 
     cells: list[dict[str, Any]] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """130 interrupted, 143 terminated, 2 bad input somewhere, 3 some cell failed, 4 nothing was measured, else 0."""
+        """130: interrupted; 143: terminated; 2: bad input; 3: a cell failed; 4: nothing was measured; else 0."""
         if self.stopped:
             return 128 + self.stopped
         if self.problems:
@@ -79,7 +79,7 @@ def read_request(path: Path) -> dict[str, Any]:
     """The request of an earlier run, from its run.json.
 
     Raises:
-        UsageError: if the file cannot be read, or belongs to a version that did not keep requests.
+        UsageError: if the file cannot be read, or was written by a version that did not store requests.
     """
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def read_request(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config {path}: damaged: its content does not match its sha256")
     request = run.get("request")
     if not isinstance(request, dict):
-        raise UsageError(f"--config {path}: written by a version that did not keep what was asked for; give the options again")
+        raise UsageError(f"--config {path}: written by a version that did not store the options; give the options again")
     texts = ("dataset", "corruption", "preset", "device")
     lists = ("tasks", "methods", "seeds", "plugins")
     if (

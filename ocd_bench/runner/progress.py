@@ -1,4 +1,4 @@
-"""What a user sees on stderr while a run works: a live line on a terminal, one line per cell elsewhere."""
+"""Progress on stderr during a run: a live line on a terminal, else one line per cell."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def describe(cell: Mapping[str, Any], reused: bool) -> str:
         return f"{name}: {cell['status']}: {cell['reason']}"
     primary = next(f"{key} {m['value']:.4g}" for key, m in cell["metrics"].items() if m["primary"])
     cost = cell["cost"]
-    tail = "kept from before" if reused else f"fit {cost['fit_s']:.1f} s, test {cost['adapt_s']:.1f} s"
+    tail = "reused" if reused else f"fit {cost['fit_s']:.1f} s, test {cost['adapt_s']:.1f} s"
     return f"{name}: {primary} ({tail})"
 
 
 class ConsoleReporter:
-    """Progress and finished cells on stderr; nothing at all when ``quiet``."""
+    """Writes progress and finished cells to stderr, unless ``quiet``."""
 
     def __init__(self, total: int, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -65,5 +65,5 @@ class ConsoleReporter:
             self.console.print(escape(one_line(describe(cell, reused))))
 
     def note(self, text: str) -> None:
-        """A line that is neither progress nor a result; shown even when quiet, since it says what is missing."""
+        """A line that is neither progress nor a result. It is shown even if quiet, because it reports a problem."""
         self.console.print(escape(one_line(text)))

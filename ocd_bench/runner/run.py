@@ -1,4 +1,4 @@
-"""A whole run: plan the groups, execute them, leave a run folder behind."""
+"""A whole run: plan the groups, execute them, write the run folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ocd_bench.runner.store import SCHEMA, RunFolder
 
 
 def plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
-    """The groups of a run, and lines about tasks that ``all`` had to leave out.
+    """The groups of a run, and lines about tasks that ``all`` skipped.
 
     Raises:
-        UsageError, Unavailable: for a name that is not known, or a task asked for by name that cannot run here.
+        UsageError, Unavailable: for an unknown name, or a task that was requested by name and cannot run here.
     """
     try:
         return _plan(request, manager)
@@ -49,7 +49,7 @@ def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
             else:
                 tasks.append(task)
         if not manager.tasks:
-            manager.task("all")  # says how tasks are installed
+            manager.task("all")  # raises an error that says how to install tasks
     else:
         tasks = [manager.task(name) for name in dict.fromkeys(request.tasks)]
         for task in tasks:
@@ -66,7 +66,7 @@ def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
     ]
     for task in tasks:
         resolve(task, list(manager.methods.values()), request.preset, request.overrides)
-    for task in manager.tasks.values():  # a wrong value is refused in the section of a task that does not run, too
+    for task in manager.tasks.values():  # also refuse a wrong value in the section of a task that does not run
         own = {key: value for key, value in request.overrides.items() if key.startswith(f"{task.name}.")}
         if own and task not in tasks:
             resolve(task, [], request.preset, own)
@@ -84,7 +84,7 @@ def _variants(request: RunRequest, task: Any, dataset: str) -> tuple[Variant, ..
 
 
 def _rows(request: RunRequest, task: Any, manager: Any) -> tuple[str, ...]:
-    """Methods of a task's table: those asked for by name, else all (or all default ones) that are made for it."""
+    """Methods of a task's table: those requested by name, else all (or all default ones) that are intended for it."""
     if request.methods and "all" not in request.methods:
         return tuple(manager.method(name).name for name in dict.fromkeys(request.methods))
     meant = [method for method in manager.methods.values() if not method.tasks or task.name in method.tasks]
@@ -92,7 +92,7 @@ def _rows(request: RunRequest, task: Any, manager: Any) -> tuple[str, ...]:
 
 
 def default_folder(request: RunRequest, groups: Sequence[Group]) -> Path:
-    """``runs/<tasks>-<preset>-<digest>``: the same command finds its own folder again and continues."""
+    """``runs/<tasks>-<preset>-<digest>``: the same command uses the same folder again and continues."""
     digest = fingerprint(
         {
             "groups": [(g.task, g.dataset, [v.label("") for v in g.variants]) for g in groups],
@@ -105,7 +105,7 @@ def default_folder(request: RunRequest, groups: Sequence[Group]) -> Path:
 
 
 def execute(request: RunRequest, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Outcome:
-    """Run the groups; a group that meets bad input is named and skipped, the others are finished all the same."""
+    """Run the groups. A group with bad input is reported and skipped; the others are still run."""
     from ocd_bench.runner.workers import results
 
     run = describe(request, groups, manager)
@@ -163,13 +163,13 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
 
 
 def _origin(request: RunRequest, group: Group, manager: Any) -> str:
-    """Says so where the data were nobody's choice."""
+    """A note if the user did not choose the dataset."""
     embedded = {dataset.name: dataset.embedded for dataset in manager.task(group.task).datasets()}
     return "embedded default data, no --dataset given" if request.dataset is None and embedded.get(group.dataset) else ""
 
 
 def check_repeat(path: Path, request: RunRequest, groups: Sequence[Group], manager: Any) -> None:
-    """Refuse to repeat a run whose settings are not the same any more: a default has changed since.
+    """Refuse to repeat a run whose settings differ now because a default has changed.
 
     Raises:
         UsageError: naming the first setting that differs.

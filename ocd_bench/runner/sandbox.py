@@ -1,12 +1,12 @@
-"""A piece of work in a child process: whatever it does to its process, the parent goes on.
+"""Runs a function in a child process, so that a crash of the child does not affect the parent.
 
-The child is forked, so it has everything its parent had, and costs some milliseconds. It sends messages through a pipe: plain
-values, and bytes. It cannot write to the parent's stdout, dies with its parent, and is the first to go when memory runs out.
-When it ends, the parent learns how: it returned, left by itself (``sys.exit``, ``os._exit``), was killed, or ran out of time,
-and where in the code that was.
+The child is forked, so it has all objects of its parent, and starting it takes some milliseconds. It sends messages (plain
+values and bytes) through a pipe. It cannot write to the parent's stdout. It is killed when its parent dies, and the kernel
+kills it first when memory runs out. When it ends, the parent learns how (it returned, it exited by ``sys.exit`` or
+``os._exit``, it was killed, or it timed out) and at which place in the code.
 
-Forking is safe here because no process that forks computes in parallel: torch is limited to one thread in it. Where a GPU is in
-use, or the system is not Linux, :func:`can_isolate` is false and work is done in the process itself.
+Forking is safe here because torch is limited to one thread in every process that forks. If a GPU is used, or the system is not
+Linux, :func:`can_isolate` is false and the function runs in the process itself.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 GRACE = 0.3
-"""Seconds between the end of a child's time, when it writes down where it is, and its end."""
+"""Seconds between the timeout of a child, when it writes its stack, and the moment it is killed."""
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Message:
-    """Something a child has to say: a word, plain values, and named bytes."""
+    """A message of a child: its kind, plain values, and named bytes."""
 
     what: str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -51,8 +51,8 @@ class Ending:
     Attributes:
         how: ``returned``, ``exited``, ``killed`` or ``timeout``.
         code: exit code, or number of the signal.
-        trace: the stack where it happened, as Python prints it; empty where it is not known.
-        seconds: the time it had, of a ``timeout``.
+        trace: the stack at that moment, as Python prints it; empty if unknown.
+        seconds: the time limit, for a ``timeout``.
     """
 
     how: str
@@ -79,8 +79,8 @@ def _signal_name(number: int) -> str:
 
 
 def can_isolate(device: Any) -> bool:
-    """Whether work for this torch device can be done in forked children. ``OCD_BENCH_IN_PROCESS=1`` says no: a debugger
-    then works in a plugin's code."""
+    """Whether work on this torch device can run in forked children. ``OCD_BENCH_IN_PROCESS=1`` makes it false, so that a
+    debugger works in a plugin's code."""
     if os.environ.get("OCD_BENCH_IN_PROCESS", "") not in ("", "0"):
         return False
     if device.type != "cpu" or not sys.platform.startswith("linux"):
@@ -90,12 +90,12 @@ def can_isolate(device: Any) -> bool:
 
 
 class Child:
-    """A child process at work.
+    """A running child process.
 
     Args:
-        work: what it does; it is given the function that sends messages.
-        seconds: how long it may take until its next :meth:`allow`; None: as long as it likes.
-        leader: whether it begins a process group of its own, to be ended as a whole with all it has started.
+        work: the function to run. Its argument is the function that sends messages.
+        seconds: time limit until the next :meth:`allow`; None: no limit.
+        leader: whether it starts a process group of its own, so that it is killed together with all processes it started.
     """
 
     def __init__(self, work: Callable[[Send], None], seconds: float | None = None, leader: bool = False) -> None:
@@ -110,7 +110,7 @@ class Child:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        arm(None)  # its watching thread does not survive a fork, and the child would wait for it for ever
+        arm(None)  # its thread does not survive a fork, and the child would wait for it for ever
         parent = os.getpid()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about threads; see the module's docstring
@@ -121,7 +121,7 @@ class Child:
         os.close(write)
         if leader:
             with contextlib.suppress(OSError):
-                os.setpgid(self.pid, self.pid)  # the child does so too: whoever comes first
+                os.setpgid(self.pid, self.pid)  # the child does the same; the order does not matter
         os.set_blocking(self._read, False)
         self._pidfd = -1
         with contextlib.suppress(OSError, AttributeError):
@@ -129,17 +129,17 @@ class Child:
         self.allow(seconds)
 
     def allow(self, seconds: float | None) -> None:
-        """Give it that many seconds from now on."""
+        """Set its time limit to ``seconds`` from now."""
         self.seconds = seconds
         self.deadline = None if seconds is None else time.monotonic() + seconds + GRACE
 
     @property
     def handles(self) -> list[int]:
-        """File descriptors that become readable when there is something to see."""
+        """File descriptors that become readable when there is a message or the child ends."""
         return [self._read] + ([self._pidfd] if self._pidfd >= 0 else [])
 
     def messages(self) -> Iterator[Message]:
-        """What has arrived; then, if the child is gone, :attr:`ending` is set."""
+        """The messages that have arrived. If the child has ended, :attr:`ending` is set afterwards."""
         gone = self.ending is None and self._wait()
         self._fill()
         while (message := self._next()) is not None:
@@ -153,7 +153,7 @@ class Child:
             self.kill("timeout")
 
     def kill(self, how: str = "killed") -> None:
-        """End it at once, with its process group if it leads one."""
+        """Kill it at once, with its process group if it leads one."""
         if self.ending is not None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -187,7 +187,7 @@ class Child:
         return _unframe(frame)
 
     def _close(self, how: str = "") -> None:
-        if self.leader:  # processes that it has started and left behind
+        if self.leader:  # kill processes that it has started and not ended
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self._trace.seek(0)
@@ -207,7 +207,7 @@ class Child:
 
 
 def watch(children: Iterable[Child], seconds: float = 0.5) -> None:
-    """Sleep until one of them has something to say or has ended, or its time is over, for ``seconds`` at most."""
+    """Sleep until one of the children has sent a message, ended or timed out; ``seconds`` at most."""
     children = list(children)
     if any(not hasattr(os, "pidfd_open") or child._pidfd < 0 for child in children):
         seconds = min(seconds, 0.05)
@@ -223,12 +223,12 @@ def run_child(
     seconds: float | None = None,
     idle: Callable[[], None] = lambda: None,
 ) -> Ending:
-    """Do ``work`` in a child and wait for its end.
+    """Run ``work`` in a child and wait until it ends.
 
     Args:
-        receive: takes each message; it may :meth:`Child.allow` more time.
-        seconds: the child's time.
-        idle: called at least twice a second.
+        receive: called with each message. It may extend the time limit with :meth:`Child.allow`.
+        seconds: the child's time limit.
+        idle: function that is called at least twice a second.
     """
     child = Child(work, seconds)
     try:
@@ -254,7 +254,7 @@ def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, se
         if leader:
             with contextlib.suppress(OSError):
                 os.setpgid(0, 0)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends its children
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its children
         faulthandler.unregister(signal.SIGTERM)  # its parent's
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -290,7 +290,7 @@ def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, se
 
 
 def _redirect() -> None:
-    """No input; what is printed goes to stderr, so that stdout holds the table alone."""
+    """Close stdin, and redirect stdout to stderr, so that the parent's stdout has only the table."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     try:
@@ -303,7 +303,7 @@ def _redirect() -> None:
 
 
 def arm(seconds: float | None) -> None:
-    """In a child: after that many seconds, write the stack down for the parent, who then ends this process."""
+    """In a child: after ``seconds``, write the stack for the parent, which then kills this process."""
     faulthandler.cancel_dump_traceback_later()
     if seconds is not None and _trace_file is not None:
         faulthandler.dump_traceback_later(seconds, file=_trace_file)

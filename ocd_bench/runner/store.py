@@ -1,4 +1,4 @@
-"""Writing a run folder (schema 1): cells, per-sample scores, run.json, table.md. Every write is atomic, every file sealed."""
+"""Writes a run folder (schema 1): cells, per-sample scores, run.json, table.md. Writes are atomic; files carry a SHA-256."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def pack_scores(scores: Mapping[str, np.ndarray]) -> bytes:
 
 
 class RunFolder:
-    """One run folder, made or continued.
+    """One run folder, new or continued.
 
     Args:
-        warn: takes a line about a damaged file.
+        warn: function that takes a line about a damaged file.
 
     Raises:
-        UsageError: if the folder cannot be written, or holds something that is not a run of this schema.
+        UsageError: if the folder cannot be written, or its content is not a run of this schema.
     """
 
     def __init__(self, path: Path, warn: Any = to_stderr) -> None:
@@ -63,8 +63,8 @@ class RunFolder:
         (self.path / "scores").mkdir(exist_ok=True)
 
     def read_run(self) -> dict[str, Any] | None:
-        """The content of run.json. None where there is none yet, and, after a warning, where it is damaged: it is then
-        written anew."""
+        """The content of run.json. None if there is none yet, or, after a warning, if it is damaged. It is then written
+        again."""
         try:
             run = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -122,7 +122,7 @@ class RunFolder:
         return cell
 
     def _cell_problem(self, cell: Any, names: tuple[str, str, str, int], name: str) -> str:
-        """What is wrong with a cell that was read from disk, in words."""
+        """A description of what is wrong with a cell that was read from disk; empty if nothing is."""
         if not isinstance(cell, dict):
             return "damaged: it is no table"
         if not is_intact(cell):
@@ -145,7 +145,7 @@ class RunFolder:
         return ""
 
     def write_cell(self, cell: Mapping[str, Any], scores: bytes | None) -> dict[str, Any]:
-        """A cell and its scores; the scores first, so that a cell on disk always has them. Returns the cell as written."""
+        """Write the scores of a cell, then the cell, so that a cell on disk always has scores. Returns the cell as written."""
         name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
         self._make()
         if scores is not None:
@@ -156,14 +156,14 @@ class RunFolder:
         return sealed
 
     def holds(self, cell: Mapping[str, Any]) -> bool:
-        """Whether the folder has this very cell (a plugin may have removed it)."""
+        """Whether the folder has exactly this cell (a plugin may have removed it)."""
         name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
         return (self.path / "cells" / f"{name}.json").exists() and (
             cell["status"] != "ok" or (self.path / "scores" / f"{name}.npz").exists()
         )
 
     def has_files(self, group: Group) -> bool:
-        """Whether there is a file for every cell of a group, whatever is in it."""
+        """Whether there is a file for every cell of a group. The content is not checked."""
         return all(
             (self.path / "cells" / f"{cell_name(group.task, variant.label(group.dataset), method, group.seed)}.json").exists()
             for method in group.methods
@@ -171,7 +171,7 @@ class RunFolder:
         )
 
     def write_error(self, name: str, text: str) -> Path:
-        """The traceback of a failed cell, for its author."""
+        """Write the traceback of a failed cell, for the author of the method."""
         path = self.path / "errors" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text.encode("utf-8", "backslashreplace"))
@@ -182,11 +182,11 @@ class RunFolder:
         write_atomic(self.path / "table.md", markdown.encode("utf-8", "backslashreplace"))
 
     def lock_path(self, name: str) -> Path:
-        """Where the lease of a piece of work lies."""
+        """The path of the lease of a cell."""
         return self.path / LOCKS / f"{name.replace('/', '_')}.lease"
 
     def remove_locks(self) -> None:
-        """Remove the folder of leases if none is left in it."""
+        """Remove the folder of leases if it is empty."""
         with contextlib.suppress(OSError):
             (self.path / LOCKS).rmdir()
 

@@ -1,8 +1,8 @@
-"""The process that a user started: it plans, writes and shows, and computes nothing itself.
+"""The process that the user started. It plans, writes files and shows progress. It computes nothing itself.
 
-Groups of cells run in worker processes, forked from this one, ``jobs`` at a time. What they find out arrives as messages, and
-only this process writes cells. So a worker that dies costs the cells it was measuring and no others, an interrupt ends within
-moments, and whatever is finished is in the folder.
+Groups of cells run in worker processes that are forked from this one, ``jobs`` at a time. Their results arrive as messages, and
+only this process writes cells. So the death of a worker affects only the cells that it was measuring, an interrupt takes effect
+quickly, and every finished cell is in the folder.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ocd_bench.runner.sandbox import Child, Ending, Message, Send, watch
 from ocd_bench.runner.store import RunFolder, new_cell
 
 CONTRACT = ("load_data", "corrupt", "base_model, loss and metrics on a few samples")
-"""What a group does before it trains: a task that ends its process here is bad input, not a failed cell."""
+"""Steps of a group before training. A task that ends its process during these is bad input, not a failed cell."""
 LOOK = 0.3
-"""Seconds between two looks at cells that other processes measure."""
+"""Seconds between two checks of cells that other processes measure."""
 
 CellKey = tuple[str, str, int, str]
 
 
 @dataclass
 class _Work:
-    """A group, and how far it is.
+    """A group and its progress.
 
     Attributes:
-        doing: what the worker does now, in words.
-        began: methods that the worker has begun to measure.
-        leases: of the methods it measures.
+        doing: description of the worker's present step.
+        began: methods that the worker has started to measure.
+        leases: leases of the methods that the worker measures.
     """
 
     group: Group
@@ -51,14 +51,14 @@ class _Work:
 
 
 class Supervisor:
-    """Runs groups and gathers their cells.
+    """Runs groups and collects their cells.
 
     Args:
         groups: what to run.
-        folder: where cells go.
+        folder: the run folder, where cells are written.
         manager: the loaded plugins.
-        reporter: what the user sees meanwhile.
-        jobs: worker processes at a time.
+        reporter: shows progress to the user.
+        jobs: number of worker processes at a time.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Supervisor:
         self._running: dict[Child, _Work] = {}
 
     def run(self) -> Outcome:
-        """Every cell that can be measured. Ctrl-C and SIGTERM end it early; what is finished stays."""
+        """Measure every cell that can be measured. Ctrl-C and SIGTERM end it early; finished cells are kept."""
         try:
             if self.settings.isolate:
                 self._run_workers()
@@ -150,7 +150,7 @@ class Supervisor:
                 self._release(work)
 
     def _claim(self, work: _Work) -> bool:
-        """Take what no other process measures; the rest is left for later. False if that is nothing."""
+        """Take the leases of cells that no other process measures, and leave the others for later. False if there are none."""
         group = work.group
         stem = f"{group.task}-{group.dataset}-s{group.seed}"
         claim = Lease(self.folder.lock_path(f"{stem}.claim"))
@@ -182,7 +182,7 @@ class Supervisor:
         self._once(f"waiting for {lease.owner()}, which measures cells of {group.task} {group.dataset} seed {group.seed}")
 
     def _after(self, work: _Work, ending: Ending) -> list[_Work]:
-        """What remains to be done for a group whose worker has ended."""
+        """Finish the group of a worker that has ended."""
         group = work.group
         again = [Group(group.task, group.dataset, group.seed, work.busy, group.variants)] if work.busy else []
         left = [name for name in group.methods if not self._is_settled(group, name)]
@@ -228,7 +228,7 @@ class Supervisor:
     def _finish(
         self, group: Group, cell: dict[str, Any], reused: bool, scores: bytes | None = None, trace: str | None = None
     ) -> None:
-        """A cell is there: written, unless it was before, and announced."""
+        """Handle a new cell: write it, unless it was reused, and announce it."""
         key = (cell["task"], cell["dataset"], cell["seed"], cell["method"])
         if not reused:
             name = cell_name(cell["task"], cell["dataset"], cell["method"], cell["seed"])
@@ -244,7 +244,7 @@ class Supervisor:
         self.reporter.cell(cell, reused)
         try:
             self.manager.hook.ocd_bench_cell_finished(cell=cell)
-        except (Exception, SystemExit, GeneratorExit) as error:  # what looks on must not cost what is looked at
+        except (Exception, SystemExit, GeneratorExit) as error:  # an observing hook must not lose the cell
             where = self.blame.of_error(error, self.manager.task(group.task))
             self._once(f"hook ocd_bench_cell_finished failed: {message_of(error)} ({where})")
 
@@ -273,7 +273,7 @@ class Supervisor:
         return all((group.task, label, group.seed, method) in self._cells for label in labels)
 
     def _save_again(self) -> None:
-        """Write what is not in the folder: the disk was full, or a plugin has removed it."""
+        """Write cells that are missing in the folder because the disk was full or a plugin has removed them."""
         for cell, scores in self._written.values():
             if not self.folder.holds(cell):
                 try:
@@ -294,5 +294,5 @@ class Supervisor:
 
     @property
     def scores(self) -> Mapping[CellKey, bytes]:
-        """Archives of the scores of cells that were measured now."""
+        """Archives of the scores of cells that were measured in this run."""
         return {key: scores for key, (_, scores) in self._written.items() if scores is not None}

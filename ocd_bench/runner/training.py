@@ -1,4 +1,4 @@
-"""Training of a base model by the task's own loss. Every base model's fingerprint covers this file."""
+"""Training of a base model on the task's own loss. The fingerprint of every base model includes this file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def train(
     device: torch.device,
     progress: Progress,
 ) -> torch.nn.Module:
-    """Minimise ``task.loss`` on the training samples; the epoch of the smallest mean validation loss is kept."""
+    """Minimise ``task.loss`` on the training samples. Keep the weights of the epoch with the smallest mean validation loss."""
     order = request.generator("base-order")
     changes = request.generator("base-augment")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""Where groups run: in worker processes of this machine, or, with ray, on many machines."""
+"""Executors of groups: worker processes on this machine or, with ray, on many machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocd_bench.runner.supervisor import Supervisor
 
 
 def settings_of(request: RunRequest, isolate: bool | None = None) -> Settings:
-    """What every group has in common; methods get processes of their own where possible, unless ``isolate`` is false."""
+    """Settings that all groups share. Unless ``isolate`` is false, each method gets its own process if that is possible."""
     device = choose_device(request.device)
     return Settings(
         preset=request.preset,
@@ -35,7 +35,7 @@ def settings_of(request: RunRequest, isolate: bool | None = None) -> Settings:
 
 
 def results(request: RunRequest, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Outcome:
-    """Run the groups where the request says."""
+    """Run the groups with the executor of the request."""
     if request.executor == "ray":
         return _gather(groups, _with_ray(request, groups, folder.path), reporter)
     settings = settings_of(request)
@@ -49,7 +49,7 @@ def results(request: RunRequest, groups: Sequence[Group], folder: RunFolder, man
 
 # -- other processes that load the plugins themselves, as a user would -----------------------------------------------------
 class SilentReporter:
-    """Collects what a worker has to say; the parent prints it when the group is back."""
+    """Collects a worker's messages. The parent prints them when the group has finished."""
 
     def __init__(self) -> None:
         self.cells: list[tuple[Mapping[str, Any], bool]] = []
@@ -85,7 +85,7 @@ def work(request: RunRequest, group: Group, path: Path) -> Answer:
 
 
 def _gather(groups: Sequence[Group], answers: Iterable[tuple[int, Answer | str]], reporter: Any) -> Outcome:
-    """One outcome of many, in the plan's order; each is shown when it comes."""
+    """The outcomes of all groups as one, in the plan's order. Each is shown when it arrives."""
     found: dict[int, Outcome] = {}
     for index, answer in answers:
         if isinstance(answer, str):
@@ -129,7 +129,7 @@ def _with_processes(request: RunRequest, groups: Sequence[Group], path: Path) ->
 
 
 def _with_ray(request: RunRequest, groups: Sequence[Group], path: Path) -> Iterable[tuple[int, Answer | str]]:
-    """Groups on a ray cluster; ``path`` must be a folder that every node sees.
+    """Run groups on a ray cluster. Every node must have access to the folder ``path``.
 
     Raises:
         Unavailable: if ray is not installed.

@@ -1,8 +1,8 @@
 """Statistics of a table: spread over seeds, intervals over test samples and over seeds, tests, Holm's adjustment.
 
-Two sources of variation are kept apart. *Seeds*: another initialisation, another draw of the training; its size is the SD that
-follows a mean. *Test samples*: another test set of the same kind, with other speakers, queries or scenes where samples come in
-groups. A claim about a method needs both (:attr:`Estimate.sign`).
+There are two separate sources of variation. *Seeds*: another initialisation and another draw of the training. The SD after a
+mean is its size. *Test samples*: another test set of the same kind; if samples have groups, with other speakers, queries or
+scenes. A claim about a method needs both (:attr:`Estimate.sign`).
 """
 
 from ocd_bench.stats.dependence import MIN_GROUPS, Dependence, Ids, dependence, mean_parts, same_groups, sample_variance

@@ -1,10 +1,10 @@
-"""Which test samples are dependent, and the variance of a mean over them.
+"""Dependent test samples, and the variance of a mean over them.
 
-Samples that come from one speaker, query, scene or day are no independent draws: another test set would have other speakers,
-and with them all their samples at once. A task declares such origins as ``Samples.groups``, and the variance of a mean then
-sums the products of all pairs of samples that share an origin (cluster-robust variance). A sample may have several origins, all
-of one pool, as a mixture has its speakers; then pairs that share any of them count (dyadic-robust variance: Aronow, Samii &
-Assenova, *Political Analysis* 23, 2015).
+Samples of one speaker, query, scene or day are not independent draws: another test set would have other speakers, and other
+samples of all of them. A task declares such origins as ``Samples.groups``. The variance of a mean then sums the products of all
+pairs of samples that share an origin (cluster-robust variance). A sample may have several origins from one pool, such as the
+speakers of a mixture. Then all pairs that share an origin count (dyadic-robust variance: Aronow, Samii & Assenova, *Political
+Analysis* 23, 2015).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ocd_bench.stats.reductions import Array
 
 Ids = NDArray[np.integer[Any]]
 MIN_GROUPS = 5
-"""Groups below which nothing can be said of a variance."""
+"""Minimum number of groups for an estimate of the variance."""
 MOST_SHARED = 0.75
-"""Share of dependent pairs above which nothing can be said of it: too few pairs are left that tell how alike samples are."""
+"""Largest share of dependent pairs for an estimate of the variance: beyond it, too few pairs are independent."""
 
 
 class Dependence:
@@ -93,12 +93,12 @@ class Dependence:
         return sum(sign * float((self._sums(place, values) ** 2).sum()) for place, (sign, _, _) in enumerate(self._subsets))
 
     def variance(self, parts: Array) -> float:
-        """Variance of a mean, whose deviation from its expectation is the sum of ``parts`` ``(M,)`` (they sum to zero).
+        """Variance of a mean. Its deviation from its expectation is the sum of ``parts`` ``(M,)``, which sum to zero.
 
-        The sum over dependent pairs falls short by the share of pairs that are dependent, because the deviations are from the
-        sample's own mean: with 10 speakers and mixtures of two that is more than a third. Dividing by ``1 - share`` undoes it,
-        exactly so where every sample has as many dependent partners as any other. For a single id per sample and groups of one
-        size the factor is G / (G - 1). Never less than the variance of independent samples.
+        The sum over dependent pairs is too small by the share of dependent pairs, because the deviations are from the sample
+        mean. With 10 speakers and mixtures of two this is more than a third. Division by ``1 - share`` corrects it, exactly if
+        all samples have the same number of dependent partners. With one id per sample and groups of equal size, the factor is
+        G / (G - 1). The result is never less than the variance of independent samples.
         """
         least = self.independent(parts)
         if not self._subsets:

@@ -1,7 +1,7 @@
 """Intervals of a value or of a paired difference: over new test samples, and over new seeds as well.
 
-All of them are closed forms, chosen by simulation (``benchmarks/coverage.py`` prints the table). The deviation of a mean is a
-sum over test samples of their influence values; its variance and degrees of freedom are those of
+All of them are closed forms, chosen by simulation (``benchmarks/coverage.py`` prints the table). The deviation of a mean is the
+sum of the influence values of the test samples; its variance and degrees of freedom come from
 :mod:`ocd_bench.stats.dependence`.
 
 * *Right or wrong* (scores of 0 and 1): for a difference one sample that got better and one that got worse are added (Bonett &
@@ -12,8 +12,8 @@ sum over test samples of their influence values; its variance and degrees of fre
 * *Any other score*: the wider, at each end, of Student's interval and of Hall's (*J. R. Stat. Soc. B* 54, 1992), whose cubic
   transformation undoes the skewness.
 
-Over new seeds as well, the variance has a part over seeds: the variance of the seeds' values, less what their differing on
-single test samples contributes, which the part over samples has already. The margin is the wider of Student's with
+For new seeds as well, the variance has a part over seeds: the variance of the seeds' values, minus the contribution of their
+differences on single test samples, which the part over samples already contains. The margin is the wider of Student's with
 Satterthwaite's degrees of freedom and Banerjee's (:func:`ocd_bench.stats.two_part_margin`).
 """
 
@@ -51,7 +51,7 @@ class Estimate:
         value: the estimate itself.
         low, high: its interval over new test samples, with these trained models; None where there are too few.
         wide: its interval over new seeds and new test samples; None with fewer than three seeds.
-        doubt: why the intervals may cover less than they say, or why there is none; empty otherwise.
+        doubt: why the coverage of the intervals may be less than 95 %, or why there is no interval; empty otherwise.
     """
 
     value: float
@@ -75,7 +75,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Part:
-    """What one test set says about a value or a difference: the ingredients of its intervals.
+    """The ingredients of the intervals of a value or a difference, from one test set.
 
     Attributes:
         by_seed: values by seed; their mean is the estimate.
@@ -86,7 +86,7 @@ class Part:
         samples: number of test samples.
         limits: the smallest and the largest possible value.
         missing: why there is no interval.
-        doubt: why it may cover less than it says.
+        doubt: why its coverage may be less than its level.
     """
 
     by_seed: tuple[float, ...]

@@ -121,7 +121,7 @@ def two_part_margin(parts: Sequence[tuple[float, float]], level: float = LEVEL) 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the given order: they hold the chance of any false claim, whatever the dependence."""
+    """Holm's adjusted p-values, in the given order. They control the family-wise error rate under any dependence."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p

@@ -7,9 +7,9 @@ As pytest tests, one per check::
     class TestWine(TaskConformance):
         task = Wine()
 
-or as functions: :func:`check_task` and :func:`check_method` return results, :func:`assert_conforms` raises. Messages say
-what to change. A task is checked on its default dataset under the preset ``quick``, a method on two small tasks of this
-package. :func:`request` makes a request for tests of your own, :func:`ocd_bench.testing.toy.toy_context` a context.
+or as functions: :func:`check_task` and :func:`check_method` return results, :func:`assert_conforms` raises an error. Messages
+say what to change. A task is checked on its default dataset under the preset ``quick``, a method on two small tasks of this
+package. For your own tests, :func:`request` makes a request, and :func:`ocd_bench.testing.toy.toy_context` a context.
 
 .. versionadded:: 0.1
 """

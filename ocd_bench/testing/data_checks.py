@@ -72,12 +72,12 @@ def check_no_shared_samples(trial: TaskTrial) -> str:
 
 
 def check_groups(trial: TaskTrial) -> str:
-    """Test samples state where they come from, or that they are independent."""
+    """Test samples declare their groups, or that they are independent."""
     samples = trial.splits.test
     if samples.groups is None:
         raise Doubt(
             "test samples state no groups, so intervals take them for independent: give Samples(groups=...) the speaker, "
-            "query, scene or day of each, as integers; or groups=range(N) where they have nothing in common"
+            "query, scene or day of each, as integers; or groups=range(N) if they are independent"
         )
     count = len(samples.groups.unique())
     if count >= samples.groups.numel():
@@ -96,7 +96,7 @@ def check_subsample(trial: TaskTrial) -> str:
     inputs, targets = _changed(trial, "subsample", lambda x, y, g: trial.task.subsample(x, y, g))
     with torch.no_grad():
         loss = trial.task.loss(trial.model(inputs), targets)
-    require(len(loss) == len(inputs), f"the loss of {len(inputs)} pieces has shape {tuple(loss.shape)}")
+    require(len(loss) == len(inputs), f"the loss of {len(inputs)} subsampled samples has shape {tuple(loss.shape)}")
     return f"inputs {tuple(inputs.shape[1:])}, targets {tuple(targets.shape[1:])}"
 
 
@@ -163,7 +163,7 @@ def _changed(
     results = [change(inputs, targets, generator()) for _ in range(2)]
     require(
         same(inputs, train.inputs[:ROWS]) and same(targets, train.targets[:ROWS]),
-        f"{what} writes into its arguments: change a copy, they are the data set itself",
+        f"{what} writes into its arguments: change a copy, the arguments are the dataset itself",
     )
     for result in results:
         require(isinstance(result, tuple) and len(result) == 2, f"{what} must return (inputs, targets)")

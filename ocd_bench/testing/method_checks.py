@@ -25,7 +25,7 @@ def check_method(method: Method, *, overrides: Mapping[str, Any] | None = None) 
 
     Args:
         method: an instance.
-        overrides: settings by dotted key, as for ``--set``, if the preset is too slow for a test.
+        overrides: settings by dotted key, as for ``--set``. Use them if the preset is too slow for a test.
 
     .. versionadded:: 0.1
     """
@@ -46,7 +46,7 @@ class Fitted:
 
 @dataclass
 class MethodTrial:
-    """What the checks of one method share."""
+    """State that the checks of one method share."""
 
     method: Method
     overrides: Mapping[str, Any] | None = None
@@ -61,7 +61,7 @@ class MethodTrial:
         """
         problem = method_problem(self.method)
         if problem:
-            raise Blocked("needs a declaration without a fault")
+            raise Blocked("needs a valid declaration")
         key = (toy, scrambled, disturbance)
         if key not in self._fits:
             try:
@@ -110,7 +110,7 @@ class MethodTrial:
 
 
 def _on_toys(trial: MethodTrial, check: Callable[[str], str]) -> str:
-    """Run a check on each toy task where the method applies."""
+    """Run a check on each toy task to which the method applies."""
     notes, refusals = [], 0
     for toy in TOYS:
         try:
@@ -126,7 +126,7 @@ def _on_toys(trial: MethodTrial, check: Callable[[str], str]) -> str:
 
 
 def check_declaration(trial: MethodTrial) -> str:
-    """Name, section, settings and presets are declared as they must be."""
+    """Name, section, settings and presets are declared correctly."""
     problem = method_problem(trial.method)
     require(problem is None, str(problem))
     for preset in PRESETS:
@@ -143,7 +143,7 @@ def check_fit(trial: MethodTrial) -> str:
         try:
             trial.fitted(toy)
         except NotApplicable as reason:
-            require(bool(str(reason).strip()), "NotApplicable has no reason: say why, it becomes the cell's")
+            require(bool(str(reason).strip()), "NotApplicable has no reason: give one, it becomes the cell's")
             refusals.append(str(reason))
             return f"not applicable ({reason})"
         return "fitted"
@@ -199,28 +199,28 @@ def check_no_test_samples(trial: MethodTrial) -> str:
         if trial.method.uses_test_labels:
             return "uses test labels, as its name says"
         other = trial.fitted(toy, scrambled=True)
-        require(close(fit.outputs, other.outputs), "predictions change with the labels of test samples")
+        require(close(fit.outputs, other.outputs), "predictions depend on the labels of test samples")
         return ""
 
     return _on_toys(trial, check)
 
 
 def check_repeatable(trial: MethodTrial) -> str:
-    """A second fit and a second pass of one predictor give the same predictions under any global torch seed."""
+    """A second fit, and a second pass of one predictor, give the same predictions under any global torch seed."""
 
     def check(toy: str) -> str:
         fit, again = trial.fitted(toy), trial.fitted(toy, disturbance=2)
         require(
             close(fit.outputs, again.outputs),
-            "a second fit gives other predictions: draw from context.generator(method, purpose), and seed torch inside "
-            "torch.random.fork_rng() where a module draws its own weights",
+            "a second fit gives other predictions: draw from context.generator(method, purpose), and where a module draws its "
+            "own weights, seed torch inside torch.random.fork_rng()",
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(3)
             second = trial.predict(again.predictor, again.test)
         require(
             close(again.outputs, second),
-            "a second pass over the test samples gives other predictions: forget the first in Predictor.reset()",
+            "a second pass over the test samples gives other predictions: clear the predictor's state in Predictor.reset()",
         )
         return ""
 
@@ -228,7 +228,7 @@ def check_repeatable(trial: MethodTrial) -> str:
 
 
 def check_costs(trial: MethodTrial) -> str:
-    """``parameters`` is a count, ``detail`` goes into JSON."""
+    """``parameters`` is a count, and ``detail`` can be written as JSON."""
 
     def check(toy: str) -> str:
         predictor = trial.fitted(toy).predictor
@@ -239,7 +239,7 @@ def check_costs(trial: MethodTrial) -> str:
         try:
             json.dumps(dict(detail), allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise Fault(f"detail does not go into JSON ({error}): keep to plain finite values") from error
+            raise Fault(f"detail cannot be written as JSON ({error}): use plain finite values only") from error
         return f"{count} parameters"
 
     return _on_toys(trial, check)

@@ -162,7 +162,7 @@ def toy_context(task: ToyTask, method: Method, overrides: Mapping[str, Any] | No
     """The context that the runner would make for ``method``, and the test samples, which no method gets.
 
     Args:
-        task: a :class:`ToyClasses` or :class:`ToyValues`; its base is trained for a moment, once per process.
+        task: a :class:`ToyClasses` or :class:`ToyValues`. Its base is trained for a few steps, once per process.
         method: an instance.
         overrides: settings by dotted key, as for ``--set``; the others are those of the preset ``quick``.
     """

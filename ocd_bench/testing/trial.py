@@ -1,4 +1,4 @@
-"""What the checks of a task share: its samples, base model and a small batch, each made once, on first use."""
+"""State that the checks of a task share: its samples, base model and a small batch, each built once, on first use."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _request(
 
 @dataclass
 class TaskTrial:
-    """What the checks of one task share.
+    """State that the checks of one task share.
 
     Args:
         task: the task.
@@ -90,7 +90,7 @@ class TaskTrial:
     def request(self) -> Request:
         """The request of a run with the preset ``quick``."""
         if task_problem(self.task):
-            raise Blocked("needs a declaration without a fault")
+            raise Blocked("needs a valid declaration")
         return _request(self.task, "quick", self.overrides or {}, self.dataset, self.seed, self.data_dirs)
 
     @property

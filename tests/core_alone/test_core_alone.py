@@ -13,14 +13,14 @@ def ocd_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["ocd-bench", *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_help_answers() -> None:
+def test_help_works() -> None:
     answer = ocd_bench("--help")
     assert answer.returncode == 0
     assert "run" in answer.stdout
     assert "compare" in answer.stdout
 
 
-def test_list_tasks_says_there_are_none() -> None:
+def test_list_tasks_reports_that_no_task_is_installed() -> None:
     answer = ocd_bench("list", "tasks", "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["tasks"] == []

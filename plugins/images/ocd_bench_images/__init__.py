@@ -1,4 +1,4 @@
-"""The ``images`` task of OCD-Bench: image classification. Importing this module loads neither torch nor Pillow."""
+"""The ``images`` task of OCD-Bench: image classification. Importing this module imports neither torch nor Pillow."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The datasets this task names, where their owners publish them, and the SHA-256 of each file."""
+"""The datasets of this task, the addresses where their owners publish them, and the SHA-256 of each file."""
 
 from __future__ import annotations
 

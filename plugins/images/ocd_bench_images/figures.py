@@ -1,4 +1,4 @@
-"""A sheet of test pictures whose answer OCD changed: what it cured, and as prominently what it broke."""
+"""A sheet of test pictures whose predicted class OCD changed: corrected errors, and equally visible, new errors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ocd_bench import Splits
 TILE, FRAME, COLUMNS, TEXT_HEIGHT = 96, 4, 8, 50
 MOST = 32
 COLOURS = {"cured": (30, 140, 60), "broken": (200, 40, 40), "other": (130, 130, 130)}
-"""Frame of a picture that only OCD, only the base, or neither has right."""
+"""Colour of the frame: only OCD is right, only the base is right, or neither is."""
 
 
 def draw_changes(splits: Splits, outputs: Mapping[str, torch.Tensor], folder: Path, method: str = "ocd") -> Sequence[Path]:
-    """Write ``changed-<method>.png`` (Pillow, no matplotlib) and return its path; nothing where no answer changed.
+    """Write ``changed-<method>.png`` (Pillow, no matplotlib) and return its path. Write nothing if no prediction changed.
 
     Args:
-        splits: their test pictures, targets and class names.
+        splits: splits with test pictures, targets and class names.
         outputs: method to logits ``(N, K)`` of the test pictures; needs ``base`` and ``method``.
-        folder: where to write; made if need be.
+        folder: where to write; created if necessary.
     """
     if "base" not in outputs or method not in outputs:
         return ()

@@ -1,4 +1,4 @@
-"""Affine maps of pictures, one per sample, used by augmentation and by corruptions."""
+"""Affine maps of pictures, one per sample, for augmentation and corruptions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 
 def uniform(low: float, high: float, shape: int | tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draws of that shape from [low, high), on the generator's device (the CPU)."""
+    """Uniform draws of the given shape from [low, high), on the generator's device (the CPU)."""
     return low + (high - low) * torch.rand(shape, generator=generator)
 
 
@@ -24,23 +24,23 @@ def affine(
     """Pictures ``(N, C, H, W)`` scaled, sheared, rotated about their centre, then shifted; bilinear.
 
     Args:
-        degrees: ``(N,)`` angles, positive turns the content anticlockwise.
-        scale: ``(N,)`` factors, above one enlarges the content.
-        shear: ``(N,)`` pixels to the right per pixel upwards.
-        shift: ``(N, 2)`` pixels to the right and down.
-        padding: what lies outside: ``zeros``, ``border`` or ``reflection``.
+        degrees: angles ``(N,)``; a positive angle turns the content anticlockwise.
+        scale: factors ``(N,)``; a factor above 1 enlarges the content.
+        shear: ``(N,)``, in pixels to the right per pixel upwards.
+        shift: ``(N, 2)``, in pixels to the right and down.
+        padding: content outside of the picture: ``zeros``, ``border`` or ``reflection``.
     """
     count, _, height, width = pictures.shape
     one, nought = torch.ones(count), torch.zeros(count)
     angle = torch.deg2rad(degrees) if degrees is not None else nought
     factor, slant = (scale if scale is not None else one), (shear if shear is not None else nought)
     moved = shift if shift is not None else torch.zeros(count, 2)
-    # Sampling asks where each output pixel comes from, so the inverse map is due; y points down.
+    # grid_sample needs the source of each output pixel, so ``linear`` (N, 2, 2) is the inverse map. The y axis points down.
     cos, sin = torch.cos(angle), torch.sin(angle)
     rotate = torch.stack([cos, -sin, sin, cos], -1).view(-1, 2, 2)
     unshear = torch.stack([one, slant, nought, one], -1).view(-1, 2, 2)
     linear = unshear @ rotate / factor.view(-1, 1, 1)
-    # From pixels to the coordinates of grid_sample, -1 to 1 over each side.
+    # Convert pixels to the coordinates of grid_sample, -1 to 1 over each side.
     half = torch.tensor([width / 2, height / 2])
     offset = -(linear @ moved.unsqueeze(-1)) / half.view(2, 1)
     theta = torch.cat([linear * half / half.view(2, 1), offset], -1).to(pictures)
@@ -49,5 +49,5 @@ def affine(
 
 
 def padding_of(pictures: Tensor) -> str:
-    """Grey pictures of digits lie on black; colour pictures fill their frame."""
+    """The padding for these pictures: black for grey digits; colour pictures, which fill their frame, are reflected."""
     return "zeros" if pictures.shape[1] == 1 else "reflection"

@@ -1,4 +1,4 @@
-"""Plain numbers of a picture that change with light, blur and noise more than with what is to be seen."""
+"""Features of a picture that depend on light, blur and noise more than on its content, for out-of-distribution detection."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 RINGS = (0.02, 0.05, 0.09, 0.13, 0.18, 0.25, 0.36, 0.5)
-"""Edges of the rings of spatial frequency, in cycles per pixel; what lies beyond the last is a ring too."""
+"""Edges of the rings of spatial frequency, in cycles per pixel. Frequencies beyond the last edge are a further ring."""
 
 
 def signature(pictures: Tensor) -> Tensor:
-    """Of ``(N, C, H, W)``, averaged over colours: quantiles, mean and deviation of the light, and the logarithm of its power in
-    rings of spatial frequency; ``(N, 15)``."""
+    """Features ``(N, 15)`` of pictures ``(N, C, H, W)``, averaged over colours: quantiles, mean and standard deviation of the
+    grey levels, and the logarithm of their power in rings of spatial frequency."""
     light = pictures.float().mean(1)
     pixels = light.flatten(1)
     quantiles = torch.quantile(pixels, torch.tensor([0.5, 0.75, 0.9, 0.97, 1.0], device=pixels.device), dim=1).T

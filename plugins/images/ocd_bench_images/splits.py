@@ -1,14 +1,15 @@
 """From a source to the three splits of a run.
 
-Validation is held out of training by a random permutation of the run's seed: a tenth of it, at most 5,000 (MNIST: 55,000 +
-5,000 + 10,000), unless the dataset brings a part of its own. ``train_samples`` then takes a random subset of what is left, and
-cuts validation to a quarter of that size; ``test_samples`` takes a random subset of test that is the same for every seed.
-Subsets keep the stored order, but where that order runs through the classes test is shuffled once, the same way for every seed:
-batches of one class would ruin the methods that read batch statistics.
+Validation samples are a tenth of the training samples, at most 5,000 (MNIST: 55,000 + 5,000 + 10,000), chosen by a random
+permutation that depends on the run's seed, unless the dataset has a validation part. ``train_samples`` then takes a random
+subset of the remaining training samples, and limits validation to a quarter of that size. ``test_samples`` takes a random
+subset of the test samples, the same for every seed. Subsets keep the stored order. If the stored order is by class, the test
+samples are shuffled, in the same way for every seed, because batches of one class would spoil methods that use batch
+statistics.
 
-Weights that have seen all training pictures and were chosen on the test set (:attr:`.models.weights.Weights.saw_training`)
-leave no picture for validation but those of the test set: a fifth of it (CIFAR-10: 2,000 of 10,000), drawn once by the
-pictures' names, is then the validation set, and the test set is the rest.
+If weights were trained on all training pictures and chosen on the test set (:attr:`.models.weights.Weights.saw_training`), only
+test pictures can be used for validation. A fifth of the test set (CIFAR-10: 2,000 of 10,000), drawn once by the names of the
+pictures, is then the validation set, and the rest is the test set.
 """
 
 from __future__ import annotations

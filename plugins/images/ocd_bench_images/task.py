@@ -1,4 +1,4 @@
-"""The task object: what the runner asks, answered by the modules of this package when asked."""
+"""The task object. It calls the other modules of this package, and imports them when they are needed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Images(Task):
     corruptions = KINDS
     corruption_sets = SETS
     renamed_corruptions = RENAMED
-    # The base is trained on augmented copies because the hypernetwork is: what augmentation alone buys is not OCD's.
+    # The hypernetwork is trained on augmented copies, so the base is too: a gain by augmentation must not count as OCD's.
     presets = {
         "quick": {
             "images.train_samples": 5000,
@@ -63,7 +63,7 @@ class Images(Task):
         """Pictures as float32 ``(N, C, H, W)`` in [0, 1], targets int64 ``(N,)``; see :mod:`ocd_bench_images.splits`.
 
         Raises:
-            DataMissing: if the dataset is nowhere.
+            DataMissing: if the dataset is not found.
             UsageError: if it is damaged or of an unknown format.
         """
         from ocd_bench_images.splits import load_splits
@@ -127,12 +127,12 @@ class Images(Task):
 
         return signature(inputs)
 
-    # -- the hypernetwork's side --------------------------------------------------------------------------------------
+    # -- for the hypernetwork -----------------------------------------------------------------------------------------
     def augment(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Grey pictures: a small random affine map; colour: a random mirror image and shift. Then a quarter of them mixed with
-        their answer to a random filter, so that what is trained on copies stays calm where the texture is strange."""
+        """Grey pictures: a small random affine map. Colour pictures: a random mirror image and shift. Then a quarter pass
+        through a random convolution (RandConv), which reduces sensitivity to texture."""
         from ocd_bench_images.augment import random_affine, random_convolution, random_flip_shift
 
         change = random_affine if inputs.shape[1] == 1 else random_flip_shift
@@ -151,7 +151,7 @@ class Images(Task):
         return Encoder(splits.train.inputs.shape[1], width=16 if request.preset == "quick" else 32)
 
     def encode_output(self, output: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities ``(N, K)``: the logits without the constant that means nothing."""
+        """Log-probabilities ``(N, K)``: the logits without their arbitrary constant."""
         return output.log_softmax(-1)
 
     # -- test conditions and pictures ---------------------------------------------------------------------------------

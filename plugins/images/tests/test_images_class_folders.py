@@ -1,4 +1,4 @@
-"""Class folders and zips of pictures, Tiny ImageNet's layout, and pictures that must not be trusted."""
+"""Class folders and zip files of pictures, Tiny ImageNet's layout, and damaged or hostile pictures."""
 
 import struct
 import zipfile
@@ -37,7 +37,7 @@ def picture(value: int, mode: str = "RGB", size: tuple[int, int] = (6, 6)) -> Im
 
 
 def write(folder: Path, parts: dict[str, int], mode: str = "RGB", suffix: str = "png") -> None:
-    """``parts``: pictures per class; the red value tells class and number."""
+    """``parts``: pictures per class. The red value encodes class and number."""
     for part, count in parts.items():
         for label, name in enumerate(CLASSES):
             (folder / part / name).mkdir(parents=True)
@@ -57,7 +57,7 @@ def red(samples) -> list[int]:
 
 @pytest.fixture
 def expected(tmp_path) -> tuple[Path, Splits]:
-    """A folder ``plain/insects`` and its splits: what every other form of the same pictures must give."""
+    """A folder ``plain/insects`` and its splits. All other layouts of the same pictures must give the same splits."""
     write(tmp_path / "plain" / "insects", {"train": 10, "test": 4})
     return tmp_path, load(tmp_path / "plain")
 
@@ -184,7 +184,7 @@ def test_parts_of_differing_sizes_are_refused(tmp_path):
     assert "train 6 x 6, val 6 x 6, test 9 x 9" in refusal(tmp_path)
 
 
-def test_layouts_that_do_not_make_a_dataset_are_refused(tmp_path):
+def test_incomplete_layouts_are_refused(tmp_path):
     write(tmp_path / "insects", {"train": 5})
     assert "neither test nor val" in refusal(tmp_path)
     (tmp_path / "insects" / "test").mkdir()
@@ -197,7 +197,7 @@ def test_layouts_that_do_not_make_a_dataset_are_refused(tmp_path):
     assert "one class (ant)" in refusal(tmp_path)
 
 
-def test_zip_files_that_are_none_or_damaged_are_refused(tmp_path):
+def test_invalid_or_damaged_zip_files_are_refused(tmp_path):
     write(tmp_path / "plain", {"train": 5, "test": 2})
     target = tmp_path / "insects"
     target.mkdir()

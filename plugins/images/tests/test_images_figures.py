@@ -1,4 +1,4 @@
-"""The sheet of changed answers."""
+"""The sheet of pictures whose predicted class changed."""
 
 import torch
 from PIL import Image
@@ -22,7 +22,7 @@ def splits(count: int, channels: int = 1) -> Splits:
     return Splits(part, part, part, extras={"classes": ("zéro", "one", "a class of a very long name")})
 
 
-def test_cured_broken_and_other_are_framed_in_that_order(tmp_path):
+def test_corrected_spoilt_and_other_changes_are_framed_in_that_order(tmp_path):
     outputs = {"base": one_hot([0, 0, 1, 1, 2]), "ocd": one_hot([0, 1, 0, 2, 2])}
     (path,) = Images().figures(splits(5), outputs, REQUEST, tmp_path / "new")
     assert path == tmp_path / "new" / "changed-ocd.png"
@@ -34,7 +34,7 @@ def test_cured_broken_and_other_are_framed_in_that_order(tmp_path):
         assert sheet.getpixel((8 + FRAME + TILE // 2, 32 + FRAME + TILE // 2)) == (128, 128, 128)
 
 
-def test_nothing_changed_or_nothing_to_compare_draws_nothing(tmp_path):
+def test_without_changed_predictions_or_a_method_no_sheet_is_written(tmp_path):
     same = one_hot([0, 1, 2])
     assert Images().figures(splits(3), {"base": same, "ocd": same}, REQUEST, tmp_path) == ()
     assert Images().figures(splits(3), {"base": same}, REQUEST, tmp_path) == ()

@@ -1,4 +1,4 @@
-"""IDX and CIFAR binary files: what is read, and what is refused in one line."""
+"""IDX and CIFAR binary files: accepted files, and one-line errors for others."""
 
 import gzip
 import io

@@ -80,7 +80,7 @@ def test_networks_for_cifar(model, expected):
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
 
 
-def test_googlenet_counts_as_table_1_says():
+def test_googlenet_has_the_channels_of_table_1():
     """Channels after each Inception block of Szegedy et al. 2015, table 1."""
     widths = [block.outputs for stage in GoogLeNet().stages for block in stage]
     assert widths == [256, 480, 512, 512, 512, 528, 832, 832, 1024]
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         Images().base_model(splits_of(1, 28, 28), request(folder=tmp_path, checkpoint="weights.pth"))
 
 
-def test_a_missing_checkpoint_says_where_it_was_looked_for(tmp_path):
+def test_the_message_on_a_missing_checkpoint_lists_the_searched_paths(tmp_path):
     with pytest.raises(UsageError, match=r"images.checkpoint='none.pth': no such file; looked for none.pth, .*none.pth"):
         Images().base_model(splits_of(1, 28, 28), request(folder=tmp_path, checkpoint="none.pth"))
 
@@ -161,7 +161,7 @@ def tiny_deit(tmp_path, monkeypatch) -> Path:
     return tmp_path / "deit"
 
 
-def test_deit_of_the_same_classes_is_used_as_it_is(tiny_deit):
+def test_deit_with_the_same_number_of_classes_is_not_trained(tiny_deit):
     task, asked = Images(), request(model="deit", pretrained=str(tiny_deit))
     splits = splits_of(3, 20, 20, classes=3)
     model = task.base_model(splits, asked).eval()
@@ -186,9 +186,9 @@ def test_deit_of_other_classes_trains_its_heads_only(tiny_deit):
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5)
 
 
-def test_deit_that_is_not_at_hand_is_unavailable(tmp_path, tiny_deit):
+def test_deit_without_local_weights_is_unavailable(tmp_path, tiny_deit):
     for source in (str(tmp_path / "nowhere"), "nobody/no-such-model-of-ours"):
-        with pytest.raises(Unavailable, match="no weights of .* at hand; give a folder with --set images.pretrained=FOLDER"):
+        with pytest.raises(Unavailable, match="no weights of .* were found; give a folder with --set images.pretrained=FOLDER"):
             Images().base_model(splits_of(3, 32, 32), request(model="deit", pretrained=source))
     weights = tiny_deit / "model.safetensors"
     for damaged in (b"junk", weights.read_bytes()[:3000]):

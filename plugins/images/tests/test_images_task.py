@@ -1,4 +1,4 @@
-"""The task as the runner sees it: contract, splits, scores, and what is known of its base models."""
+"""The task through its public interface: contract, splits, scores, and reference values of its base models."""
 
 import os
 import re
@@ -102,7 +102,7 @@ def test_scores_agree_with_scikit_learn():
     assert torch.equal(Images().loss(output, target), scores["cross_entropy"])
 
 
-def test_features_of_the_output_do_not_see_a_constant():
+def test_features_of_the_output_ignore_a_constant():
     output = torch.randn(3, 10)
     torch.testing.assert_close(Images().encode_output(output + 5), Images().encode_output(output))
 
@@ -125,7 +125,7 @@ def test_a_short_training_on_digits_learns_them():
     assert accuracy_and_loss(model, splits)[0] > 0.94
 
 
-def test_the_reference_checkpoint_scores_as_its_readme_says():
+def test_the_reference_checkpoint_has_the_scores_of_its_readme():
     """98.75 % and cross entropy 0.0406 on the 10,000 test digits of MNIST."""
     shared("reference_checkpoints")
     asked = request("mnist", dirs=shared("mnist"), checkpoint="reference_checkpoints/checkpoint_lenet5.pth")
@@ -156,7 +156,7 @@ def test_cifar10_of_class_folder_zips():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_signature_tells_blur_noise_and_light_from_a_turned_picture(channels):
+def test_the_signature_changes_with_blur_noise_and_light_more_than_with_rotation(channels):
     from ocd_bench_images.corruptions import corrupt
     from ocd_bench_images.signature import signature
 

@@ -1,4 +1,4 @@
-"""The ``nlp`` task of OCD-Bench: few-shot text classification. Importing this module loads neither torch nor an encoder."""
+"""The ``nlp`` task of OCD-Bench: few-shot text classification. Importing this module imports neither torch nor an encoder."""
 
 from collections.abc import Callable
 

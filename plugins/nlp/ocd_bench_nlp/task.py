@@ -21,14 +21,14 @@ MATTHEWS = frozenset({"amazon_counterfactual_en", "cola"})
 """Datasets of two classes that their field scores by the Matthews correlation (CoLA: Warstadt et al. 2019)."""
 
 OVERFIT = {"ocd.overfit_lr": 1.0, "ocd.overfit_steps": 5}
-"""Embeddings have unit length: smaller steps than these hardly move a logit."""
+"""Embeddings have unit length: smaller steps than these barely change a logit."""
 
 BRIEF = {
     "ocd.conditions": ("output",), "ocd.steps": 150, "ocd.evaluations": 30, "ocd.ema": 0.9, "ocd.dropout": 0.3,
     "ocd.gain_margin": 1.0,
 }  # fmt: skip
-"""A handful of texts is learned by heart within a hundred steps: told little, stopped early, looked at often, and left alone
-unless the texts held out are clearly answered better."""
+"""The hypernetwork memorises the few training texts within a hundred steps. So it is small and gets few conditions, early
+stopping checks validation often, and a gain must clearly improve validation."""
 
 
 class FewShotText(ocd_bench.Task):
@@ -90,7 +90,9 @@ class FewShotText(ocd_bench.Task):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("nlp", request.dataset, "", request.seed, "encoder"))
             encoder = load_encoder(name, settings.download and not request.offline)
-        lr = settings.encoder_lr if name != "hashed" else 100 * settings.encoder_lr  # one layer from nothing, not a transformer
+        lr = (
+            settings.encoder_lr if name != "hashed" else 100 * settings.encoder_lr
+        )  # one layer with random weights, not a pretrained transformer
         labels = [[number[label] for label in part.labels] for part in (train, val, test)]
         pairs = request.generator("pairs")
         how = (settings.rounds, lr, settings.encoder_batch)
@@ -135,7 +137,7 @@ class FewShotText(ocd_bench.Task):
         return metric == "matthews" or (metric == "auto" and request.dataset in MATTHEWS)
 
     def _encoder(self, request: ocd_bench.Request) -> str:
-        """``auto``: the packaged MiniLM for data from outside where it is installed, else the one that needs nothing."""
+        """The encoder for ``auto``: the packaged MiniLM for external data if it is installed, else ``hashed``."""
         from importlib.util import find_spec
 
         name: str = request.settings.encoder

@@ -68,7 +68,7 @@ def test_shots_are_balanced_distinct_and_never_test_texts() -> None:
         texts.draw_shots(pool, ["1"], 4, random.Random(1), frozenset())
 
 
-def test_pairs_hold_as_many_of_each_kind_and_tell_the_truth() -> None:
+def test_pairs_are_balanced_and_have_correct_labels() -> None:
     labels = [0, 0, 1, 1, 2, 2]
     found = contrastive.pairs(labels, 5, torch.Generator().manual_seed(0))
     assert found.shape == (60, 3)
@@ -78,7 +78,7 @@ def test_pairs_hold_as_many_of_each_kind_and_tell_the_truth() -> None:
         assert (labels[a] == labels[b]) == bool(wanted)
 
 
-def test_contrastive_training_draws_classes_together() -> None:
+def test_contrastive_training_reduces_distances_within_classes() -> None:
     torch.manual_seed(0)
     encoder = encoders.HashedEncoder(64)
     words = ["red apple", "red cherry", "blue whale", "blue sky"]
@@ -131,7 +131,7 @@ def test_two_classes_report_the_matthews_correlation() -> None:
     assert REDUCTIONS["matthews"](codes) == pytest.approx(matthews_corrcoef(target, output.argmax(1)))
 
 
-def test_an_encoder_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_encoder_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
     with pytest.raises(UsageError, match=r"no such folder, and no such model in the local cache; --set nlp.download=true"):
         encoders.load_encoder("nobody/nothing", allow_download=False)
@@ -163,7 +163,7 @@ def test_folders_and_cached_names_load_without_a_network(tmp_path: Path, monkeyp
     assert asked == [(str(folder), True), ("somebody/model", True), ("somebody/model", False)]
 
 
-def test_an_encoder_that_is_nowhere_is_refused_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_encoder_is_refused_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
     tried: list[object] = []
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: tried.append(address))
@@ -264,7 +264,7 @@ def test_real_sets_load(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(splits.test) == 200
 
 
-def test_changed_answers_are_told_with_their_texts(tmp_path: Path) -> None:
+def test_figures_list_the_texts_whose_prediction_changed(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
     splits = SimpleNamespace(

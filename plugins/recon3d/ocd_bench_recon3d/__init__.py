@@ -1,4 +1,4 @@
-"""Novel-view synthesis: the ``recon3d`` task of OCD-Bench. Nothing heavy is imported before the task is used."""
+"""Novel-view synthesis: the ``recon3d`` task of OCD-Bench. No heavy package is imported before the task is used."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 WIDTH = 200
-"""Pixels across that a picture should have at least, to be looked at."""
+"""Minimum width of a picture in pixels, so that it can be viewed."""
 
 
 def side_by_side(pictures: Sequence[Tensor], titles: Sequence[str], path: Path) -> Path:
-    """Write pictures ``(H, W, 3)`` in [0, 1] with their titles above as one PNG, enlarged by a whole factor where small."""
+    """Write pictures ``(H, W, 3)`` in [0, 1] with titles above as one PNG. Small pictures are enlarged by a whole factor."""
     from PIL import Image, ImageDraw
 
     height, width, _ = pictures[0].shape

@@ -177,8 +177,8 @@ def render(mesh: Any, count: int, size: int, random: np.random.Generator) -> Vie
 
 
 def _colours(mesh: Any, points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """The colours of its faces where the mesh has several, else soft stripes of its coordinates: a surface of one colour has no
-    texture that a view could get wrong."""
+    """The colours of the faces if the mesh has several, else smooth stripes by coordinates, because a surface of one colour has
+    no texture to reconstruct."""
     if mesh.visual.defined and mesh.visual.kind in ("face", "vertex"):
         colours = mesh.visual.face_colors[:, :3]
         if (colours != colours[0]).any():

@@ -10,13 +10,14 @@ RGB, POINT, OPACITY, ENTROPY = slice(0, 3), slice(3, 6), 6, 7
 
 
 class TinyNeRF(nn.Module):
-    """Rays to pictures: ``(N, H, W, 6)`` (origin, direction) to ``(N, H, W, 8)``, see :data:`RGB` and the others.
+    """Maps rays ``(N, H, W, 6)`` (origin, direction) to outputs ``(N, H, W, 8)``; see :data:`RGB` for the channels.
 
-    Layers and encoding are those of the reference checkpoint: x, then sin and cos of 2^k x for k = 0 ... ``frequencies`` - 1;
-    63 -> 128 -> 128 -> 4, ReLU between; sigmoid of three channels is colour, ReLU of the fourth density.
+    Layers and encoding are those of the reference checkpoint. The encoding is x, then sin and cos of 2^k x for k = 0 ...
+    ``frequencies`` - 1. The layers are 63 -> 128 -> 128 -> 4 with ReLU between. The sigmoid of three channels is the colour,
+    the ReLU of the fourth is the density.
 
     Args:
-        near, far: depths between which a ray is sampled, at ``samples`` equally spaced points.
+        near, far: depths of the first and last of ``samples`` equally spaced points of a ray.
     """
 
     depths: Tensor
@@ -32,26 +33,27 @@ class TinyNeRF(nn.Module):
 
     def encode(self, points: Tensor) -> Tensor:
         """Positional encoding, ``(..., 3) -> (..., 3 + 6 L)``: sin of all coordinates, then cos, for each frequency in turn."""
-        scaled = points.unsqueeze(-2) * self.scales.unsqueeze(-1)
-        waves = torch.stack([scaled.sin(), scaled.cos()], -2)
+        scaled = points.unsqueeze(-2) * self.scales.unsqueeze(-1)  # (..., L, 3)
+        waves = torch.stack([scaled.sin(), scaled.cos()], -2)  # (..., L, 2, 3)
         return torch.cat([points, waves.flatten(-3)], -1)
 
     def forward(self, rays: Tensor) -> Tensor:
-        origins, directions = rays[..., None, :3], rays[..., None, 3:]
-        points = origins + directions * self.depths.unsqueeze(-1)
+        origins, directions = rays[..., None, :3], rays[..., None, 3:]  # (N, H, W, 1, 3) each
+        points = origins + directions * self.depths.unsqueeze(-1)  # (N, H, W, S, 3)
         hidden = self.layer1(self.encode(points)).relu()
-        field = self.layer3(self.layer2(hidden).relu())
+        field = self.layer3(self.layer2(hidden).relu())  # (N, H, W, S, 4)
         return composite(field, points, self.depths)
 
 
 def composite(field: Tensor, points: Tensor, depths: Tensor) -> Tensor:
-    """Colours and densities along rays ``(..., S, 4)`` at ``points`` ``(..., S, 3)`` to one output per ray ``(..., 8)``."""
+    """Render raw colours and densities ``(..., S, 4)`` at ``points`` ``(..., S, 3)`` to one output per ray ``(..., 8)``."""
     colour, density = field[..., :3].sigmoid(), field[..., 3].relu()
-    steps = torch.cat([depths[1:] - depths[:-1], depths.new_tensor([1e10])])  # the last one swallows what is left
-    alpha = 1 - torch.exp(-density * steps)
+    # The last of the S intervals is infinite: it absorbs the remaining light.
+    steps = torch.cat([depths[1:] - depths[:-1], depths.new_tensor([1e10])])
+    alpha = 1 - torch.exp(-density * steps)  # (..., S)
     through = torch.cumprod(torch.cat([torch.ones_like(alpha[..., :1]), 1 - alpha[..., :-1] + 1e-10], -1), -1)
-    weights = alpha * through
-    opacity = weights.sum(-1, keepdim=True)
+    weights = alpha * through  # (..., S)
+    opacity = weights.sum(-1, keepdim=True)  # (..., 1)
     share = weights / (opacity + 1e-8)
     entropy = -(share * (share + 1e-10).log()).sum(-1, keepdim=True) * opacity
     rgb = (weights.unsqueeze(-1) * colour).sum(-2)
@@ -60,9 +62,10 @@ def composite(field: Tensor, points: Tensor, depths: Tensor) -> Tensor:
 
 
 class PoseEncoder(nn.Module):
-    """Where the camera stands and looks, from a view's rays ``(N, H, W, 6)`` to ``(N, width)``: the condition that counts here.
+    """Encodes the camera's position and direction: a view's rays ``(N, H, W, 6)`` to ``(N, width)``. This is the most useful
+    condition for this task.
 
-    Eight sines per number: a smooth but not linear function of the pose.
+    Eight sines per number give a smooth nonlinear function of the pose.
     """
 
     scales: Tensor
@@ -73,9 +76,9 @@ class PoseEncoder(nn.Module):
         self.net = nn.Sequential(nn.Linear(15 * (1 + 2 * frequencies), width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, rays: Tensor) -> Tensor:
-        middle = rays[:, rays.shape[1] // 2, rays.shape[2] // 2]
-        directions = torch.nn.functional.normalize(rays[..., 3:], dim=-1)
-        axis = directions.mean((1, 2))
+        middle = rays[:, rays.shape[1] // 2, rays.shape[2] // 2]  # (N, 6)
+        directions = torch.nn.functional.normalize(rays[..., 3:], dim=-1)  # (N, H, W, 3)
+        axis = directions.mean((1, 2))  # (N, 3), as are down and right
         down = torch.nn.functional.normalize(directions[:, -1].mean(1) - directions[:, 0].mean(1), dim=-1)
         right = torch.nn.functional.normalize(directions[:, :, -1].mean(1) - directions[:, :, 0].mean(1), dim=-1)
         place = torch.nn.functional.normalize(middle[:, :3], dim=-1)

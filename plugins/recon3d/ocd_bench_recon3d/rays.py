@@ -49,12 +49,12 @@ class Views:
 
 
 def camera_rays(poses: np.ndarray, height: int, width: int, focal: float) -> np.ndarray:
-    """:func:`rays_of` a camera of square pixels that looks through the middle of its picture."""
+    """:func:`rays_of` a camera with square pixels whose axis passes through the middle of its picture."""
     return rays_of(poses, Camera(width, height, focal, focal))
 
 
 def rays_of(poses: np.ndarray, camera: Camera) -> np.ndarray:
-    """Origins and directions of one camera at V places, ``(V, 4, 4) -> (V, H, W, 6)`` float32. Directions have unit depth along
+    """Origins and directions of one camera at V poses, ``(V, 4, 4) -> (V, H, W, 6)`` float32. Directions have unit depth along
     the camera's axis, not unit length, so that ``near`` and ``far`` are depths (as in NeRF, Mildenhall et al. 2020)."""
     directions = np.einsum("vij,hwj->vhwi", poses[:, :3, :3], camera.directions())
     origins = np.broadcast_to(poses[:, None, None, :3, 3], directions.shape)

@@ -1,4 +1,4 @@
-"""Scores of rendered views: MSE, PSNR, SSIM (Wang et al. 2004) and the Chamfer distance of the surface a view shows."""
+"""Scores of rendered views: MSE, PSNR, SSIM (Wang et al. 2004) and the Chamfer distance of the visible surface."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def chamfer(points: Tensor, opacity: Tensor, surface: Tensor, mask: Tensor, nothing: float) -> Tensor:
-    """Symmetric Chamfer distance in scene units between the surface a view renders and the true one, ``(N,)``.
+    """Symmetric Chamfer distance in scene units between the rendered surface of a view and the true one, ``(N,)``.
 
     Args:
-        points: expected surface point of each ray, ``(N, R, 3)``; counted where ``opacity`` ``(N, R)`` exceeds 0.5.
-        surface: points hit, ``(N, R, 3)``; counted where ``mask`` ``(N, R)`` is set.
-        nothing: the distance given to a view that renders no surface where there is one, or the reverse.
+        points: expected surface point of each ray, ``(N, R, 3)``; used where ``opacity`` ``(N, R)`` exceeds 0.5.
+        surface: true surface point of each ray, ``(N, R, 3)``; used where ``mask`` ``(N, R)`` is set.
+        nothing: the distance for a view with a rendered surface but no true one, or the reverse.
     """
     from scipy.spatial import cKDTree
 

@@ -20,7 +20,7 @@ OVERFIT = {
     "ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1,
     "ocd_paper.overfit_lr": 5e-3, "ocd_paper.overfit_steps": 10, "ocd_paper.passes": 1,
 }  # fmt: skip
-"""How the paper's code overfits a view, and each view once: a step costs as much as hundreds of the hypernetwork's."""
+"""Overfitting as in the paper's code, once for each view, because a step costs as much as hundreds of the hypernetwork's."""
 
 RAYS = 4096
 """Rays of a view in overfitting (paper section 4)."""
@@ -115,7 +115,7 @@ class Recon3D(ocd_bench.Task):
         sizes = f"{len(train)} training, {len(val)} validation, {len(test)} test views of {width} x {height}"
         begun = f"base begins from {Path(settings.checkpoint).name}" if settings.checkpoint else ""
         note = "; ".join(filter(None, [note, sizes, begun]))
-        # Views of one scene, and what is said is said of this scene: each view is independent of the others.
+        # All views show one scene, and results are about this scene, so each view is independent of the others.
         training, validation, held_out = (
             ocd_bench.Samples(inputs[list(p)], pictures[list(p)], range(len(p))) for p in (train, val, test)
         )
@@ -123,8 +123,8 @@ class Recon3D(ocd_bench.Task):
 
     # -- base model ---------------------------------------------------------------------------------------------------
     def base_model(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
-        """TinyNeRF. A checkpoint is read here already, so that whoever identifies a base by its initial weights sees the file's
-        content, not only its name."""
+        """TinyNeRF. A checkpoint is read here, so that the fingerprint of the base's initial weights depends on the content of
+        the file, not only on its name."""
         from ocd_bench_recon3d.model import TinyNeRF
 
         settings: Settings = request.settings
@@ -181,8 +181,8 @@ class Recon3D(ocd_bench.Task):
         return scores
 
     def test_time_loss(self, output: Tensor, inputs: Tensor) -> Tensor:
-        """Entropy of the ray weights, mean over rays, in nats: the field's counterpart of Tent's entropy. A ray that is sure of
-        where it meets a surface has a low one, as a classifier that is sure of its class."""
+        """Entropy of the ray weights, mean over rays, in nats: the counterpart of Tent's entropy for a radiance field. It is
+        low for a ray with a certain surface point, as for a classifier that is certain of a class."""
         return output[..., 7].flatten(1).mean(1)
 
     # -- conditions ---------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class Recon3D(ocd_bench.Task):
         return some_rays(inputs, targets, FEW_RAYS, generator)
 
     def encode_input(self, splits: ocd_bench.Splits, request: ocd_bench.Request) -> torch.nn.Module:
-        """The camera's pose, from the rays: the condition that counts most here."""
+        """An encoder of the camera's pose, computed from the rays: the most useful condition for this task."""
         from ocd_bench_recon3d.model import PoseEncoder
 
         return PoseEncoder()
@@ -212,7 +212,7 @@ class Recon3D(ocd_bench.Task):
         return output[..., :3].movedim(-1, 1).clamp(0, 1)
 
     def corrupt(self, inputs: Tensor, kind: str, severity: int, generator: torch.Generator) -> Tensor:
-        """``pose_noise``: cameras that believe they stand elsewhere, by severity x 0.01 scene units (SD per axis)."""
+        """``pose_noise``: wrong camera positions, with an error of severity x 0.01 scene units (SD per axis)."""
         import torch
 
         moved = inputs.clone()
@@ -253,7 +253,7 @@ def with_checkpoint(model: torch.nn.Module, request: ocd_bench.Request) -> torch
     """``model`` with the weights of ``recon3d.checkpoint``, where there is one.
 
     Raises:
-        UsageError: if the file is not there, cannot be read, or its tensors are not those of the model.
+        UsageError: if the file does not exist, cannot be read, or its tensors do not fit the model.
     """
     from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
 

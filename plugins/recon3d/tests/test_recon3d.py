@@ -34,7 +34,7 @@ def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_a_camera_sees_what_it_looks_at_in_the_middle() -> None:
+def test_the_target_of_look_at_is_in_the_middle_of_the_picture() -> None:
     pose = rays.look_at(np.array([2.0, 1.0, 3.0]), np.zeros(3))
     assert np.allclose(pose[:3, :3].T @ pose[:3, :3], np.eye(3))
     grid = rays.camera_rays(pose[None], 5, 4, 7.0)[0].astype(float)
@@ -96,7 +96,7 @@ def test_scenes_and_meshes_keep_their_colours(tmp_path: Path, ending: str) -> No
         assert (colour[face].argmax(-1) == channel).float().mean() > 0.99
 
 
-def test_a_texture_is_seen_and_a_plain_mesh_gets_stripes(tmp_path: Path) -> None:
+def test_textures_are_rendered_and_plain_meshes_get_stripes(tmp_path: Path) -> None:
     import trimesh
     from PIL import Image
 
@@ -154,7 +154,7 @@ def test_subsample_is_a_smaller_picture_of_the_papers_size() -> None:
     assert (few[0].diff(dim=1) > 0).all()
 
 
-def test_pose_encoder_tells_cameras_apart_and_not_resolutions() -> None:
+def test_the_pose_encoder_distinguishes_cameras_but_not_resolutions() -> None:
     torch.manual_seed(0)
     poses = rays.dome(2, 4.0, np.random.default_rng(0))
     encoder = PoseEncoder().eval()
@@ -224,7 +224,7 @@ def test_transforms_of_wide_pictures_and_damaged_ones(tmp_path: Path) -> None:
             Recon3D().load_data(request_for("room", tmp_path, size=8))
 
 
-def test_views_side_by_side_are_large_enough_to_look_at(tmp_path: Path) -> None:
+def test_views_side_by_side_are_enlarged(tmp_path: Path) -> None:
     from PIL import Image
 
     task = Recon3D()
@@ -258,11 +258,11 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         base_of("lego", tmp_path, checkpoint="nothing.pt")
 
 
-def test_a_checkpoint_is_where_training_begins(tmp_path: Path) -> None:
+def test_training_starts_from_the_checkpoint(tmp_path: Path) -> None:
     task, torch_model = Recon3D(), TinyNeRF(2, 6)
     torch.save(torch_model.state_dict(), tmp_path / "begun.pt")
     initial = base_of("primitives", tmp_path, checkpoint="begun.pt")
-    assert same_weights(initial, torch_model)  # already here: the cache tells bases apart by their initial weights
+    assert same_weights(initial, torch_model)  # loaded at once, because the cache distinguishes bases by their initial weights
     swapped = TinyNeRF(2, 6)
     kept = request_for("primitives", tmp_path, checkpoint="begun.pt", base_steps=0)
     splits = task.load_data(kept)
@@ -280,7 +280,7 @@ def test_settings_out_of_range(name: str, value: int) -> None:
 
 @needs_lego
 def test_the_authors_checkpoint_renders_view_101_near_21_5_db() -> None:
-    """21.4 dB with the randomly shifted depths its training code also renders with, 22.1 dB with ours, which are fixed."""
+    """21.4 dB with the randomly shifted depths of the authors' code, 22.1 dB with our fixed depths."""
     name = "reference_checkpoints/checkpoint_tinynerf.pt"
     if not (SHARED / name).exists():
         pytest.skip(f"needs {SHARED / name}")

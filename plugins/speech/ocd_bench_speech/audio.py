@@ -1,6 +1,6 @@
 """Reading sound files: soundfile for every format it knows, one channel, 8 kHz.
 
-torchaudio.load is of no use here: since torchaudio 2.9 it needs torchcodec, which needs FFmpeg libraries on the machine.
+torchaudio.load is not used: since torchaudio 2.9 it needs torchcodec, which needs FFmpeg libraries on the machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Common corruptions of mixtures at severities 1 to 5. The clean sources stay the truth."""
+"""Common corruptions of mixtures at severities 1 to 5. The targets are still the clean sources."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ def babble(mixtures: Tensor, level: int, generator: torch.Generator) -> Tensor:
 
 
 def reverb(mixtures: Tensor, level: int, generator: torch.Generator) -> Tensor:
-    """A room: noise that decays by 60 dB in 0.1 to 0.8 s, begins 2.5 ms after the direct sound and equals it in energy."""
+    """Reverberation: the room's response is noise that begins 2.5 ms after the direct sound, decays by 60 dB in 0.1 to 0.8 s,
+    and has the energy of the direct sound."""
     samples = mixtures.shape[-1]
     time = torch.arange(int(RATE * RT60_S[level]), device=mixtures.device) / RATE
     tail = _normal(mixtures[:, :1].expand(-1, len(time)), generator) * 10 ** (-3 * time / RT60_S[level])
     tail[:, : RATE // 400] = 0
     tail = tail / tail.square().sum(-1, keepdim=True).sqrt()
-    size = samples + len(time)
+    size = samples + len(time)  # of the FFT, so that the convolution does not wrap around
     wet = irfft(rfft(mixtures, size) * rfft(tail, size), size)[:, :samples]
     return mixtures + wet
 
 
 def clipping(mixtures: Tensor, level: int, generator: torch.Generator) -> Tensor:
-    """Cut off at 60, 45, 30, 20 or 10 % of the mixture's peak."""
+    """Clip at 60, 45, 30, 20 or 10 % of the mixture's peak."""
     limit = CLIP[level] * mixtures.abs().amax(-1, keepdim=True)
     return mixtures.clamp(-limit, limit)
 
 
 def lowpass(mixtures: Tensor, level: int, generator: torch.Generator) -> Tensor:
-    """Nothing above 3000, 2400, 1800, 1300 or 900 Hz (order-8 Butterworth magnitude, zero phase)."""
+    """Low-pass filter at 3000, 2400, 1800, 1300 or 900 Hz (magnitude of an order-8 Butterworth filter, zero phase)."""
     samples = mixtures.shape[-1]
     frequency = rfftfreq(2 * samples, 1 / RATE, device=mixtures.device)
     gain = (1 + (frequency / CUTOFF_HZ[level]) ** 16).rsqrt()

@@ -1,4 +1,4 @@
-"""The datasets this task names, where their owners publish them, and the SHA-256 of each file."""
+"""The datasets of this task, the addresses where their owners publish them, and the SHA-256 of each file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIBRISPEECH = (
 )
 FSDD = (
     # 3,000 recordings of 6 speakers. TensorFlow Datasets records the archive of 1.0.9 (5 speakers); the same command,
-    # git archive and gzip of the tagged commit, gives that very file, and gave this digest for 1.0.10.
+    # git archive and gzip of the tagged commit, gives exactly that file, and gave this digest for 1.0.10.
     Source(
         "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.10.tar.gz",
         "feb479fad3a37883c3d21ed7f982281c2dd1c18d5aefd7e8a5d50f58023392aa",

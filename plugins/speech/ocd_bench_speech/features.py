@@ -1,4 +1,4 @@
-"""What the hypernetwork is told of mixtures and estimates, and the unsupervised loss for test-time adaptation."""
+"""Features of mixtures and estimates for the hypernetwork, and the unsupervised loss for test-time adaptation."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ def power(waves: Tensor) -> Tensor:
 def spectral_summary(estimates: Tensor) -> Tensor:
     """Mean and standard deviation over time of each estimate's log power spectrogram, ``(N, C, T) -> (N, C * 1026)``.
 
-    Speakers stay in the order of the output, which is part of what a weight change acts on.
+    Speakers are in the order of the output, because the effect of a weight change depends on that order.
     """
-    log = torch.log10(power(estimates) + 1e-4)
+    log = torch.log10(power(estimates) + 1e-4)  # (N, C, 513, frames)
     return torch.cat([log.mean(-1), log.std(-1)], -1).flatten(1)
 
 
 def spectral_picture(estimates: Tensor) -> Tensor:
-    """Log power spectrograms below each other as one grey picture, ``(N, C, T) -> (N, 1, C * 513, frames)``: a power of 1e-4
-    (its floor) is black, one of 1e6 white; a full tone of amplitude 1 has 6.6e4."""
+    """Log power spectrograms, stacked vertically in one grey picture: ``(N, C, T) -> (N, 1, C * 513, frames)``. A power of 1e-4
+    (the smallest) is black, a power of 1e6 white. A tone of amplitude 1 has a power of 6.6e4."""
     return ((torch.log10(power(estimates) + 1e-4) + 4) / 10).clamp(0, 1).flatten(1, 2).unsqueeze(1)
 
 
 def assignment_entropy(estimates: Tensor, mixture: Tensor) -> Tensor:
-    """Entropy of who owns each time-frequency bin, plus what the estimates leave of the mixture, ``(N,)``.
+    """Entropy of the estimates' shares of each time-frequency bin, plus the unexplained share of its energy, ``(N,)``.
 
-    Estimates ``(N, C, T)`` are first scaled by the gains with which their sum comes nearest to ``mixture (N, T)``: a
-    separator trained on SI-SDR says nothing about levels.
+    Estimates ``(N, C, T)`` are first scaled by the gains with which their sum is nearest to ``mixture (N, T)``, because a
+    separator trained on SI-SDR does not estimate levels.
     """
-    gram = estimates @ estimates.mT
+    gram = estimates @ estimates.mT  # (N, C, C)
     ridge = 1e-4 * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] + EPS
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     gains = torch.linalg.solve(gram + ridge * identity, (estimates @ mixture[..., None])[..., 0])
-    scaled = gains[..., None] * estimates
-    residual = (mixture - scaled.sum(1)).square().mean(-1) / (mixture.square().mean(-1) + EPS)
-    energies = power(scaled) + EPS
+    scaled = gains[..., None] * estimates  # gains are (N, C)
+    residual = (mixture - scaled.sum(1)).square().mean(-1) / (mixture.square().mean(-1) + EPS)  # (N,)
+    energies = power(scaled) + EPS  # (N, C, 513, frames)
     shares = energies / energies.sum(1, keepdim=True)
-    entropy = -(shares * shares.log()).sum(1) / math.log(estimates.shape[1])
+    entropy = -(shares * shares.log()).sum(1) / math.log(estimates.shape[1])  # (N, 513, frames), between 0 and 1
     weight = power(mixture)
     return (entropy * weight).sum((-1, -2)) / (weight.sum((-1, -2)) + EPS) + residual
 
 
 class MixtureEncoder(nn.Module):
-    """Log-mel spectrogram of a mixture → three strided convolutions → mean and deviation over time → ``(N, size)``."""
+    """Log-mel spectrogram of a mixture → three strided convolutions → mean and standard deviation over time → ``(N, size)``."""
 
     def __init__(self, size: int = 128, mels: int = 40) -> None:
         super().__init__()
@@ -71,5 +71,5 @@ class MixtureEncoder(nn.Module):
 
     def forward(self, mixtures: Tensor) -> Tensor:
         """``(N, T) -> (N, size)``."""
-        features = self.convolutions(torch.log(self.mel(mixtures) + 1e-3))
+        features = self.convolutions(torch.log(self.mel(mixtures) + 1e-3))  # (N, 128, frames / 8)
         return self.head(torch.cat([features.mean(-1), features.std(-1, unbiased=False)], -1))

@@ -20,7 +20,8 @@ MIXTURES = 3
 def write_sounds(test: Samples, outputs: Mapping[str, Tensor], folder: Path) -> list[Path]:
     """``{number}-mixture.wav``, ``{number}-truth-{speaker}.wav`` and ``{number}-{method}-{speaker}.wav``, 16 bit, 8 kHz.
 
-    A mixture and its truth keep their levels relative to each other; estimates, whose level means nothing, have the truth's.
+    A mixture and its true sources keep their relative levels. The level of an estimate is arbitrary, so it is set to that of
+    the true source.
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = min(MIXTURES, len(test), *(len(output) for output in outputs.values()))

@@ -1,4 +1,4 @@
-"""LibriMix folders (Cosentino et al. 2020), as the LibriMix scripts leave them and torchaudio's dataset class finds them.
+"""LibriMix folders (Cosentino et al. 2020), as the LibriMix scripts write them and torchaudio's dataset class expects them.
 
 ``Libri{C}Mix/wav8k/{min,max}/{train-100,train-360,dev,test}/{mix_clean,s1,...,sC}/*.wav``; where there is no ``wav8k``,
 ``wav16k`` is read and resampled. Files are read by soundfile: the class's own loading needs torchcodec.
@@ -43,7 +43,7 @@ def read_librimix(
     Args:
         folder: holds ``Libri{C}Mix``, or is it.
         speakers: C.
-        length: T; validation and test mixtures are cut to a window in which everybody is heard, at the levels of the files.
+        length: T; validation and test mixtures are cut to a window without a silent source, at the levels of the files.
         train: subset for training, ``train-100`` or ``train-360``.
         mode: ``min`` or ``max``.
         counts: at most this many mixtures of ``train``, ``val`` and ``test`` are read, drawn at random.

@@ -1,4 +1,4 @@
-"""Mixtures of speakers, drawn by plan: which speech, from where, how loud. The same generator gives the same mixtures."""
+"""Random mixtures of speakers. A plan has the segment and level of each source. The same generator gives the same mixtures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ocd_bench_speech.audio import is_silent
 BLOCK = 80
 TRIES = 8
 AUDIBLE = 0.2
-"""A segment must hold this fraction of its speaker's mean power: nobody is asked to separate silence."""
+"""A segment must have this fraction of its speaker's mean power, so that no source is silent."""
 HARDLY = 1e-3
-"""Where no segment drawn does, the loudest is taken, unless it holds less than this: then one that does is looked for."""
+"""If no drawn segment has it, the loudest is taken. If that has less than this fraction, another segment is searched for."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Plan:
 class Pool:
     """Speech of S speakers to draw segments of ``length`` samples from.
 
-    Each speaker's utterances are joined in the order given, and the joined stream is taken as a loop, so that a segment may
-    begin anywhere and short utterances fill it one after the other.
+    Each speaker's utterances are concatenated in the given order to a stream. The stream is a loop, so that a segment may begin
+    anywhere, and may span several short utterances.
 
     Args:
         speech: utterances ``(T,)`` of each speaker.
         length: T of the segments.
         groups: speakers of a mixture are of different groups; default: each is one of its own.
-        speeds: every speaker is also offered played faster or slower (1.1: ten per cent faster), pitch and formants with it.
+        speeds: each speaker's speech is also used at these speeds (1.1: ten per cent faster), which changes pitch and formants.
 
     Raises:
         UsageError: if a speaker has no sound at all.
@@ -133,13 +133,13 @@ class Pool:
 
 
 def normalised(sources: Tensor) -> Tensor:
-    """Sources ``(N, C, T)`` scaled in common so that their sum has root mean square 1."""
+    """Sources ``(N, C, T)``, scaled by one factor per mixture so that their sum has root mean square 1."""
     level = sources.sum(1, keepdim=True).square().mean(-1, keepdim=True).sqrt()
     return sources / level.clamp_min(1e-8)
 
 
 def at_speed(wave: Tensor, speed: float) -> Tensor:
-    """``wave (T,)`` played ``speed`` times as fast: ``(T / speed,)``, band-limited."""
+    """``wave (T,)`` at ``speed`` times the speed, ``(T / speed,)``, band-limited."""
     if speed == 1.0:
         return wave
     import torchaudio.functional

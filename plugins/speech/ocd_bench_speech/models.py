@@ -1,4 +1,4 @@
-"""The base models: the Gated-LSTM separator, and torchaudio's Conv-TasNet as a second."""
+"""The base models: the Gated-LSTM separator, and torchaudio's Conv-TasNet as an alternative."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class ConvTasNet(nn.Module):
-    """torchaudio's Conv-TasNet (Luo and Mesgarani 2019, not causal) on mixtures ``(N, T) -> (N, C, T)``, at their own level.
+    """torchaudio's Conv-TasNet (Luo and Mesgarani 2019, not causal): mixtures ``(N, T)`` to estimates ``(N, C, T)`` at the
+    mixture's level.
 
     Sizes follow the Gated-LSTM's settings: N channels between blocks, 2 N filters of L samples, 4 H channels inside a block,
     R stacks of six blocks.
@@ -44,10 +45,10 @@ def build(settings: SpeechSettings) -> GatedLSTM | ConvTasNet:
 
 
 def last_projection(model: nn.Module) -> str | None:
-    """The layer to adapt: the last projection before the decoder, as in the OCD paper; None for a foreign model.
+    """The layer to adapt: the last projection before the decoder, as in the OCD paper; None for a model of another plugin.
 
-    The other reading, the last block's own projection (``blocks.{R - 1}.across.projection``), can be had by ``select.layer``;
-    overfitting it to a sample gains about half as much.
+    The paper can also be read as the projection of the last block (``blocks.{R - 1}.across.projection``). Set ``select.layer``
+    to adapt that one; overfitting it to a sample gains about half as much.
     """
     if isinstance(model, GatedLSTM):
         return "output_projection"

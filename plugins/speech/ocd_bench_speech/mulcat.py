@@ -1,9 +1,9 @@
 """The Gated-LSTM separator of Nachmani, Adi and Wolf 2020 (arXiv 2003.01531), written from the paper's description.
 
 Encoder (1-D convolution, ReLU) → chunks of half overlap → R double blocks, each one MULCAT block along the chunk and one across
-the chunks → PReLU and 1 × 1 convolution to C times the channels → overlap-add → decoder. No masks: speakers are separated
-in the features. As in the paper every double block's result is decoded in training (multi-scale loss), with one shared head.
-Left out: the paper's speaker-identity loss, which needs a pretrained speaker network. Added: see :class:`MulCat`.
+the chunks → PReLU and 1 × 1 convolution to C times the channels → overlap-add → decoder. It uses no masks: speakers are
+separated in the features. As in the paper, the output of every double block is decoded in training (multi-scale loss), by one
+shared head. Omitted: the paper's speaker-identity loss, which needs a pretrained speaker network. Added: see :class:`MulCat`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class BiLSTM(nn.Module):
 class MulCat(nn.Module):
     """Multiply and concatenate: ``projection([lstm(v) * gate(v), v])`` (paper section 3.1).
 
-    The gate is a second LSTM. Deviation: a layer norm and a residual sum around the block, without which few training steps
-    lead nowhere; the concatenation of v stays as published.
+    The gate is a second LSTM. Deviation from the paper: a layer norm and a residual connection around the block, without which
+    a short training does not converge. The concatenation of v is as published.
 
     Shape: ``(M, S, N) -> (M, S, N)``.
     """
@@ -59,14 +59,14 @@ class DoubleBlock(nn.Module):
         self.across = MulCat(channels, hidden)
 
     def forward(self, v: Tensor) -> Tensor:
-        n, chunks, length, channels = v.shape
+        n, chunks, length, channels = v.shape  # (N, S, K, F)
         v = self.along(v.reshape(n * chunks, length, channels)).view_as(v)
-        v = v.transpose(1, 2).reshape(n * length, chunks, channels)
-        return self.across(v).view(n, length, chunks, channels).transpose(1, 2)
+        v = v.transpose(1, 2).reshape(n * length, chunks, channels)  # (N * K, S, F)
+        return self.across(v).view(n, length, chunks, channels).transpose(1, 2)  # (N, S, K, F)
 
 
 class GatedLSTM(nn.Module):
-    """Mixture to sources, ``(N, T) -> (N, C, T)``, at the mixture's level whatever that is.
+    """Mixtures to sources, ``(N, T) -> (N, C, T)``, at the mixture's level.
 
     Args:
         speakers: C.
@@ -74,10 +74,10 @@ class GatedLSTM(nn.Module):
         hidden: H, units of each LSTM direction.
         blocks: R, number of double blocks.
         kernel: L, samples of the encoder's window; its hop is half of it.
-        chunk: frames of a chunk; 0 chooses about sqrt(2 * frames) from the first mixture's length at each call, which
-            makes both sequence lengths equal.
+        chunk: frames of a chunk. 0: about sqrt(2 * frames), computed at each call from the length of the mixtures, so that
+            both sequence lengths are about equal.
 
-    ``trained``: whether the weights are a finished base that no one should train further.
+    ``trained``: whether the weights are those of a finished base that must not be trained further.
     """
 
     trained = False
@@ -98,7 +98,7 @@ class GatedLSTM(nn.Module):
         return self._decode(v, level, mixture.shape[-1])
 
     def all_scales(self, mixture: Tensor) -> list[Tensor]:
-        """The estimates after each double block, ``R x (N, C, T)``, for the multi-scale loss; the last is the output."""
+        """The estimates after each double block, R tensors ``(N, C, T)``, for the multi-scale loss. The last is the output."""
         v, level = self._encode(mixture)
         estimates = []
         for block in self.blocks:
@@ -108,15 +108,15 @@ class GatedLSTM(nn.Module):
 
     def _encode(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
         """Chunks of encoder frames ``(N, S, K, F)`` and the mixture's root mean square ``(N, 1, 1)``."""
-        level = mixture.square().mean(-1, keepdim=True).add(1e-8).sqrt()[..., None]
+        level = mixture.square().mean(-1, keepdim=True).add(1e-8).sqrt()[..., None]  # (N, 1, 1)
         hop = self.kernel // 2
         samples = mixture.shape[-1]
         right = math.ceil(samples / hop) * hop - samples + hop
-        frames = self.encoder(pad(mixture[:, None] / level, (hop, right))).relu().transpose(1, 2)
+        frames = self.encoder(pad(mixture[:, None] / level, (hop, right))).relu().transpose(1, 2)  # (N, frames, F)
         half = self._half_chunk(frames.shape[1])
         count = math.ceil(frames.shape[1] / half) + 1
         padded = pad(frames, (0, 0, half, count * half - frames.shape[1]))
-        return padded.unfold(1, 2 * half, half).transpose(2, 3), level
+        return padded.unfold(1, 2 * half, half).transpose(2, 3), level  # unfold gives (N, S, F, K)
 
     def _half_chunk(self, frames: int) -> int:
         return (self.chunk or max(2, round(math.sqrt(2 * frames)))) // 2
@@ -124,12 +124,12 @@ class GatedLSTM(nn.Module):
     def _decode(self, v: Tensor, level: Tensor, samples: int) -> Tensor:
         """Chunks ``(N, S, K, F)`` to waveforms ``(N, C, T)``."""
         n, chunks, length, channels = v.shape
-        separated = self.output_projection(self.activation(v))
+        separated = self.output_projection(self.activation(v))  # (N, S, K, C * F)
         half, hop = length // 2, self.kernel // 2
-        # Overlap-add of chunks: both halves of every chunk meet their neighbours' on the grid of half chunks.
-        halves = separated.view(n, chunks, 2, half, -1)
-        frames = (halves[:, 1:, 0] + halves[:, :-1, 1]).flatten(1, 2) / 2
+        # Overlap-add: on the grid of half chunks, add the second half of each chunk to the first half of the next.
+        halves = separated.view(n, chunks, 2, half, -1)  # (N, S, 2, K / 2, C * F)
+        frames = (halves[:, 1:, 0] + halves[:, :-1, 1]).flatten(1, 2) / 2  # (N, (S - 1) * K / 2, C * F)
         count = math.ceil(samples / hop) + 1
-        frames = frames[:, :count].view(n, count, self.speakers, channels).permute(0, 2, 3, 1)
-        waves = self.decoder(frames.reshape(n * self.speakers, channels, count))
+        frames = frames[:, :count].view(n, count, self.speakers, channels).permute(0, 2, 3, 1)  # (N, C, F, frames)
+        waves = self.decoder(frames.reshape(n * self.speakers, channels, count))  # (N * C, 1, T')
         return waves.view(n, self.speakers, -1)[..., hop : hop + samples] * level

@@ -1,7 +1,8 @@
-"""Scale-invariant SDR, the best assignment of estimates to speakers, and what follows from the two.
+"""Scale-invariant SDR, the best assignment of estimates to speakers, and functions of the two.
 
-SI-SDR is that of Le Roux et al. 2019 ("SDR - half-baked or well done?"), of signals without their mean. The assignment is the
-Hungarian algorithm on the matrix of pairs, as Dovrat et al. 2021 propose for many speakers; it is exact for any number.
+SI-SDR is that of Le Roux et al. 2019 ("SDR - half-baked or well done?"), computed after the mean of each signal is subtracted.
+The assignment uses the Hungarian algorithm on the matrix of scores of all pairs, as Dovrat et al. 2021 propose for many
+speakers. It is exact for any number of speakers.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def assign(scores: Tensor) -> Tensor:
     Args:
         scores: ``(N, C, C)``; a value that is not finite counts as the worst.
     """
+    # Transposed: entry [n, c, d] is the score of estimate d for speaker c.
     table = torch.nan_to_num(scores.detach().double(), nan=-1e9, posinf=1e9, neginf=-1e9).mT.cpu().numpy()
     rows = np.array([linear_sum_assignment(matrix, maximize=True)[1] for matrix in table], dtype=np.int64)
     return torch.from_numpy(rows.reshape(table.shape[:2])).to(scores.device)
@@ -51,10 +53,10 @@ def reorder(estimates: Tensor, indices: Tensor) -> Tensor:
 def align(estimates: Tensor, targets: Tensor) -> Tensor:
     """``estimates (N, C, T)`` in the order of speakers that gives the largest mean SI-SDR against ``targets (N, C, T)``.
 
-    SI-SDR is a function of the squared correlation alone, so the matrix of pairs costs one product and no pair of waveforms.
+    SI-SDR is a function of the squared correlation only. So the scores of all pairs come from one matrix product.
     """
     with torch.no_grad():
-        explained = correlations(estimates, targets).square()
+        explained = correlations(estimates, targets).square()  # (N, C, C)
         pairs = 10 * torch.log10((explained + EPS) / (1 - explained + EPS))
     return reorder(estimates, assign(pairs))
 
@@ -79,6 +81,6 @@ def average_draws(outputs: Tensor) -> Tensor:
     draws, n = outputs.shape[:2]
     if draws == 1:
         return outputs[0]
-    first, others = outputs[0], outputs[1:].flatten(0, 1)
+    first, others = outputs[0], outputs[1:].flatten(0, 1)  # (N, C, T), ((K - 1) * N, C, T)
     indices = assign(correlations(others, first.repeat(draws - 1, 1, 1)))
     return torch.cat([first[None], reorder(others, indices).unflatten(0, (draws - 1, n))]).mean(0)

@@ -18,15 +18,15 @@ OVERFIT = {
     "ocd.overfit_optimizer": "adam", "ocd.overfit_lr": 5e-3, "ocd.overfit_steps": 10, "ocd.passes": 1, "ocd.task_batch": 4,
     "ocd_paper.overfit_lr": 5e-3, "ocd_paper.overfit_steps": 10, "ocd_paper.passes": 1,
 }  # fmt: skip
-"""Each mixture once, beforehand: overfitting one costs as much as many steps of the hypernetwork. A run of the base is dear
-too: few mixtures of a batch get one."""
+"""Each mixture is overfitted once, before training, because that costs as much as many steps of the hypernetwork. A forward
+pass of the base is expensive too, so only a few mixtures of a batch get one."""
 
 THROUGH = {
     "ocd.form": "learned", "ocd.lr": 2e-3, "ocd.depth": 2, "ocd.batch_size": 32, "ocd.task_batch": 16, "ocd.noise_draws": 2,
     "ocd.task_weight": 30.0,
 }  # fmt: skip
-"""Few steps, most of their time in the task's own loss: what serves a mixture depends on who speaks in it, and imitating
-overfitted ΔW teaches little of that."""
+"""A few steps, with most of the time spent on the task's own loss. The useful change depends on the speakers of a mixture, and
+imitation of overfitted ΔW teaches little about that."""
 
 
 class SpeechTask(Task):
@@ -62,9 +62,9 @@ class SpeechTask(Task):
         return load(request)
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        """The separator of the settings, with its packaged weights (``trained``: no one should train it further) or those of
-        ``speech.checkpoint``. They are read here already, so that whoever identifies a base by its initial weights sees the
-        file's content, not only its name."""
+        """The separator of the settings, with its packaged weights (``trained``: it must not be trained further) or those of
+        ``speech.checkpoint``. They are read here, so that the fingerprint of the base's initial weights depends on the content
+        of the file, not only on its name."""
         from ocd_bench.checkpoint import load_checkpoint
         from ocd_bench_speech.models import build
         from ocd_bench_speech.weights import begin, packaged
@@ -79,8 +79,8 @@ class SpeechTask(Task):
     def train_base(
         self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
     ) -> torch.nn.Module:
-        """Adam on ever new mixtures of the training speech; see :mod:`ocd_bench_speech.training`. Packaged weights stay as they
-        are; a model that another plugin swapped in is trained, from ``speech.checkpoint`` if that names a file."""
+        """Adam on new mixtures of the training speech at each step; see :mod:`ocd_bench_speech.training`. Packaged weights are
+        not trained further. A model of another plugin is trained, from ``speech.checkpoint`` if that names a file."""
         from ocd_bench_speech.training import make_mixer, train
         from ocd_bench_speech.weights import begin
 
@@ -91,7 +91,7 @@ class SpeechTask(Task):
         return train(model, mixer, splits.val, request.settings, progress)
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
-        """The last projection, as in the paper; None (entropy criterion) for a model that is not ours."""
+        """The last projection, as in the paper; None (the entropy criterion decides) for a model of another plugin."""
         from ocd_bench_speech.models import last_projection
 
         return last_projection(model)
@@ -140,14 +140,14 @@ class SpeechTask(Task):
         return MixtureEncoder()
 
     def test_time_loss(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """Entropy of who owns each time-frequency bin, plus the share of the mixture the estimates leave out, ``(N,)``.
+        """Entropy of the speakers' shares of each time-frequency bin, plus the unexplained share of the mixture, ``(N,)``.
 
-        Tent minimises the entropy of the class posterior. Here the analogue of a posterior is the ratio mask: for each bin of
-        the spectrogram, the estimates' shares of its energy, a distribution over speakers; speech is sparse, so that right
-        masks are nearly binary. Bins count by the mixture's energy, and entropy is in units of log C. Alone it would be
-        content with silence, so the share of the mixture's energy that the estimates, at their best gains, do not explain is
-        added (both terms lie between 0 and 1, equally weighted). What remains is Tent's own weakness: giving everything to
-        one speaker is also certain.
+        Tent minimises the entropy of the class posterior. The analogue here is the ratio mask: the estimates' shares of the
+        energy of each bin of the spectrogram, a distribution over speakers. Speech is sparse, so correct masks are nearly
+        binary. Bins are weighted by the mixture's energy, and the entropy is in units of log C. The entropy alone would also be
+        small for silent estimates. So the share of the mixture's energy that the estimates, at their best gains, do not explain
+        is added. Both terms are between 0 and 1, with equal weights. As with Tent, a degenerate solution remains: all energy
+        in one estimate also has a low entropy.
         """
         from ocd_bench_speech.features import assignment_entropy
 
@@ -156,7 +156,7 @@ class SpeechTask(Task):
     def augment(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same voices mixed again: each source at either polarity and up to 2.5 dB louder or softer."""
+        """The same sources mixed again, each with a random sign and up to 2.5 dB louder or softer."""
         from ocd_bench_speech.training import relevelled
 
         sources = relevelled(targets, SpeechSettings.level_db, generator)

@@ -1,4 +1,4 @@
-"""Training the separator: new mixtures at every step, permutation-invariant SI-SDR at every scale, best validation kept."""
+"""Training of the separator: new mixtures at each step, permutation-invariant SI-SDR at each scale, best validation weights."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def train(
     settings: SpeechSettings,
     progress: Callable[[int, int], None],
 ) -> nn.Module:
-    """Minimise the mean of -SI-SDR over all scales with Adam, warm-up and a cosine to zero, for ``base_steps`` steps.
+    """Minimise the mean of -SI-SDR over all scales: Adam, warm-up, cosine schedule to zero, ``base_steps`` steps.
 
-    The weights of the best mean validation loss among ``base_checks`` looks are kept; the first comes after the first part
-    of training. A step whose gradient is not finite is skipped.
+    The validation loss is computed ``base_checks`` times at equal distances. The weights with the best mean validation loss are
+    kept. A step whose gradient is not finite is skipped.
 
     Args:
-        mixer: count to sources ``(count, C, T)`` of mixtures never the same.
+        mixer: function from a count to the sources ``(count, C, T)`` of new mixtures.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.base_lr)
@@ -76,8 +76,8 @@ def validation_loss(model: nn.Module, samples: Samples, batch_size: int) -> floa
 
 
 def make_mixer(extras: Any, train: Samples, settings: SpeechSettings, generator: torch.Generator) -> Callable[[int], Tensor]:
-    """New mixtures from the task's pool of speech; without a pool (data of another plugin), the training samples' own sources
-    with new levels."""
+    """New mixtures from the task's pool of speech. Without a pool (data of another plugin), the sources of the training samples
+    are mixed with new levels."""
     pool: Pool | None = extras.get("pool")
 
     def from_pool(count: int) -> Tensor:
@@ -92,7 +92,8 @@ def make_mixer(extras: Any, train: Samples, settings: SpeechSettings, generator:
 
 
 def relevelled(sources: Tensor, level_db: float, generator: torch.Generator) -> Tensor:
-    """Sources ``(N, C, T)``, each of either polarity and up to ``level_db`` dB louder or softer; their sum normalised."""
+    """Sources ``(N, C, T)``, each with a random sign and up to ``level_db`` dB louder or softer, scaled so that their sum has
+    root mean square 1."""
     shape = (*sources.shape[:2], 1)
     signs = torch.randint(2, shape, generator=generator) * 2 - 1
     levels = (torch.rand(shape, generator=generator) * 2 - 1) * level_db

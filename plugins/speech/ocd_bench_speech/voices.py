@@ -1,9 +1,9 @@
-"""Synthetic voices: speech-like sound of any number of speakers, so that the task runs without a single file.
+"""Synthetic voices: speech-like sound of any number of speakers, so that the task runs without any data file.
 
-Source and filter: harmonics of a gliding pitch, weighted by the response of four formant resonators that move from vowel to
-vowel, and bands of noise for fricatives, bursts and breath. Speakers differ in pitch, vocal-tract length (formant scale),
-spectral tilt, vibrato, breath and tempo, and belong to registers from low to high as in a choir. It is no language, and far
-easier to separate than real speech: a mixture holds one voice of each register.
+It is a source-filter model: harmonics of a gliding pitch, weighted by the response of four formant resonators that move from
+vowel to vowel, and bands of noise for fricatives, bursts and breath. Speakers differ in pitch, vocal-tract length (formant
+scale), spectral tilt, vibrato, breath and tempo, and have registers from low to high, as in a choir. The sounds have no words.
+They are much easier to separate than real speech, because a mixture has one voice of each register.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BANDS = ((900.0, 1800.0), (1800.0, 2900.0), (2700.0, 3900.0))
 
 @dataclass(frozen=True)
 class Voice:
-    """What tells one speaker from another; pitch in Hz, tilt in dB per octave, tempo in syllables per second."""
+    """The properties of a speaker: pitch in Hz, tilt in dB per octave, tempo in syllables per second, and others."""
 
     pitch: float
     melody: float
@@ -59,7 +59,8 @@ def voice(number: int, registers: int = 2) -> Voice:
 
 
 def speak(number: int, seconds: float, registers: int = 2) -> Array:
-    """What speaker ``number`` of ``registers`` says in ``seconds``: float32, 8 kHz, root mean square 0.1; always the same."""
+    """The waveform of speaker ``number`` of ``registers``: ``seconds`` at 8 kHz, float32, root mean square 0.1. The same
+    arguments give the same waveform."""
     who = voice(number, registers)
     random = np.random.default_rng(derive("speech", "voices", "utterance", number))
     samples = round(seconds * RATE)

@@ -1,7 +1,7 @@
-"""Weights that a separator begins with: those that come with this package, or a file of the user's.
+"""Initial weights of a separator: those of this package, or a file of the user.
 
-A good separator takes hours to train. ``bases/{dataset}-{speakers}.pt`` are state dicts, in half precision, of separators that
-this package trained on the training speech of that dataset; one is used where all of its tensors fit the model of the settings.
+Training a good separator takes hours. ``bases/{dataset}-{speakers}.pt`` are state dicts in half precision of separators that
+this package trained on the training speech of that dataset. One is used if all of its tensors fit the model of the settings.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ AUTO, NONE = "auto", ("", "none")
 
 
 def packaged(request: Request) -> Path | None:
-    """The packaged weights of the request's dataset, number of speakers and model sizes; None where there are none, or
-    ``speech.checkpoint`` asks for others."""
+    """The packaged weights for the request's dataset, number of speakers and model sizes; None if there are none, or if
+    ``speech.checkpoint`` names others."""
     settings = request.settings
     path = FOLDER / f"{request.dataset}-{settings.speakers}.pt"
     if settings.checkpoint != AUTO or not path.is_file():
         return None
-    with torch.device("meta"):  # names and shapes are all that is asked for
+    with torch.device("meta"):  # only names and shapes are needed
         model = build(settings)
     return None if misfit(model, read_state(path)) else path
 
@@ -44,11 +44,11 @@ def given(request: Request) -> Path | None:
 def begin(model: nn.Module, request: Request) -> nn.Module:
     """``model`` with the weights of the file given, if any.
 
-    Where training goes on from there (``base_steps``), the last projection may be of another number of speakers: it keeps the
-    model's own weights.
+    If training continues from there (``base_steps``), the last projection in the file may have another number of speakers. The
+    model then keeps its own weights for it.
 
     Raises:
-        UsageError: if the file cannot be read, or another tensor is not the model's.
+        UsageError: if the file cannot be read, or another tensor does not fit the model.
     """
     path = given(request)
     if path is None:

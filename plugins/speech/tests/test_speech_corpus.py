@@ -1,4 +1,4 @@
-"""Folders of utterances: whose file is whose, who is heard where, and what is refused."""
+"""Folders of utterances: the speaker of each file, the speakers of each split, and refused folders."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def real(name: str) -> Path:
         (["wav48/p1/p1_1.wav", "wav48/p2/p2_1.wav"], ["p1", "p2"], ["", ""]),
     ],
 )
-def test_names_tell_speaker_and_subset(tmp_path: Path, files: list[str], speakers: list[str], subsets: list[str]) -> None:
+def test_speaker_and_subset_are_read_from_names(
+    tmp_path: Path, files: list[str], speakers: list[str], subsets: list[str]
+) -> None:
     for file in files:
         write(tmp_path / file)
     found = from_names(tmp_path).all
@@ -110,7 +112,7 @@ def test_damaged_manifests_are_refused(tmp_path: Path, text: str, message: str) 
     assert "\n" not in str(error.value)
 
 
-def test_minutes_bound_what_is_read_from_all_speakers_alike(tmp_path: Path) -> None:
+def test_minutes_limit_the_speech_of_all_speakers_equally(tmp_path: Path) -> None:
     for speaker in "abcdefgh":
         for take in range(5):
             write(tmp_path / speaker / f"{take}.wav", samples=8000)
@@ -143,7 +145,7 @@ def test_other_rates_and_channels_become_8_khz_mono(tmp_path: Path) -> None:
     assert kept.note() == ""
 
 
-def test_unreadable_sound_is_one_line(tmp_path: Path) -> None:
+def test_an_unreadable_sound_file_is_a_one_line_error(tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF of nothing")
     empty = write(tmp_path / "empty.wav", samples=0)

@@ -19,7 +19,7 @@ def tones(*hertz: float, samples: int = 4000) -> torch.Tensor:
     return torch.stack([torch.sin(2 * torch.pi * f * torch.arange(samples) / 8000) for f in hertz])
 
 
-def test_spectrogram_has_its_peak_where_the_tone_is() -> None:
+def test_the_spectrogram_of_a_tone_has_its_peak_at_the_frequency() -> None:
     spectrum = power(tones(1000.0)[None])
     assert spectrum.shape[:3] == (1, 1, 513)
     assert int(spectrum.mean(-1)[0, 0].argmax()) == 128  # 1000 Hz / (8000 Hz / 1024)
@@ -33,7 +33,7 @@ def test_summary_follows_the_order_of_speakers() -> None:
     torch.testing.assert_close(swapped[:, [1, 0, 2]].flatten(1), summary)
 
 
-def test_picture_is_the_spectrograms_below_each_other() -> None:
+def test_the_picture_stacks_the_spectrograms_vertically() -> None:
     waves = torch.stack([torch.zeros(4000), tones(1000.0)[0]])[None]
     picture = spectral_picture(waves)
     assert picture.shape == (1, 1, 2 * 513, 16)
@@ -42,7 +42,7 @@ def test_picture_is_the_spectrograms_below_each_other() -> None:
     assert 0.8 < float(picture.max()) < 1
 
 
-def test_entropy_prefers_the_truth_and_knows_no_levels() -> None:
+def test_the_entropy_loss_is_lowest_for_true_sources_and_ignores_levels() -> None:
     sources = torch.stack([tones(300.0, 1500.0), tones(700.0, 2500.0)])
     mixture = sources.sum(1)
     truth = assignment_entropy(sources, mixture)
@@ -56,13 +56,13 @@ def test_entropy_prefers_the_truth_and_knows_no_levels() -> None:
     torch.testing.assert_close(assignment_entropy(levels * sources, mixture), truth, atol=0.02, rtol=0)
 
 
-def test_entropy_is_not_content_with_silence() -> None:
+def test_the_entropy_loss_is_high_for_silent_estimates() -> None:
     sources = tones(300.0, 1500.0)[None]
     left_out = torch.stack([sources[:, 0], 1e-3 * noise(1, 4000)], 1)
     assert float(assignment_entropy(left_out, sources.sum(1))) > 0.4
 
 
-def test_entropy_has_a_finite_gradient_even_at_silence() -> None:
+def test_the_entropy_loss_has_a_finite_gradient_for_silence() -> None:
     for estimates in (noise(2, 2, 2000), torch.zeros(2, 2, 2000)):
         estimates = estimates.requires_grad_()
         assignment_entropy(estimates, noise(2, 2000, seed=1)).sum().backward()
@@ -90,7 +90,7 @@ def test_corruptions_grow_with_severity(kind: str) -> None:
     assert changes[0] > 0
 
 
-def test_noises_have_their_ratio() -> None:
+def test_noise_has_the_specified_snr() -> None:
     x = 3 * noise(4, 8000)
     for kind in ("gaussian_noise", "babble"):
         added = KINDS[kind](x, 2, torch.Generator().manual_seed(0)) - x
@@ -98,7 +98,7 @@ def test_noises_have_their_ratio() -> None:
         torch.testing.assert_close(ratio, torch.full((4,), 10.0), atol=0.01, rtol=0)
 
 
-def test_lowpass_keeps_what_is_below() -> None:
+def test_lowpass_keeps_frequencies_below_the_cutoff() -> None:
     x = tones(500.0, 2500.0)
     y = KINDS["lowpass"](x, 4, torch.Generator())
     loss = 10 * torch.log10(y[:, 500:-500].square().mean(-1) / x[:, 500:-500].square().mean(-1))
@@ -106,7 +106,7 @@ def test_lowpass_keeps_what_is_below() -> None:
     assert float(loss[1]) < -40
 
 
-def test_reverb_is_a_convolution_with_the_direct_sound_in_place() -> None:
+def test_reverb_is_a_convolution_that_keeps_the_direct_sound() -> None:
     click = torch.zeros(1, 4000)
     click[0, 100] = 1
     room = KINDS["reverb"](click, 1, torch.Generator().manual_seed(0))[0]

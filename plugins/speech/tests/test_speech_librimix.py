@@ -1,4 +1,4 @@
-"""LibriMix folders, as its scripts leave them."""
+"""LibriMix folders in the layout of its scripts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_folder_itself_may_be_given_and_16_khz_is_resampled(tmp_path: Path) 
     assert all(len(wave) == 2000 for waves in mixtures.train.values() for wave in waves)
 
 
-def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
+def test_missing_folders_and_short_mixtures_are_errors(tmp_path: Path) -> None:
     make(tmp_path)
     with pytest.raises(DataMissing, match="Libri3Mix has neither wav8k nor wav16k"):
         read(tmp_path, 3)

@@ -14,7 +14,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def tones(count: int, samples: int = 4000) -> dict[str, list[torch.Tensor]]:
-    """Speaker i hums at 100 (i + 1) Hz."""
+    """Speaker i is a tone of 100 (i + 1) Hz."""
     time = torch.arange(samples) / 8000
     return {f"s{i}": [torch.sin(2 * torch.pi * 100 * (i + 1) * time)] for i in range(count)}
 
@@ -52,7 +52,7 @@ def test_mixtures_have_unit_power_different_speakers_and_levels_in_range() -> No
     assert spread.max() > 3
 
 
-def test_groups_are_never_mixed_with_themselves() -> None:
+def test_speakers_of_one_group_are_never_mixed() -> None:
     speech = tones(6)
     pool = Pool(speech, 1000, groups={name: int(name[1]) % 2 for name in speech})
     for mixture in pool.draw(40, 2, 0.0, seeded()):
@@ -60,7 +60,7 @@ def test_groups_are_never_mixed_with_themselves() -> None:
         assert {number % 2 for number in numbers} == {0, 1}
 
 
-def test_every_speaker_is_heard() -> None:
+def test_every_speaker_is_drawn() -> None:
     sources = Pool(tones(4), 1000).draw(60, 2, 0.0, seeded())
     assert {round(pitch(wave) / 100) for wave in sources.flatten(0, 1)} == {1, 2, 3, 4}
 
@@ -93,7 +93,7 @@ def test_silent_stretches_are_avoided() -> None:
     pool = Pool({"a": [half], "b": [half.flip(0)]}, 800)
     plan = pool.plan(200, 2, 0.0, seeded())
     power = torch.stack([pool.audio[s : s + 800].square().mean() for s in plan.starts.flatten()])
-    assert (power > 0.04).float().mean() > 0.85  # by chance a quarter
+    assert (power > 0.04).float().mean() > 0.85  # at random starts: a quarter
 
 
 def test_speeds_are_the_same_speaker_faster_or_slower() -> None:

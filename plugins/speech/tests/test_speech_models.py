@@ -39,7 +39,7 @@ def test_estimates_follow_the_mixtures_level(model: str) -> None:
 
 
 def test_chunks_overlap_and_add_to_the_frames_they_were_cut_from() -> None:
-    """With an output layer that copies, decoding must be that of the frames before chunking: encoder, then decoder."""
+    """With an output layer that is the identity, decoding must equal encoder and decoder without chunks."""
     network = GatedLSTM(2, channels=8, hidden=4, blocks=1, kernel=16)
     with torch.no_grad():
         network.activation.weight.fill_(1.0)
@@ -53,7 +53,7 @@ def test_chunks_overlap_and_add_to_the_frames_they_were_cut_from() -> None:
     torch.testing.assert_close(found, expected.expand(-1, 2, -1))
 
 
-def test_mulcat_is_the_formula() -> None:
+def test_mulcat_equals_its_formula() -> None:
     torch.manual_seed(0)
     block, v = MulCat(5, 4).eval(), torch.randn(3, 7, 5)
     product = block.lstm.rnn(v)[0] * block.gate.rnn(v)[0]
@@ -72,8 +72,8 @@ def test_the_last_scale_is_the_output() -> None:
     assert not torch.allclose(scales[0], scales[1])
 
 
-def test_far_samples_matter() -> None:
-    """The across-chunk LSTMs carry the start of a mixture to its end."""
+def test_the_output_depends_on_distant_samples() -> None:
+    """The LSTMs across chunks carry information from the start of a mixture to its end."""
     network, x = small(), mixtures(1, 2000)
     changed = x.clone()
     changed[:, :100] *= -1

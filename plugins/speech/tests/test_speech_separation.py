@@ -32,7 +32,7 @@ def test_si_sdr_is_that_of_torchmetrics(snr_db: float) -> None:
     torch.testing.assert_close(si_sdr(estimate, target), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_si_sdr_knows_neither_scale_nor_offset() -> None:
+def test_si_sdr_does_not_depend_on_scale_or_offset() -> None:
     target, estimate = noise(4, 500), noise(4, 500, seed=1)
     value = si_sdr(estimate, target)
     torch.testing.assert_close(si_sdr(-3 * estimate + 2, 0.1 * target - 1), value, atol=1e-3, rtol=0)
@@ -67,7 +67,7 @@ def test_gradient_of_the_loss_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda e: pit_si_sdr(e, targets), estimates, atol=1e-4)
 
 
-def test_values_that_are_not_finite_stay_visible_and_break_nothing() -> None:
+def test_values_that_are_not_finite_are_kept_and_raise_no_error() -> None:
     estimates, targets = noise(2, 2, 100), noise(2, 2, 100, seed=1)
     estimates[0, 0] = float("nan")
     value = pit_si_sdr(estimates, targets)
@@ -85,7 +85,7 @@ def test_silence_is_finite_and_its_gradient_too() -> None:
     assert estimates.grad.isfinite().all()
 
 
-def test_of_no_samples_nothing() -> None:
+def test_empty_batches_give_empty_results() -> None:
     assert assign(torch.zeros(0, 3, 3)).shape == (0, 3)
 
 

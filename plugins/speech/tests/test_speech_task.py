@@ -1,4 +1,4 @@
-"""The task as the runner sees it: conformance, data by request, training, sounds, and what is refused."""
+"""The task through its public interface: conformance, data by request, training, sounds, and refused settings."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_seed_has_the_same_data_and_its_own_training(splits: Splits) -> No
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_training_separates(splits: Splits) -> None:
+def test_training_improves_the_separation(splits: Splits) -> None:
     asked = request(base_steps=60, base_checks=3, base_batch=4)
     torch.manual_seed(0)
     model, calls = TASK.base_model(splits, asked), []
@@ -147,7 +147,7 @@ def test_presets_are_settings() -> None:
         SpeechSettings(**preset)  # raises for a value out of range
 
 
-def test_sounds_to_listen_to(splits: Splits, tmp_path: Path) -> None:
+def test_figures_writes_aligned_wav_files(splits: Splits, tmp_path: Path) -> None:
     outputs = {"base": splits.test.targets.flip(1) * 0.01, "ocd-x5": splits.test.targets[:5]}
     paths = TASK.figures(splits, outputs, request(), tmp_path / "speech")
     assert len(paths) == 3 * (1 + 3 * 2)

@@ -1,4 +1,4 @@
-"""Synthetic voices: repeatable, of the pitch they should have, and different from speaker to speaker."""
+"""Synthetic voices: repeatable, with the speaker's pitch, and different for each speaker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pitch_of(wave: np.ndarray) -> float:
     return float(np.median(found))
 
 
-def test_a_voice_says_the_same_each_time() -> None:
+def test_a_voice_gives_the_same_waveform_each_time() -> None:
     first = speak(3, 1.0)
     assert first.dtype == np.float32
     assert first.shape == (8000,)
@@ -29,7 +29,7 @@ def test_a_voice_says_the_same_each_time() -> None:
     assert np.abs(first).max() < 1
 
 
-def test_speakers_differ_and_registers_rise() -> None:
+def test_speakers_differ_and_registers_have_rising_pitch() -> None:
     assert len({voice(n).pitch for n in range(40)}) == 40
     for registers in (2, 5):
         pitches = np.array([voice(n, registers).pitch for n in range(20 * registers)]).reshape(20, registers)
@@ -38,7 +38,7 @@ def test_speakers_differ_and_registers_rise() -> None:
         assert pitches.max() < 320
 
 
-def test_pitch_is_heard() -> None:
+def test_the_waveform_has_the_speakers_pitch() -> None:
     for number in (0, 1, 2, 3):
         assert abs(np.log2(pitch_of(speak(number, 3.0)) / voice(number).pitch)) < 0.35
 

@@ -1,4 +1,4 @@
-"""Weights to begin from: packaged ones, and files of the user's."""
+"""Initial weights: packaged ones, and files of the user."""
 
 from __future__ import annotations
 
@@ -54,9 +54,11 @@ def splits() -> Splits:
     return TASK.load_data(request(Path(), checkpoint="none"))
 
 
-def test_packaged_weights_are_the_base_and_the_table_says_so(shelf: Path, splits: Splits) -> None:
+def test_packaged_weights_are_the_base_and_the_note_names_them(shelf: Path, splits: Splits) -> None:
     state, asked = saved(shelf / "voices-2.pt"), request(shelf)
-    assert has(TASK.base_model(splits, asked), state)  # already here: the cache tells bases apart by their initial weights
+    assert has(
+        TASK.base_model(splits, asked), state
+    )  # loaded at once, because the cache distinguishes bases by their initial weights
     assert has(trained(asked, splits), state)
     assert TASK.load_data(asked).note == splits.note + "; base weights packaged (voices-2.pt)"
 
@@ -64,7 +66,7 @@ def test_packaged_weights_are_the_base_and_the_table_says_so(shelf: Path, splits
 @pytest.mark.parametrize(
     "changes", [{"speakers": 3}, {"channels": 16}, {"model": "conv_tasnet"}, {"checkpoint": "none"}, {"checkpoint": ""}]
 )
-def test_packaged_weights_of_another_model_or_unwanted_are_left_alone(shelf: Path, changes: dict[str, Any]) -> None:
+def test_packaged_weights_that_do_not_fit_or_are_declined_are_not_used(shelf: Path, changes: dict[str, Any]) -> None:
     saved(shelf / "voices-2.pt")
     asked = request(shelf, **changes)
     splits = TASK.load_data(asked)
@@ -74,7 +76,7 @@ def test_packaged_weights_of_another_model_or_unwanted_are_left_alone(shelf: Pat
     assert not has(trained(asked, splits, model), before)
 
 
-def test_packaged_weights_that_fit_another_size_than_their_name_says_are_not_used(shelf: Path) -> None:
+def test_packaged_weights_of_another_size_than_their_name_are_not_used(shelf: Path) -> None:
     saved(shelf / "voices-2.pt", speakers=3)
     assert weights.packaged(request(shelf)) is None
 
@@ -92,7 +94,7 @@ def test_a_damaged_packaged_file_is_named(shelf: Path) -> None:
         TASK.load_data(request(shelf))
 
 
-def test_a_given_file_is_where_training_begins(tmp_path: Path, splits: Splits) -> None:
+def test_training_starts_from_the_given_file(tmp_path: Path, splits: Splits) -> None:
     state = saved(tmp_path / "mine.pt")
     asked = request(tmp_path, checkpoint="mine.pt")
     assert has(TASK.base_model(splits, asked), state)
@@ -106,7 +108,9 @@ def test_a_given_file_is_where_training_begins(tmp_path: Path, splits: Splits) -
 @pytest.mark.parametrize(
     ("model", "layer"), [("gated_lstm", "output_projection"), ("conv_tasnet", "network.mask_generator.output_conv")]
 )
-def test_another_number_of_speakers_begins_its_projection_anew(tmp_path: Path, splits: Splits, model: str, layer: str) -> None:
+def test_with_another_number_of_speakers_the_projection_keeps_random_weights(
+    tmp_path: Path, splits: Splits, model: str, layer: str
+) -> None:
     state = saved(tmp_path / "two.pt", model=model)
     asked = request(tmp_path, checkpoint="two.pt", speakers=3, model=model)
     torch.manual_seed(1)
@@ -119,12 +123,12 @@ def test_another_number_of_speakers_begins_its_projection_anew(tmp_path: Path, s
             TASK.base_model(splits, request(tmp_path, checkpoint="two.pt", speakers=3, model=model, **changes))
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"setting speech.checkpoint='gone.pt': no such file; looked for gone.pt, .*gone.pt"):
         TASK.load_data(request(tmp_path, checkpoint="gone.pt"))
 
 
-def test_what_is_packaged_fits_the_default_preset() -> None:
+def test_packaged_weights_fit_the_default_preset() -> None:
     """Every file is read, names a dataset and a number of speakers, and is small enough to be shipped."""
     names = [dataset.name for dataset in TASK.datasets()]
     for path in sorted(weights.FOLDER.glob("*")) if weights.FOLDER.is_dir() else ():

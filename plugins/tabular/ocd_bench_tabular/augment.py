@@ -1,4 +1,4 @@
-"""Random copies of rows. All draws come from the given generator, on the CPU; rows may be anywhere."""
+"""Random copies of rows. All draws use the given CPU generator; rows may be on any device."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 CHANGED = 0.5
-"""Share of the rows that are changed at all."""
+"""Share of the rows that are changed."""
 CELLS = 0.4
-"""Of such a row, at most this share of the cells: uniform below it."""
+"""Largest share of the cells of such a row that are changed. The share is uniform between 0 and this."""
 
 
 def swap_cells(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Rows ``(N, D)``, in half of which a share of the cells is taken from other rows of the batch, column by column.
+    """Rows ``(N, D)``. In half of them, a share of the cells is replaced by cells of the same columns of other rows.
 
-    SCARF's random feature corruption (Bahri, Jiang, Tay and Metzler, ICLR 2022, arXiv 2106.15147): each cell alone stays one
-    that training knows, only what belongs together does not (a category's 0/1 columns are cells of their own). It imitates no
-    noise, gap or drift in particular.
+    This is SCARF's random feature corruption (Bahri, Jiang, Tay and Metzler, ICLR 2022, arXiv 2106.15147): every cell has a
+    value that occurs in training, but combinations of cells may be new. The 0/1 columns of a category are separate cells. It
+    imitates no particular noise, gap or drift.
     """
     count, columns = rows.shape
     share = CELLS * torch.rand(count, 1, generator=generator)

@@ -33,8 +33,8 @@ FILES = (
     "cal_housing.tgz",
 )
 TILE = 0.25
-"""Degrees, about 25 km: blocks of one tile are neighbours, and a model errs alike on neighbours. Differences between two models
-hardly depend on each other any more beyond it."""
+"""Size of a tile in degrees, about 25 km. Blocks of one tile are neighbours, and a model's errors on neighbours are correlated.
+Beyond this distance, differences between two models are almost uncorrelated."""
 
 
 @guarded

@@ -1,4 +1,4 @@
-"""Base models, and encoders of the features for hypernetworks to condition on."""
+"""Base models, and encoders of the features that condition the hypernetwork."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class MLP(nn.Module):
-    """``depth`` linear layers ``layer1`` .. with ReLU and dropout between them: ``(N, inputs) -> (N, outputs)``.
+    """``depth`` linear layers ``layer1``, ``layer2``, ... with ReLU and dropout between: ``(N, inputs) -> (N, outputs)``.
 
     The base of the paper's tabular experiments (section 4: three layers; OCD edits the first).
     """
@@ -30,7 +30,7 @@ class MLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """``x + Dropout(Linear(Dropout(ReLU(Linear(BatchNorm(x))))))``, twice as wide inside."""
+    """``x + Dropout(Linear(Dropout(ReLU(Linear(BatchNorm(x))))))``, ``(N, width) -> (N, width)``; inside, twice as wide."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "resnet": ResNet}
 
 
 class PiecewiseLinear(nn.Module):
-    """``(N, D) -> (N, D, bins)``: how far a feature's value has filled each bin (Gorishniy et al. 2022, arXiv 2203.05556).
+    """Piecewise linear encoding ``(N, D) -> (N, D, bins)`` (Gorishniy et al. 2022, arXiv 2203.05556, equation 1).
 
-    Equation 1 there; the bins are quantiles of ``train`` ``(N, D)``. Unlike there, the first and last bin saturate too: a value
-    beyond all training values looks like the largest of them, so that what conditions on it stays calm under shift.
+    The bins are quantiles of ``train`` ``(N, D)``. Unlike in the paper, the first and last bin saturate too: a value beyond all
+    training values is encoded like the nearest of them. This limits the effect of a shift on a model that uses the encoding.
     """
 
     edges: Tensor
@@ -75,7 +75,7 @@ class PiecewiseLinear(nn.Module):
     def __init__(self, train: Tensor, bins: int = 32) -> None:
         super().__init__()
         steps = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-        # Interpolated by hand: torch.quantile refuses more than 16 million numbers.
+        # Quantiles are interpolated here, because torch.quantile refuses more than 16 million numbers.
         ordered = train.double().sort(dim=0).values
         place = steps * (len(ordered) - 1)
         below, above = ordered[place.floor().long()], ordered[place.ceil().long()]
@@ -84,12 +84,12 @@ class PiecewiseLinear(nn.Module):
         self.features = bins
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        low, high = self.edges[:, :-1], self.edges[:, 1:]  # (D, bins) each
         return ((x[:, :, None] - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
 
 
 class Periodic(nn.Module):
-    """``(N, D) -> (N, D, 2 * frequencies)``: sines and cosines of learned frequencies (arXiv 2203.05556, eq. 2)."""
+    """``(N, D) -> (N, D, 2 * frequencies)``: sines and cosines of learned frequencies (arXiv 2203.05556, equation 2)."""
 
     def __init__(self, inputs: int, frequencies: int = 16, sigma: float = 0.3) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Periodic(nn.Module):
 
 
 class FeatureEncoder(nn.Module):
-    """Embeds each of D features on its own, then mixes them: ``(N, D) -> (N, size)``."""
+    """Embeds each of D features separately, then mixes them: ``(N, D) -> (N, size)``."""
 
     def __init__(self, embedding: PiecewiseLinear | Periodic, inputs: int, width: int = 16, size: int = 128) -> None:
         super().__init__()

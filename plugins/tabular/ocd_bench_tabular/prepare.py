@@ -1,4 +1,4 @@
-"""From a table to numbers a network takes: who is in which split, and features scaled by what the training rows say."""
+"""From a table to the inputs of a network: the split of the rows, and features scaled by statistics of the training rows."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from ocd_bench_tabular.table import TEST, TRAIN, VAL, Column, Table
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
 FEWEST_ROWS = 10
 COIN = 0.5
-"""0/1 columns are divided by a fair coin's standard deviation: by its own, a rare category would become an outlier."""
+"""0/1 columns are divided by this, the standard deviation at probability 1/2. Divided by its own, a rare category would be an
+outlier."""
 
 
 def split_rows(table: Table, dataset: str, split_seed: int) -> tuple[NDArray, NDArray, NDArray]:
     """Row numbers of the training, validation and test split, each in an order drawn once.
 
-    Where the data have no official parts, a fifth of the rows is the test split and a tenth of the others the validation
-    split, class by class; where they have no official validation part, it is a tenth of the training part. The draw depends on
-    ``dataset`` and ``split_seed`` alone, so every seed of a run is tested on the same rows. Test rows are shuffled in any case:
-    methods that use batch statistics must not meet them sorted by class.
+    If the data have no official parts, the test split is a fifth of the rows, and the validation split a tenth of the others,
+    stratified by class. If only the official validation part is missing, it is a tenth of the training part. The draw depends
+    on ``dataset`` and ``split_seed`` only, so every seed of a run has the same test rows. Test rows are always shuffled,
+    because methods that use batch statistics must not get them sorted by class.
 
     Raises:
-        UsageError: if there are too few rows, or a class that no training row has.
+        UsageError: if there are too few rows, or no training row has one of the classes.
     """
     if len(table) < FEWEST_ROWS:
         raise UsageError(f"{table.note}: too few rows to split; at least {FEWEST_ROWS} are needed")
-    # RandomState, the legacy generator, is the one whose streams NumPy promises never to change.
+    # NumPy guarantees that the streams of RandomState, the legacy generator, never change.
     order = np.random.RandomState(derive("tabular", dataset, "split", split_seed) % 2**32).permutation(len(table))
     parts = np.full(len(table), TRAIN, np.int8) if table.parts is None else table.parts.copy()
     if table.parts is None:
@@ -41,12 +42,12 @@ def split_rows(table: Table, dataset: str, split_seed: int) -> tuple[NDArray, ND
     train, val, test = (order[parts[order] == part] for part in (TRAIN, VAL, TEST))
     for code, name in enumerate(table.classes):
         if not (table.target[train] == code).any():
-            raise UsageError(f"{table.note}: no training row has the class {name!r}, a validation or test row does")
+            raise UsageError(f"{table.note}: a validation or test row has the class {name!r}, but no training row has it")
     return train, val, test
 
 
 def _move(parts: NDArray, table: Table, order: NDArray, part: int, share: float) -> None:
-    """Move ``share`` of the training rows, at least one, to ``part``, evenly over the classes."""
+    """Move ``share`` of the training rows, at least one, to ``part``, stratified by class."""
     rows = order[parts[order] == TRAIN]
     depth = np.empty(len(rows))
     groups = table.target[rows] if table.classes else np.zeros(len(rows))
@@ -58,12 +59,15 @@ def _move(parts: NDArray, table: Table, order: NDArray, part: int, share: float)
 
 
 def encode(table: Table, train: NDArray, features: str, max_categories: int) -> tuple[NDArray, tuple[str, ...]]:
-    """All rows as float32 ``(N, D)``, and the D columns' names.
+    """All rows as float32 ``(N, D)``, and the names of the D columns.
 
-    Every statistic is that of the rows ``train``. A number: empty cells get the median, and a 0/1 column that says so if
-    training rows have any; then standardised (``features="quantile"``: mapped to the quantiles of a normal distribution
-    first). A category: a 0/1 column for each of the ``max_categories`` most frequent values, "empty" being one of them; a
-    value never seen in training is none of them. 0/1 columns are centred and divided by 0.5. So 0 is every column's mean.
+    All statistics are those of the rows ``train``.
+
+    * Numbers: empty cells get the median. If training rows have empty cells, a further 0/1 column marks them. Numbers are
+      standardised; with ``features="quantile"`` they are first mapped to the quantiles of a normal distribution.
+    * Categories: each of the ``max_categories`` most frequent values has a 0/1 column. "Empty" is one of the values. A value
+      that is not in the training rows has no column.
+    * 0/1 columns are centred and divided by 0.5. So the mean of every column is 0.
     """
     blocks: list[NDArray] = []
     names: list[str] = []
@@ -88,7 +92,7 @@ def _numbers(column: Column, train: NDArray, features: str) -> tuple[NDArray, li
 
 
 def _quantiles(values: NDArray, train: NDArray) -> NDArray:
-    """Normal quantiles, with as many knots as Gorishniy et al. 2021 (arXiv 2106.11959, section 4.2 and code) use."""
+    """Mapping to normal quantiles, with as many knots as in Gorishniy et al. 2021 (arXiv 2106.11959, section 4.2 and code)."""
     from sklearn.preprocessing import QuantileTransformer
 
     knots = min(len(train), max(min(len(train) // 30, 1000), 10))
@@ -98,7 +102,7 @@ def _quantiles(values: NDArray, train: NDArray) -> NDArray:
 
 def _one_hot(column: Column, train: NDArray, most: int) -> tuple[NDArray, list[str]]:
     counts = Counter(column.values[train])
-    # By frequency, ties by name, so that the order of rows does not matter.
+    # Sort by frequency, then by name, so that the order of rows does not matter.
     kept: Sequence[str | None] = sorted(counts, key=lambda value: (-counts[value], value or ""))[:most]
     block = np.stack([_flag(np.array([each == value for each in column.values]), train) for value in kept], axis=1)
     return block, [f"{column.name} is empty" if value is None else f"{column.name}={value}" for value in kept]

@@ -1,4 +1,4 @@
-"""A table as read: columns of numbers or of categories, a target, and official parts where the data have them."""
+"""A table before scaling: columns of numbers or categories, a target, and official parts if the data have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task ``tabular``: rows of numbers and categories, regression or classification. Imports nothing heavy itself."""
+"""The task ``tabular``: rows of numbers and categories, regression or classification. It imports nothing heavy at the top."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SEVERITY = {
     "missing": (0.05, 0.1, 0.2, 0.35, 0.5),
     "scale_shift": (0.1, 0.2, 0.3, 0.5, 0.8),
 }
-"""Per corruption, what severity 1 to 5 means: noise in training standard deviations, share of cells, relative drift."""
+"""Levels of severity 1 to 5 by corruption: noise in training standard deviations, share of cells, relative drift."""
 
 
 class Tabular(Task):
     """Inputs ``(N, D)`` float32 are scaled by training statistics (mean 0 throughout, standard deviation 1 for numbers).
 
-    Regression: outputs ``(N, 1)`` are in standardised units of the target, and so is the loss: a learning rate, in training the
-    base or in overfitting one sample, then means the same for dollars and degrees. Targets ``(N, 2)`` float32 hold the
-    standardised value and the size of its unit, so that metrics, which see no more than output and target, are in the
-    target's own units. Classification: outputs ``(N, K)`` are logits, targets ``(N,)`` int64. The dtype tells them apart.
+    Regression: outputs ``(N, 1)`` and the loss are in standardised units of the target, so that a learning rate has the same
+    effect for dollars and degrees. Targets ``(N, 2)`` float32 hold the standardised value and the size of its unit. So metrics,
+    which get only output and target, can be in the target's own units. Classification: outputs ``(N, K)`` are logits, targets
+    ``(N,)`` int64. The dtype of the targets distinguishes the two.
     """
 
     name = "tabular"
@@ -34,11 +34,11 @@ class Tabular(Task):
     requires = ("sklearn",)
     Settings = TabularSettings
     description = "tables of numbers and categories: California housing, LETOR, any CSV; regression or classification"
-    # Base and hypernetwork are trained on changed copies or neither is: what they alone buy is not OCD's.
+    # Base and hypernetwork are both trained on augmented copies, or neither: a gain by augmentation must not count as OCD's.
     presets = {
         "quick": {"base.epochs": 20, "base.lr": 3e-3, "base.batch_size": 64, "base.augment": True},
-        # A hypernetwork on rows learns residuals by heart within a few hundred steps: small, held back, looked at often. Told
-        # what the base makes of a row it learns them sooner still; so it is told of the row alone.
+        # A hypernetwork memorises the residuals of training rows within a few hundred steps. So it is small and regularised,
+        # and validated often. Conditioned on the base's outputs it memorises them even sooner, so it is conditioned on x only.
         "default": {
             "base.epochs": 100, "base.lr": 5e-3, "base.batch_size": 512, "base.augment": True, "ocd.overfit_lr": 0.05,
             "ocd.width": 128, "ocd.depth": 2, "ocd.noise_draws": 4, "ocd.task_draws": 4, "ocd.task_weight": 1000.0,
@@ -59,7 +59,7 @@ class Tabular(Task):
         target: value = mean + scale x output), ``rows`` (row numbers of the three splits in the file).
 
         Raises:
-            DataMissing: if the dataset is nowhere.
+            DataMissing: if the dataset is not found.
             UsageError: if its files are damaged, naming line and column, or a setting does not fit them.
         """
         import numpy as np
@@ -123,8 +123,8 @@ class Tabular(Task):
         return output if output.ndim == 2 and output.shape[1] >= 2 else None
 
     def test_time_loss(self, output: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor | None:
-        """None. A scalar prediction carries no posterior whose entropy could fall, and the label-free losses that remain
-        (agreement under jittered features, closeness to the training mean) are smallest for a constant prediction."""
+        """None. A scalar prediction has no posterior with an entropy. Other unsupervised losses (consistency under feature
+        noise, closeness to the training mean) are smallest for a constant prediction."""
         return None
 
     def encode_input(self, splits: Splits, request: Request) -> torch.nn.Module | None:
@@ -142,15 +142,15 @@ class Tabular(Task):
     def augment(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of which some have a few cells of other rows, see :func:`ocd_bench_tabular.augment.swap_cells`: what is trained
-        on them leans on no single cell, and stays calm where cells contradict each other."""
+        """Rows in which some cells come from other rows, see :func:`ocd_bench_tabular.augment.swap_cells`. A model trained on
+        them relies on no single cell, and is less sensitive to inconsistent cells."""
         from ocd_bench_tabular.augment import swap_cells
 
         return swap_cells(inputs, generator), targets
 
     def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
-        """``gaussian_noise`` on every feature; ``missing`` cells replaced by the feature's mean; ``scale_shift``, instruments
-        that drifted: each feature times a factor plus an offset, the same for all rows."""
+        """``gaussian_noise``: noise on every feature. ``missing``: cells replaced by the feature's mean. ``scale_shift``: drift
+        of instruments, each feature times a factor plus an offset, the same for all rows."""
         import torch
 
         amount = SEVERITY[kind][severity - 1]

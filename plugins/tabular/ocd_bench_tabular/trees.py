@@ -1,4 +1,4 @@
-"""The reference row ``xgboost``: what gradient-boosted trees reach on the same rows."""
+"""The reference row ``xgboost``: gradient-boosted trees on the same rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class XGBoost(Method):
     """Gradient-boosted trees (T. Chen and C. Guestrin, KDD 2016), tuned and stopped on the validation split.
 
-    Not an adaptation of the base model: a reference for what is left to learn from the rows.
+    It does not adapt the base model. It is a reference for how much more can be learned from the rows.
     """
 
     name = "xgboost"
@@ -69,20 +69,20 @@ class XGBoost(Method):
                 best = booster, depth, weight
         context.progress("xgboost: fit", len(grid), len(grid))
         booster, depth, weight = best
-        # Without the trees grown after the best round.
+        # Drop the trees that were grown after the best round.
         trees = booster[: booster.best_iteration + 1]
         found = {"max_depth": depth, "min_child_weight": weight, "rounds": booster.best_iteration + 1}
         return _Trees(trees, classes, {**found, "validation": float(booster.best_score)})
 
 
 def _matrix(xgboost: Any, samples: Any) -> Any:
-    """Inputs and first target column (a regression target's second is its unit)."""
+    """Inputs, and the first target column (the second column of a regression target is its unit)."""
     targets = samples.targets.numpy()
     return xgboost.DMatrix(samples.inputs.numpy(), label=targets if targets.ndim == 1 else targets[:, 0])
 
 
 class _Trees(Predictor):
-    """Standardised values ``(N, 1)``, or log-probabilities ``(N, K)``: the form of the base model's outputs."""
+    """Standardised values ``(N, 1)``, or log-probabilities ``(N, K)``, as in the base model's outputs."""
 
     def __init__(self, trees: Any, classes: int | None, detail: Mapping[str, Any]) -> None:
         self.trees, self.classes, self.detail = trees, classes, detail

@@ -1,4 +1,4 @@
-"""The task passes the kit that third-party authors run."""
+"""The task passes the conformance kit for third-party authors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV files: typing of columns and targets, splits, and messages that name what is wrong and where."""
+"""CSV files: types of columns and targets, splits, and error messages with file, line and column."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_separators_gzip_and_decimal_comma(tmp_path: Path) -> None:
     assert (sheet.header, sheet.rows, list(sheet.lines)) == (("a", "note, long"), [["1", "two\nlines"], ["3", "x"]], [2, 5])
 
 
-def test_a_file_of_its_own_needs_a_name_of_its_own(tmp_path: Path) -> None:
+def test_a_given_file_needs_a_dataset_name_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path, "\n".join(houses()), "anywhere.csv")
     assert len(load(tmp_path, "houses", csv=str(path)).test) == 12
     with pytest.raises(UsageError, match="--dataset"):
@@ -261,7 +261,7 @@ def test_missing_folder_and_files(tmp_path: Path) -> None:
     assert "3 files" in problem(tmp_path)
 
 
-def test_parts_that_do_not_fit_together(tmp_path: Path) -> None:
+def test_files_with_different_columns_are_refused(tmp_path: Path) -> None:
     rows = ["x,target", *(f"{i},{'ab'[i % 2]}" for i in range(30))]
     write(tmp_path, "\n".join(rows), "mine/train.csv")
     write(tmp_path, "x,target\n1,a\n2,c\n", "mine/test.csv")
@@ -287,6 +287,6 @@ def test_settings_out_of_range(name: str, value: object) -> None:
         TabularSettings(**{name: value})  # type: ignore[arg-type]
 
 
-def test_a_target_for_data_that_have_one(tmp_path: Path) -> None:
+def test_a_target_setting_is_refused_for_data_with_their_own_target(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has its own target"):
         load(tmp_path, "wine", target="alcohol")

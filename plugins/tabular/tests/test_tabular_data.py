@@ -23,7 +23,7 @@ STATLIB = ["-122.23,37.88,41,880,129,322,126,8.3252,452600", "-122.22,37.86,21,7
 
 
 def real(name: str) -> Path:
-    """The folder of a real dataset, or a skip that says where it was looked for."""
+    """The folder of a real dataset. If it is missing, the test is skipped, and the reason lists the searched folders."""
     beside = Path(__file__).resolve().parents[3].parent / "shared" / "data"
     for folder in (Path(os.environ["OCD_BENCH_DATA"]) if os.environ.get("OCD_BENCH_DATA") else None, beside):
         if folder is not None and (folder / name).is_dir():
@@ -78,7 +78,7 @@ def test_every_class_keeps_a_training_row() -> None:
 
 
 def test_split_is_pinned() -> None:
-    """A change of the draw would silently make stored results incomparable."""
+    """After a change of the draw, stored results could not be compared with new ones."""
     table = numeric_table(np.zeros((20, 1)), np.arange(20.0), ["x"])
     _, val, test = split_rows(table, "d", 0)
     assert (val.tolist(), test.tolist()) == ([19, 13], [8, 9, 11, 10])
@@ -185,7 +185,7 @@ def test_fold_folders_and_gzip(tmp_path: Path) -> None:
         read_letor(tmp_path / "web", 2)
 
 
-def test_a_feature_left_out_is_zero(tmp_path: Path) -> None:
+def test_an_omitted_feature_is_zero(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("1 qid:3 2:0.5\n0 qid:3 1:2 3:1 # a: comment\n")
     features, relevance, queries = read_svmlight(tmp_path / "x.txt")
     assert features.tolist() == [[0, 0.5, 0], [2, 0, 1]]

@@ -59,7 +59,7 @@ def test_loss_is_the_squared_error_in_standard_deviations(task: Tabular, diabete
     mean_predictor = torch.zeros(len(targets), 1)
     assert task.loss(mean_predictor, targets).shape == (len(targets),)
     assert task.loss(mean_predictor, targets).mean().item() == pytest.approx(1.0, abs=1e-5)
-    # The unit does not enter: a learning rate means the same for every dataset.
+    # The loss does not depend on the unit, so a learning rate has the same effect for every dataset.
     stretched = targets * torch.tensor([1.0, 1000.0])
     torch.testing.assert_close(task.loss(mean_predictor, stretched), task.loss(mean_predictor, targets))
 
@@ -209,7 +209,7 @@ def test_corruptions_grow_and_repeat(task: Tabular, kind: str) -> None:
     assert distances == sorted(distances)
 
 
-def test_corruptions_do_what_they_say(task: Tabular) -> None:
+def test_corruptions_have_the_documented_effect(task: Tabular) -> None:
     inputs = torch.randn(20_000, 4)
     generator = torch.Generator().manual_seed(0)
     noise = task.corrupt(inputs, "gaussian_noise", 3, generator) - inputs
@@ -221,7 +221,7 @@ def test_corruptions_do_what_they_say(task: Tabular) -> None:
     assert fit[1][0] < 1e-4, "the same factor and offset for every row"
 
 
-def test_no_label_free_loss_for_values(task: Tabular, diabetes: Splits) -> None:
+def test_regression_has_no_test_time_loss(task: Tabular, diabetes: Splits) -> None:
     assert task.test_time_loss(torch.zeros(2, 1), diabetes.val.inputs[:2]) is None
     assert task.logits(torch.zeros(2, 1)) is None
 
@@ -234,18 +234,20 @@ def test_known_datasets_begin_with_an_embedded_one(task: Tabular) -> None:
 
 
 def test_augmented_rows_hold_cells_of_their_own_columns(task: Tabular) -> None:
-    rows = torch.arange(4000.0)[:, None] * 10 + torch.arange(10.0)  # the unit's digit names the column
+    rows = torch.arange(4000.0)[:, None] * 10 + torch.arange(10.0)  # the last digit is the number of the column
     targets = torch.arange(4000.0)
     changed, same_targets = task.augment(rows, targets, torch.Generator().manual_seed(0))
     assert torch.equal(same_targets, targets)
     assert torch.equal(changed % 10, rows % 10)
     swapped = changed != rows
-    assert float(swapped.any(1).float().mean()) == pytest.approx(0.5 * 0.8, abs=0.06)  # half, less those of no cell by chance
+    assert float(swapped.any(1).float().mean()) == pytest.approx(
+        0.5 * 0.8, abs=0.06
+    )  # half of the rows, minus those in which no cell was drawn
     assert float(swapped.float().mean()) == pytest.approx(0.5 * 0.2, abs=0.01)
     assert float(swapped.float().mean(1).max()) < 0.9
     assert torch.equal(task.augment(rows, targets, torch.Generator().manual_seed(0))[0], changed)
 
 
-def test_a_row_alone_stays_as_it_is(task: Tabular) -> None:
+def test_augmentation_leaves_a_batch_of_one_row_unchanged(task: Tabular) -> None:
     row = torch.randn(1, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(task.augment(row, torch.zeros(1), torch.Generator().manual_seed(1))[0], row)

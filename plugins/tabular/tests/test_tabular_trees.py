@@ -83,7 +83,7 @@ class Elsewhere(Task):
     primary_metric: ClassVar[str] = "accuracy"
 
 
-def test_not_applicable_elsewhere() -> None:
+def test_it_is_not_applicable_to_other_inputs() -> None:
     given, _ = context("diabetes", task=Elsewhere())
     with pytest.raises(NotApplicable, match="only for tabular inputs"):
         XGBoost().fit(given)

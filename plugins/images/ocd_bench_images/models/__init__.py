@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from ocd_bench_images.settings import ImagesSettings
 
 SMALL = 40
-"""Side in pixels up to which ``auto`` takes the networks made for MNIST and CIFAR."""
+"""Side in pixels up to which ``auto`` selects the networks for MNIST and CIFAR."""
 
 
 def choose(channels: int, side: int, preset: str) -> str:
-    """What ``auto`` stands for; ``side`` is the longer side of the pictures in pixels."""
-    if preset == "quick":  # with BatchNorm, so that Tent and its kind have a number
+    """The model that ``auto`` selects. ``side`` is the longer side of the pictures in pixels."""
+    if preset == "quick":  # with BatchNorm, so that Tent and its variants have a number
         return "lenet5-bn" if side <= SMALL else "resnet18-slim"
     if channels == 1 and side <= SMALL:
         return "lenet5"

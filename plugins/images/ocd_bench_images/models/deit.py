@@ -1,4 +1,4 @@
-"""DeiT-B/16 distilled (Touvron et al. 2021), the paper's network for Tiny ImageNet, through transformers' own loading code."""
+"""DeiT-B/16 distilled (Touvron et al. 2021), the paper's network for Tiny ImageNet, loaded by transformers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from torch.nn.functional import interpolate
 from ocd_bench import Unavailable, UsageError
 
 MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's channels, as DeiT was trained with."""
+"""Mean and standard deviation of ImageNet's channels, as in DeiT's training."""
 
 
 class DeiT(nn.Module):
-    """``(N, 1 or 3, H, W) -> (N, classes)`` logits, the mean of the two heads. Pictures are resized to the network's
-    size inside.
+    """``(N, 1 or 3, H, W) -> (N, classes)`` logits, the mean of the two heads. The model resizes pictures to its own size.
 
-    ``trained`` says whether the stored heads are for as many classes. Where they are not they start afresh, and only they are
-    to be trained: the rest has no gradients. The adapted layer is the head of the class token.
+    ``trained``: whether the stored heads have this number of classes. If not, the heads get new random weights, and only they
+    are trained; all other weights have no gradients. The adapted layer is the head of the class token.
 
     Args:
-        source: a folder as transformers saves it, or the name of a model.
+        source: a folder written by transformers, or the name of a model.
         classes: number of classes.
-        download: whether transformers may fetch ``source``; otherwise only its local cache is read.
+        download: whether transformers may download ``source``; otherwise it reads only its local cache.
 
     Raises:
-        Unavailable: without transformers, or if the weights are not at hand.
-        UsageError: if they are not those of a DeiT.
+        Unavailable: if transformers is not installed, or the weights are not found.
+        UsageError: if the weights are not those of a DeiT.
     """
 
     adapted_layer = "net.cls_classifier"
@@ -56,10 +55,10 @@ class DeiT(nn.Module):
             )
         except (OSError, ValueError) as error:
             cure = "give a folder with --set images.pretrained=FOLDER, or allow the download with --set images.download=true"
-            raise Unavailable(f"model 'deit': no weights of {source!r} at hand; {cure}") from error
+            raise Unavailable(f"model 'deit': no weights of {source!r} were found; {cure}") from error
         except UsageError:
             raise
-        except Exception as error:  # the weights' reader raises its own for a damaged file
+        except Exception as error:  # the reader raises errors of several kinds for a damaged file
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UsageError(f"setting images.pretrained={source!r}: cannot be loaded ({reason}); get it again") from error
         self.trained = stored == classes

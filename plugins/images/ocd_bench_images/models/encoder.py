@@ -1,4 +1,4 @@
-"""A small convolutional encoder of the picture itself: a condition of the hypernetwork beside the base model's own signals."""
+"""A small convolutional encoder of the picture: a condition of the hypernetwork beside I(x) of the base model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import nn
 class Encoder(nn.Module):
     """``(N, C, H, W) -> (N, features)`` for any picture size; 0.7 M parameters at width 32.
 
-    GroupNorm, not BatchNorm: a sample's condition must not depend on its batch. The last map is kept as 4 x 4 places, not
-    averaged away: where a stroke lies matters. The first convolution halves the picture, which is most of the cost.
+    It uses GroupNorm, not BatchNorm, because a sample's condition must not depend on its batch. The last feature map is pooled
+    to 4 x 4 positions, not to one, because the position of a stroke matters. The first convolution halves the picture, because
+    most of the cost is at full size.
     """
 
     def __init__(self, channels: int, width: int = 32, features: int = 256) -> None:
@@ -25,7 +26,7 @@ class Encoder(nn.Module):
         self.head = nn.Linear(4 * width * 16, features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.pool(self.maps(x)).flatten(1))
+        return self.head(self.pool(self.maps(x)).flatten(1))  # (N, 4 * width, 4, 4) -> (N, features)
 
 
 def _unit(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:

@@ -1,5 +1,5 @@
-"""GoogLeNet (Szegedy et al. 2015, table 1) in its form for 32 x 32 pictures: Inception with BatchNorm, one 3 x 3 convolution as
-the stem, and the 5 x 5 convolutions as two of 3 x 3. 6.2 M parameters."""
+"""GoogLeNet (Szegedy et al. 2015, table 1) in the form for 32 x 32 pictures: Inception with BatchNorm, one 3 x 3 convolution as
+the stem, and two 3 x 3 convolutions for each 5 x 5 convolution. 6.2 M parameters."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ STAGES = (
     ),
     ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 )
-"""Table 1, a row each: channels of 1x1; of 3x3 and its reduction before it; of 5x5, likewise; of the projection after pooling.
-Between stages the picture is halved."""
+"""The rows of table 1: channels of the 1x1 branch; of the reduction and the 3x3; of the reduction and the 5x5; of the
+projection after pooling. The picture is halved between stages."""
 
 
 def _unit(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
@@ -27,7 +27,7 @@ def _unit(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
 
 
 class Inception(nn.Module):
-    """Four branches over the same input, joined along the channels."""
+    """Four branches over the same input, concatenated along the channels: ``(N, C, H, W) -> (N, C', H, W)``."""
 
     def __init__(self, inputs: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int) -> None:
         super().__init__()
@@ -65,4 +65,4 @@ class GoogLeNet(nn.Module):
             if number:
                 x = max_pool2d(x, 3, 2, padding=1)
             x = stage(x)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(x.mean((2, 3)))  # (N, 1024, H/4, W/4) -> (N, classes)

@@ -12,13 +12,13 @@ from ocd_bench import UsageError
 class LeNet5(nn.Module):
     """``(N, C, H, W) -> (N, classes)`` logits; 61,706 parameters at 1 x 28 x 28 and ten classes.
 
-    ``conv3`` covers what is left of the picture (5 x 5 at 28 pixels). Below 20 pixels a side ``conv1`` and ``conv2`` are 3 x 3
-    and keep the size, and nothing is pooled after ``conv2``: scikit-learn's 8 x 8 digits then pass through layers of the same
-    names and widths, and ``conv3`` is 4 x 4.
+    The kernel of ``conv3`` has the size of its input (5 x 5 at 28 pixels). For pictures below 20 pixels a side, ``conv1`` and
+    ``conv2`` are 3 x 3 with padding, and there is no pooling after ``conv2``. So the layers for scikit-learn's 8 x 8 digits
+    have the same names and widths, and ``conv3`` is 4 x 4.
 
     Args:
-        norm: BatchNorm2d after ``conv1`` and ``conv2``, for the methods that adapt it. None after ``conv3``, whose output is
-            1 x 1: batch statistics of a single sample do not exist there.
+        norm: whether BatchNorm2d follows ``conv1`` and ``conv2``, for methods that adapt it. It does not follow ``conv3``,
+            whose output is 1 x 1: a single sample has no batch statistics there.
 
     Raises:
         UsageError: for pictures under 4 pixels a side.
@@ -46,9 +46,9 @@ class LeNet5(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = max_pool2d(relu(self.norm1(self.conv1(x))), 2)
-        x = relu(self.norm2(self.conv2(x)))
+        x = max_pool2d(relu(self.norm1(self.conv1(x))), 2)  # (N, 6, H/2, W/2)
+        x = relu(self.norm2(self.conv2(x)))  # (N, 16, H/2 - 4, W/2 - 4); small pictures: (N, 16, H/2, W/2)
         if not self.small:
             x = max_pool2d(x, 2)
-        x = relu(self.conv3(x)).flatten(1)
+        x = relu(self.conv3(x)).flatten(1)  # (N, 120)
         return self.fc2(relu(self.fc1(x)))

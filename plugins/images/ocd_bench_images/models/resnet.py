@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2016) in its form for small pictures: a 3 x 3 stem and no pooling before the first stage."""
+"""ResNet-18 (He et al. 2016) in the form for small pictures: a 3 x 3 stem and no pooling before the first stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside an identity, or beside a 1 x 1 convolution where the shape changes."""
+    """Two 3 x 3 convolutions with a residual connection: the identity, or a 1 x 1 convolution if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ResNet18(nn.Module):
     """``(N, C, H, W) -> (N, classes)`` logits. Parameter names are torchvision's.
 
     Args:
-        width: channels of the first of four stages; 64 is ResNet-18 (11.2 M parameters), 16 a slim one (0.7 M) for CPUs.
+        width: channels of the first of four stages. 64 is ResNet-18 (11.2 M parameters); 16 is a slim one (0.7 M) for CPUs.
     """
 
     adapted_layer = "fc"

@@ -1,4 +1,4 @@
-"""Where pictures come from: one module per file format, found by what a folder holds, not by what it is called."""
+"""Sources of pictures: one module per file format. The format is recognised by the content of a folder, not by its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALIASES = {
     "cifar10": ("cifar-10-batches-bin",),
     "tiny-imagenet": ("tiny-imagenet-200",),
 }
-"""Folder names of the official archives and of torchvision, looked for after the dataset's own name."""
+"""Folder names of the official archives and of torchvision, tried after the dataset's own name."""
 
 
 MIXED = {"mnist-usps": ("mnist", "usps")}
@@ -33,7 +33,7 @@ def open_source(request: Request, image_size: int, background: str = "") -> Sour
 
     Raises:
         DataMissing: if no data directory has it.
-        UsageError: if what is there is damaged or of no known format.
+        UsageError: if the content of the folder is damaged or has no known format.
     """
     if request.dataset == "digits":
         from ocd_bench_images.sources.digits import open_digits
@@ -77,7 +77,7 @@ def find(request: Request) -> Path:
     """Folder, zip or npz file of the dataset in the first data directory that has it.
 
     Raises:
-        DataMissing: naming every place looked at.
+        DataMissing: if there is none; the message lists all places that were searched.
     """
     return find_dataset(request, (".zip", ".npz"), ALIASES.get(request.dataset, ()), DATASETS)
 

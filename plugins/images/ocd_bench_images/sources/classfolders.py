@@ -22,7 +22,7 @@ def open_class_folders(place: Path, image_size: int, background: str = "") -> So
         background: what transparent pictures are set on, see :func:`ocd_bench_images.sources.pictures.decode`.
 
     Raises:
-        UsageError: if a part has no pictures, there is nothing to test on, or the classes do not fit together.
+        UsageError: if a part has no pictures, there is no test part, or the classes of the parts do not match.
     """
     layout = read_layout(place)
     parts, remarks = layout.parts, layout.remarks

@@ -8,7 +8,7 @@ from ocd_bench_images.sources.pool import Source, array_pool
 
 
 def open_digits() -> Source:
-    """Every fifth sample is test (359); the stored order runs through the writers, so both parts hold every writer."""
+    """Every fifth sample is a test sample (359). The samples are stored writer by writer, so both parts have every writer."""
     from sklearn.datasets import load_digits
 
     data = load_digits()

@@ -67,13 +67,13 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         body = _at_most(file, expected + 1)
     if len(body) != expected:
         amount = f"only {len(body):,}" if len(body) < expected else "more"
-        raise UsageError(f"{path}: the header promises {expected:,} bytes of data, the file has {amount}; {_CURE}")
+        raise UsageError(f"{path}: the header declares {expected:,} bytes of data, the file has {amount}; {_CURE}")
     values = np.frombuffer(body, kind).reshape(shape)
     return values if header[2] == 8 else values.astype(np.int64)
 
 
 def _at_most(file: object, count: int) -> bytes:
-    """Up to ``count`` bytes, in blocks: ``read(count)`` would allocate what a header promises."""
+    """At most ``count`` bytes, read in blocks: ``read(count)`` would allocate the size that the header declares."""
     blocks, total = [], 0
     while total < count and (block := file.read(min(2**20, count - total))):  # type: ignore[attr-defined]
         blocks.append(block)

@@ -1,4 +1,4 @@
-"""Labelled pictures that are decoded when asked for, so that a subset costs no more than a subset."""
+"""Labelled pictures that are decoded on demand, so that only the pictures of a subset are decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from ocd_bench import UsageError
 
 MEMORY_LIMIT = 16 * 2**30
-"""Most bytes that one split's float32 pictures may take."""
+"""Maximum size in bytes of one split's float32 pictures."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Pool:
     Args:
         labels: ``(N,)`` int64 class numbers.
         read: from indices ``(n,)`` to pictures ``(n, C, H, W)``, uint8 or float32 in [0, 1].
-        by_class: whether the order runs through the classes one after the other, so that a batch holds one class only.
-        names: ``CLASS/NAME`` of each picture, without the ending, where pictures have files of their own.
+        by_class: whether pictures are ordered by class, so that a batch has only one class.
+        names: ``CLASS/NAME`` of each picture, without its suffix, if pictures are separate files.
     """
 
     labels: np.ndarray
@@ -59,7 +59,7 @@ class Source:
 
 
 def check_memory(shape: tuple[int, ...], where: str) -> None:
-    """Refuse ``(N, C, H, W)`` pictures that would not fit, before it is tried.
+    """Refuse ``(N, C, H, W)`` pictures that would not fit into memory, before they are decoded.
 
     Raises:
         UsageError: beyond :data:`MEMORY_LIMIT`.

@@ -1,4 +1,4 @@
-"""A folder or a zip file as a list of names to read from. Zips are never unpacked to disk."""
+"""A folder or a zip file as a list of file names that can be read. Zip files are never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ocd_bench.reading import Zip, is_paper, is_stray, list_folder, open_unpacke
 from ocd_bench.reading.pictures import SUFFIXES
 
 FILE_LIMIT = 64 * 2**20
-"""Most bytes of one picture file, packed or unpacked."""
+"""Maximum size in bytes of one picture file, packed or unpacked."""
 DEPTH = 8
-"""Levels of folders that are looked into."""
+"""Depth of folders that are searched."""
 
 
 class FolderTree:

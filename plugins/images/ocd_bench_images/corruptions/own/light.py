@@ -8,27 +8,27 @@ from torch.nn.functional import interpolate
 
 
 def brightness(pictures: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """More of HSV's value, hue and saturation kept."""
+    """Increase the value of HSV, and keep hue and saturation."""
     value = pictures.amax(1, keepdim=True)
     raised = (value + amount).clamp(max=1)
     return torch.where(value > 0, pictures * raised / value.clamp(min=1e-6), raised)
 
 
 def contrast(pictures: Tensor, kept: float, generator: torch.Generator) -> Tensor:
-    """Each channel drawn towards its mean."""
+    """Move each channel towards its mean."""
     mean = pictures.mean((2, 3), keepdim=True)
     return mean + kept * (pictures - mean)
 
 
 def fog(pictures: Tensor, level: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """A cloud of noise at all scales laid over the picture, which keeps its largest value."""
+    """Add fog: noise at all scales. The largest value of the picture is kept."""
     strength, roughness = level
     peak = pictures.amax((1, 2, 3), keepdim=True)
     return (pictures + strength * _cloud(pictures, roughness, generator)) * peak / (peak + strength)
 
 
 def invert(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the rows, from the top, as a negative."""
+    """Invert a share of the rows, from the top."""
     result = pictures.clone()
     rows = round(share * pictures.shape[2])
     result[:, :, :rows] = 1 - result[:, :, :rows]
@@ -36,7 +36,8 @@ def invert(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor
 
 
 def _cloud(pictures: Tensor, roughness: float, generator: torch.Generator) -> Tensor:
-    """``(N, 1, H, W)`` in [0, 1]: noise on grids of 2, 4, 8, ... points a side, each ``roughness`` times weaker."""
+    """``(N, 1, H, W)`` in [0, 1]: a sum of noise on grids of 2, 4, 8, ... points per side. Each grid is ``roughness`` times
+    weaker than the one before."""
     count, _, height, width = pictures.shape
     total, side, weight = torch.zeros(count, 1, height, width), 2, 1.0
     while side <= max(height, width):

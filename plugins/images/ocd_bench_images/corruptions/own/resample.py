@@ -1,4 +1,4 @@
-"""Loss of detail: fewer pixels, coarse coding, a hidden part."""
+"""Loss of detail: fewer pixels, JPEG compression, a hidden square."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 
 def pixelate(pictures: Tensor, kept: float, generator: torch.Generator) -> Tensor:
-    """Averaged down to a share of the side, and up again in blocks."""
+    """Downsample by averaging to a share of the side, and upsample again in blocks."""
     height, width = pictures.shape[-2:]
     small = adaptive_avg_pool2d(pictures, (max(1, int(kept * height)), max(1, int(kept * width))))
     return interpolate(small, size=(height, width), mode="nearest")
 
 
 def jpeg_compression(pictures: Tensor, quality: int, generator: torch.Generator) -> Tensor:
-    """Through Pillow's JPEG encoder and back, one picture after the other."""
+    """Encode and decode each picture with Pillow's JPEG."""
     levels = (pictures.detach().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     grey = levels.shape[-1] == 1
     decoded = np.empty_like(levels)
@@ -32,7 +32,7 @@ def jpeg_compression(pictures: Tensor, quality: int, generator: torch.Generator)
 
 
 def occlusion(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A black square of a share of the side, anywhere inside."""
+    """Hide a black square at a random place. Its side is a share of the picture's."""
     count, _, height, width = pictures.shape
     side = max(1, round(share * min(height, width)))
     top = torch.randint(0, height - side + 1, (count, 1), generator=generator)

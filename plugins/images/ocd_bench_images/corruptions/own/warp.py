@@ -1,4 +1,4 @@
-"""Changes of place: affine ones, and elastic."""
+"""Geometric corruptions: affine maps, and elastic deformation."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ SMOOTHNESS = 4.0
 
 
 def rotate(pictures: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    """By that angle, either way."""
+    """Rotate by ``degrees``, in a random direction."""
     return affine(pictures, degrees=degrees * _signs(pictures, generator), padding=padding_of(pictures))
 
 
 def shear(pictures: Tensor, slant: float, generator: torch.Generator) -> Tensor:
-    """By that slant, either way."""
+    """Shear by ``slant``, in a random direction."""
     return affine(pictures, shear=slant * _signs(pictures, generator), padding=padding_of(pictures))
 
 
 def scale(pictures: Tensor, logarithm: float, generator: torch.Generator) -> Tensor:
-    """Smaller or larger by that factor."""
+    """Scale by the factor or by its inverse, at random."""
     return affine(pictures, scale=torch.exp(logarithm * _signs(pictures, generator)), padding=padding_of(pictures))
 
 
 def translate(pictures: Tensor, distance: float, generator: torch.Generator) -> Tensor:
-    """By that distance, in any direction."""
+    """Shift by the distance, in a random direction."""
     angle = uniform(0, 2 * math.pi, len(pictures), generator)
     direction = torch.stack([torch.cos(angle), torch.sin(angle)], -1)
     return affine(pictures, shift=distance * min(pictures.shape[-2:]) / 32 * direction, padding=padding_of(pictures))
 
 
 def elastic_transform(pictures: Tensor, displacement: float, generator: torch.Generator) -> Tensor:
-    """Each pixel from a place nearby, neighbours alike; ``displacement`` is the root mean square of the distances."""
+    """Take each pixel from a nearby place; the field of displacements is smooth, with root mean square ``displacement``."""
     count, _, height, width = pictures.shape
     unit = min(height, width) / 32
-    # Noise beyond the edges too: smoothed from within alone, the field would be strongest there.
+    # The noise extends beyond the edges. Otherwise the smoothed field would be strongest at the edges.
     margin = math.ceil(4 * SMOOTHNESS * unit)
     noise = torch.randn(count, 2, height + 2 * margin, width + 2 * margin, generator=generator)
     field = smooth(noise, SMOOTHNESS * unit)[:, :, margin:-margin, margin:-margin]
