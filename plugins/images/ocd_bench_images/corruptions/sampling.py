@@ -61,7 +61,7 @@ def _zoom_weights(size: int, factor: float) -> NDArray[np.float64]:
     cropped = math.ceil(size / factor)
     enlarged = max(size, round(cropped * factor))
     start, trim = (size - cropped) // 2, (enlarged - size) // 2
-    place: NDArray[np.float64] = (np.arange(size) + trim) * ((cropped - 1) / max(1, enlarged - 1))
+    place = (np.arange(size, dtype=np.float64) + trim) * ((cropped - 1) / max(1, enlarged - 1))
     below = np.minimum(np.floor(settle(place)).astype(int), cropped - 1)
     weights = np.zeros((size, size))
     rows = np.arange(size)
