@@ -6,6 +6,7 @@ complete or absent, and damage is detected. A warning names a damaged entry, and
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
@@ -53,6 +54,25 @@ class Entry:
     key: str
     record: Mapping[str, Any]
     content: bytes
+
+
+def tensor_sha256(*tensors: torch.Tensor) -> str:
+    """SHA-256 of dtype, shape and bytes of the tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def model_sha256(model: torch.nn.Module) -> str:
+    """SHA-256 of the state dict, including names."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor_sha256(tensor).encode())
+    return digest.hexdigest()
 
 
 def entry_path(kind: str, name: str, key: str) -> Path:

@@ -85,17 +85,9 @@ CARDS = (
     Card("tent", "tent-layer", "the layer OCD edits, by entropy or the task's test-time loss, online", TentSettings),
     Card("memo", "memo", "all weights, per sample, by the entropy of the mean prediction over augmentations", MemoSettings),
     Card("t3a", "t3a", "class prototypes from confident test features in place of the last layer, online", T3aSettings),
-    Card(
-        "eata", "eata", "tent on reliable and non-redundant samples, with a Fisher penalty, online", EataSettings, default=False
-    ),
-    Card("sar", "sar", "sharpness-aware entropy minimisation on reliable samples, online", SarSettings, default=False),
-    Card(
-        "lame",
-        "lame",
-        "class probabilities smoothed over nearest neighbours within the test batch",
-        LameSettings,
-        default=False,
-    ),
+    Card("eata", "eata", "tent on reliable and non-redundant samples, with a Fisher penalty, online", EataSettings),
+    Card("sar", "sar", "sharpness-aware entropy minimisation on reliable samples, online", SarSettings),
+    Card("lame", "lame", "class probabilities smoothed over nearest neighbours within the test batch", LameSettings),
     Card("oracle", "oracle", "the layer overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True),
     Card(
         "oracle", "oracle-all", "all layers overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ocd_bench.cache import Damaged, entry_path, find, keep, pack, unpack
+from ocd_bench.cache import Damaged, entry_path, find, keep, model_sha256, pack, tensor_sha256, unpack
 from ocd_bench.config import BaseSettings, Config, fingerprint
 from ocd_bench.errors import OCDBenchError, UsageError
 from ocd_bench.layers import check_layers
@@ -64,25 +63,6 @@ class BaseModel:
     key: str
     fit_s: float
     cached: bool
-
-
-def tensor_sha256(*tensors: torch.Tensor) -> str:
-    """SHA-256 of dtype, shape and bytes of the tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def model_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 of the state dict, including names."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor_sha256(tensor).encode())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from ocd_bench import Samples, Splits, UsageError
+from ocd_bench.cache import model_sha256, tensor_sha256
 from ocd_bench.checkpoint import misfit, read_state
 from ocd_bench.folders import cache_folder
 from ocd_bench.results import write_atomic
-from ocd_bench.runner.base import model_sha256, tensor_sha256
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Weights of the squared norm tried for the last layer, per standardised feature; validation pictures choose."""

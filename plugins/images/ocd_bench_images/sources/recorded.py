@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ocd_bench import DataMissing, Request, Samples, Splits, UsageError
+from ocd_bench.reading.pictures import SUFFIXES
 from ocd_bench_images.corruptions import EXTRA, MAIN
-from ocd_bench_images.sources.pictures import SUFFIXES, decode
+from ocd_bench_images.sources.pictures import decode
 from ocd_bench_images.sources.pool import Source, array_pool, to_tensor
 
 if TYPE_CHECKING:
