@@ -80,8 +80,8 @@ def test_labels_that_skip_numbers_are_renumbered(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda raw: raw[:-5], r"promises 1,440 bytes of data, the file has only 1,435"),
-        (lambda raw: raw + b"x", r"promises 1,440 bytes of data, the file has more"),
+        (lambda raw: raw[:-5], r"declares 1,440 bytes of data, the file has only 1,435"),
+        (lambda raw: raw + b"x", r"declares 1,440 bytes of data, the file has more"),
         (lambda raw: b"\0\0\x0d\x03" + raw[4:], r"magic number 3331, expected 2051"),
         (lambda raw: raw[:7], r"7 bytes are too few for an IDX header"),
         (lambda raw: raw[:4] + b"\0\0\0\0" + raw[8:], r"0 x 6 x 6: nothing in it"),
