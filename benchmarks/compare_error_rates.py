@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ocd_bench.compare import compare_runs
+from ocd_bench.comparison import compare_runs
 from ocd_bench.results import Key, Run
 from ocd_bench.stats import Array, holm, swap_test
 

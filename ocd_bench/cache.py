@@ -143,19 +143,27 @@ def remembered(
     name: str,
     parts: Mapping[str, Any],
     build: Callable[[], Sequence[torch.Tensor]],
+    modules: Sequence[str] = (),
     warn: Warn = to_stderr,
 ) -> list[torch.Tensor]:
-    """The tensors that ``build`` returns, read from the cache if they were built before from the same ``parts``.
+    """The tensors that ``build`` gives, from the cache if they were built before from the same ``parts`` by the same code.
+
+    A damaged file is named on stderr and made anew. A cache that cannot be written costs one line.
 
     Args:
-        kind, name: as for :func:`entry_path`.
-        parts: plain values: everything that the tensors depend on. The versions of torch and numpy are added here.
+        kind: sub-folder of the cache folder, such as ``"embeddings"``.
+        name: first part of the file's name.
+        parts: plain values, everything that the tensors depend on; the versions of torch and numpy are added here.
+        build: computes the tensors; they come back on the CPU.
+        modules: names of the modules whose code computes them, imports within their package included.
         warn: takes a line about an entry that is damaged or cannot be written.
     """
     import numpy
     import torch
 
-    key = fingerprint({**parts, "torch": torch.__version__, "numpy": numpy.__version__})
+    from ocd_bench.runner.fingerprints import code_of
+
+    key = fingerprint({**parts, "code": code_of(modules).sha256, "torch": torch.__version__, "numpy": numpy.__version__})
     entry = find(kind, name, key, warn)
     if entry is not None:
         try:

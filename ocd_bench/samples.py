@@ -17,8 +17,10 @@ class Samples:
     """N samples in a fixed order.
 
     Args:
-        inputs: ``(N, ...)`` tensor or array; a base model takes a batch of it.
-        targets: ``(N, ...)`` tensor or array; the task's loss and metrics take it beside an output.
+        inputs: ``(N, ...)``; a base model takes a batch of it. A tensor, a NumPy array, a data frame or series of numbers, or a
+            list of numbers or of tensors, arrays or pictures of one shape. 64-bit floating numbers that are no tensor become
+            torch's default type, float32.
+        targets: the same; the task's loss and metrics take it beside an output.
         groups: integers ``(N,)`` or ``(N, K)``: where a sample comes from, such as its speaker, query, scene or day. Samples
             that share an id in any column are dependent; with K > 1 all columns have ids of one pool (the speakers of a
             mixture). Intervals count dependent samples as such. None: not stated; intervals then take the samples for
@@ -26,7 +28,9 @@ class Samples:
             ``groups=range(N)``.
 
     Raises:
-        ValueError: if inputs and targets differ in their first size, or groups are of another shape or no integers.
+        TypeError: if inputs or targets do not hold numbers.
+        ValueError: if inputs and targets differ in their first size, or samples in shape; or if groups have another shape or
+            are no integers.
 
     Example:
         >>> samples = Samples([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 1])
@@ -41,16 +45,14 @@ class Samples:
     groups: Any = None
 
     def __post_init__(self) -> None:
-        import torch
+        from ocd_bench.convert import as_tensor, of_several
 
+        several = of_several(self.inputs)
         for name in ("inputs", "targets"):
-            value = getattr(self, name)
-            if not isinstance(value, torch.Tensor):
-                object.__setattr__(self, name, torch.as_tensor(value))
+            object.__setattr__(self, name, as_tensor(getattr(self, name), name))
         if self.inputs.ndim == 0 or self.targets.ndim == 0 or len(self.inputs) != len(self.targets):
-            raise ValueError(
-                f"inputs {tuple(self.inputs.shape)} and targets {tuple(self.targets.shape)} must have the same first size"
-            )
+            sizes = f"inputs {tuple(self.inputs.shape)} and targets {tuple(self.targets.shape)}"
+            raise ValueError(f"{sizes} must have the same first size{several}")
         if self.groups is not None:
             object.__setattr__(self, "groups", _group_ids(self.groups, len(self.inputs)))
 
@@ -89,12 +91,14 @@ class Splits:
     """Training, validation and test samples of one dataset. No sample is in two of them.
 
     Args:
-        train, val, test: :class:`Samples`, or a pair ``(inputs, targets)`` of tensors or arrays.
+        train, val, test: :class:`Samples`; a tuple ``(inputs, targets)`` or ``(inputs, targets, groups)`` of what
+            :class:`Samples` takes; a ``TensorDataset`` of two tensors; or another map-style dataset, whose samples are pairs
+            ``(input, target)`` of one shape.
         note: one line for the table, for example ``"2,000 of 60,000 training samples"``.
         extras: data that the task needs later (class names, scaling, file names). The core never reads it.
 
     Raises:
-        ValueError: if a split is empty.
+        TypeError, ValueError: if a split is empty, or not one of these; the message says what to do.
 
     Example:
         >>> splits = Splits(([[0.0], [1.0]], [0, 1]), ([[2.0]], [0]), ([[3.0]], [1]), note="four numbers")
@@ -114,6 +118,17 @@ class Splits:
         for name in ("train", "val", "test"):
             value = getattr(self, name)
             if not isinstance(value, Samples):
-                object.__setattr__(self, name, Samples(*value))
+                object.__setattr__(self, name, _samples(value, name))
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"the {name} split is empty")
+
+
+def _samples(value: Any, name: str) -> Samples:
+    """A split of another form than :class:`Samples`; messages begin with its name."""
+    from ocd_bench.convert import parts_of
+
+    parts = parts_of(value, name)
+    try:
+        return Samples(*parts)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} {error}") from None

@@ -124,7 +124,9 @@ class Request:
             if (directory / name).exists():
                 return directory / name
         looked = ", ".join(str(directory / name) for directory in self.data_dirs) or "no data directory"
-        raise DataMissing(f"dataset {name!r} of task {self.task!r} not found: looked in {looked}; give --data-dir")
+        raise DataMissing(
+            f"dataset {name!r} of task {self.task!r} not found: looked in {looked}; give --data-dir, or set OCD_BENCH_DATA"
+        )
 
 
 class Task:

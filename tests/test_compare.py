@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from ocd_bench.cli import main
-from ocd_bench.compare import Thresholds, compare_runs, read_thresholds
-from ocd_bench.compare.evidence import Evidence
-from ocd_bench.compare.machine import render_junit
-from ocd_bench.compare.output import p_text, render_markdown, render_text
-from ocd_bench.compare.spread import Spread, independent_directions, moderate
-from ocd_bench.compare.thresholds import Effect
+from ocd_bench.comparison import Thresholds, compare_runs, read_thresholds
+from ocd_bench.comparison.evidence import Evidence
+from ocd_bench.comparison.machine import render_junit
+from ocd_bench.comparison.output import p_text, render_markdown, render_text
+from ocd_bench.comparison.spread import Spread, independent_directions, moderate
+from ocd_bench.comparison.thresholds import Effect
 from ocd_bench.errors import UsageError
 from ocd_bench.results import read_run
 from tests.runs import ENVIRONMENT, accuracy_scores, cell, edit_cell, make_run, write_run

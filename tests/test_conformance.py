@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import SkipTest
 
 import pytest
 import torch
@@ -134,7 +135,6 @@ class Counting(nn.Linear):
 
 
 TASK_FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "no embedded default": ("declaration", {"datasets": lambda self: (Dataset("x"),)}, "'x' is not embedded"),
     "no datasets": ("declaration", {"datasets": lambda self: ()}, "datasets() is empty"),
     "dataset name": ("declaration", {"datasets": lambda self: (Dataset("a/b", embedded=True),)}, "dataset 'a/b'"),
     "unknown setting in presets": ("declaration", {"presets": {"quick": {"base.epoch": 1}}}, "did you mean 'epochs'"),
@@ -253,7 +253,53 @@ def test_checks_that_depend_on_a_failed_check_are_skipped_with_the_cause() -> No
     results = check_task(type("Lost", (ToyValues,), {"load_data": lambda self, request: 1 / 0})())
     assert set(failures(results)) == {"load_data"}
     skipped = {result.check: result.message for result in results if result.status == "skipped"}
-    assert skipped["loss"].startswith("needs load_data: raised ZeroDivisionError")
+    assert skipped["loss"] == "needs load_data, which failed"
+
+
+def own_data(folder: Path) -> Task:
+    """A task whose only dataset is a folder of the user's."""
+
+    def load_data(self: Task, request: Any) -> Splits:
+        request.folder()
+        return ToyValues().load_data(request)
+
+    members = {"name": "own", "datasets": lambda self: (Dataset("garden"),), "load_data": load_data}
+    return type("Own", (ToyValues,), members)()
+
+
+def test_own_data_pass_with_a_warning_where_they_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
+    task = own_data(tmp_path)
+    lost = failures(check_task(task))
+    assert set(lost) == {"declaration", "load_data"}
+    assert "neither embedded nor found: give --data-dir or set $OCD_BENCH_DATA" in lost["declaration"]
+    assert "looked in" in lost["load_data"]
+    (tmp_path / "data" / "garden").mkdir(parents=True)
+    given = check_task(task, data_dirs=[tmp_path / "data"])
+    monkeypatch.setenv("OCD_BENCH_DATA", str(tmp_path / "data"))
+    for results in (given, check_task(task)):
+        assert failures(results) == {}
+        doubts = [result.message for result in results if result.status == "warning"]
+        assert doubts == ["the default dataset 'garden' is not embedded: the task runs only where these data are"]
+
+
+def test_tests_of_own_data_are_skipped_where_they_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
+    tests = type("TestOwn", (TaskConformance,), {"task": own_data(tmp_path)})()
+    for name in ("test_loss", "test_load_data", "test_declaration"):
+        with pytest.raises(SkipTest, match="dataset 'garden' of task 'own' not found"):
+            getattr(tests, name)()
+    tests.test_requires()
+    (tmp_path / "data" / "garden").mkdir(parents=True)
+    monkeypatch.setenv("OCD_BENCH_DATA", str(tmp_path / "data"))
+    type("TestOwn", (TaskConformance,), {"task": own_data(tmp_path)})().test_loss()
+
+
+def test_a_place_is_the_authors_line() -> None:
+    load_data = {"load_data": lambda self, request: Splits(((torch.zeros(9, 2), torch.zeros(9, 2)), torch.zeros(9)), 0, 0)}
+    message = failures(check_task(type("Two", (ToyValues,), load_data)()))["load_data"]
+    assert "ocd_bench.Layout" in message
+    assert "(test_conformance.py line " in message
 
 
 def test_settings_and_dataset_can_be_given(tmp_path: Path) -> None:

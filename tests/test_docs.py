@@ -16,7 +16,7 @@ import pytest
 
 from ocd_bench import Context, Method, Predictor, Task
 from ocd_bench.cli import build_parser
-from ocd_bench.compare.thresholds import ABSOLUTE, ALPHA, RELATIVE
+from ocd_bench.comparison.thresholds import ABSOLUTE, ALPHA, RELATIVE
 from ocd_bench.data.page import PLUGINS, page
 from ocd_bench.methods import builtin
 from ocd_bench.plugin import spec

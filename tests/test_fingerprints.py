@@ -250,14 +250,14 @@ def test_remembered_tensors_are_built_once_and_again_after_damage(tmp_path: Path
         return [torch.arange(3), torch.ones(2)]
 
     for _ in range(2):
-        found = remembered("embeddings", "x", {"a": 1}, build, said.append)
+        found = remembered("embeddings", "x", {"a": 1}, build, warn=said.append)
     assert len(built) == 1
     np.testing.assert_array_equal(found[0].numpy(), [0, 1, 2])
     flip(next((tmp_path / "embeddings").iterdir()))
-    assert torch.equal(remembered("embeddings", "x", {"a": 1}, build, said.append)[1], torch.ones(2))
+    assert torch.equal(remembered("embeddings", "x", {"a": 1}, build, warn=said.append)[1], torch.ones(2))
     assert len(built) == 2
     assert "made anew" in said[0]
-    remembered("embeddings", "x", {"a": 2}, build, said.append)
+    remembered("embeddings", "x", {"a": 2}, build, warn=said.append)
     assert len(built) == 3
 
 

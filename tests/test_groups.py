@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ocd_bench.cli import main
-from ocd_bench.compare import compare_runs
+from ocd_bench.comparison import compare_runs
 from ocd_bench.errors import UsageError
 from ocd_bench.report import build_table
 from ocd_bench.results import Key, read_run

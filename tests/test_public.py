@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ocd_bench.plugin import templates
+from tests.notebooks import code_cells, source
 from tests.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "public-api.md"
@@ -30,6 +31,8 @@ def sources() -> dict[str, str]:
     """Code that may use public names only: its place, and its text."""
     found = {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("plugins/*/ocd_bench_*/**/*.py")}
     found |= {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("examples/*.py")}
+    for path in ROOT.glob("examples/*.ipynb"):
+        found[str(path.relative_to(ROOT))] = "\n".join(source(cell) for cell in code_cells(path))
     for name, text in vars(templates).items():
         if name.isupper() and "import" in text and name not in ("PYPROJECT", "README"):
             found[f"template {name}"] = text.replace("$package", "package").replace("$cls", "Class").replace("$name", "name")

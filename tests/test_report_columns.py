@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from ocd_bench.compare import compare_runs
-from ocd_bench.compare import output as compare_output
-from ocd_bench.compare.judge import RowResult
-from ocd_bench.compare.machine import render_json
+from ocd_bench.comparison import compare_runs
+from ocd_bench.comparison import output as compare_output
+from ocd_bench.comparison.judge import RowResult
+from ocd_bench.comparison.machine import render_json
 from ocd_bench.report import FORMATS, build_table, columns, render
 from ocd_bench.report.columns import FIELDS, columns_of
 from ocd_bench.report.numbers import style_for

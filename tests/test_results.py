@@ -209,7 +209,7 @@ def test_reading_needs_no_torch():
     import sys
 
     code = (
-        "import sys; import ocd_bench.results, ocd_bench.report.html, ocd_bench.report.text, ocd_bench.compare.machine, "
+        "import sys; import ocd_bench.results, ocd_bench.report.html, ocd_bench.report.text, ocd_bench.comparison.machine, "
         "ocd_bench.cli.report, ocd_bench.cli.compare, ocd_bench.cli.merge; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

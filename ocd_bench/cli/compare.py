@@ -33,25 +33,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the two runs, print the result, and return the exit code."""
+    """Compare, print, and return the exit code."""
+    from ocd_bench.api import compare
     from ocd_bench.cli.report import deliver
-    from ocd_bench.compare import Thresholds, compare_runs, read_thresholds
-    from ocd_bench.results import read_run
 
-    thresholds = read_thresholds(args.thresholds) if args.thresholds else Thresholds()
-    comparison = compare_runs(read_run(args.baseline), read_run(args.candidate), thresholds, args.metrics)
+    comparison = compare(args.baseline, args.candidate, metrics=args.metrics, thresholds=args.thresholds)
     code = comparison.exit_code(args.fail_on, args.allow_missing)
     if args.format == "json":
-        from ocd_bench.compare.machine import render_json
+        from ocd_bench.comparison.machine import render_json
 
         text = render_json(comparison, code)
     elif args.format == "junit":
-        from ocd_bench.compare.machine import render_junit
+        from ocd_bench.comparison.machine import render_junit
 
         text = render_junit(comparison, args.allow_missing)
     else:
-        from ocd_bench.compare import output
-
-        text = output.render_markdown(comparison) if args.format == "markdown" else output.render_text(comparison)
+        text = comparison.table(args.format)
     deliver(text, args.out)
     return code

@@ -1,10 +1,11 @@
-"""List the tasks, datasets, methods, plugins and settings that are there, as text or JSON."""
+"""List tasks, datasets, methods, plugins, settings, and the layers of a base model, as text or JSON."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,14 +19,21 @@ Row = dict[str, Any]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """``list [KIND]`` and ``list settings [SECTION]``."""
+    """``list [KIND]``, ``list settings [SECTION]`` and ``list layers --task T``."""
     from ocd_bench.cli import add_plugin_option
 
-    parser = subparsers.add_parser("list", help="list tasks, datasets, methods, plugins and settings", description=__doc__)
-    words = (*KINDS, "settings")
-    parser.add_argument("kind", nargs="?", choices=words, metavar="|".join(words), help="default: all but settings")
+    help = "list tasks, datasets, methods, plugins, settings and layers"
+    parser = subparsers.add_parser("list", help=help, description=__doc__)
+    words = (*KINDS, "settings", "layers")
+    parser.add_argument("kind", nargs="?", choices=words, metavar="|".join(words), help="default: the first four")
     parser.add_argument("section", nargs="?", metavar="SECTION", help="with settings: one section, or one key 'section.name'")
-    parser.add_argument("--preset", metavar="quick|default|paper", help="with settings: whose values to show")
+    parser.add_argument("--preset", metavar="quick|default|paper", help="with settings and layers: whose values to use")
+    parser.add_argument("--task", metavar="T", help="with layers: the task whose base model to examine")
+    parser.add_argument("--dataset", metavar="D", help="with layers: default: the task's first")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="with layers: where datasets lie")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="assignments", metavar="a.b=value", help="with layers: one setting"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     add_plugin_option(parser)
 
@@ -37,10 +45,15 @@ def run(args: argparse.Namespace) -> int:
     from ocd_bench.errors import UsageError
     from ocd_bench.plugin.manager import load_plugins
 
-    for name in ("section", "preset"):
-        if args.kind != "settings" and getattr(args, name) is not None:
-            what = f"unknown argument {args.section!r}" if name == "section" else "--preset is only for settings"
-            raise UsageError(f"list: {what} (see ocd-bench list --help)")
+    if args.section is not None and args.kind != "settings":
+        raise UsageError(f"list: unknown argument {args.section!r} (see ocd-bench list --help)")
+    if args.preset is not None and args.kind not in ("settings", "layers"):
+        raise UsageError("list: --preset is only for settings and layers (see ocd-bench list --help)")
+    for name, option in (("task", "--task"), ("dataset", "--dataset"), ("data_dir", "--data-dir"), ("assignments", "--set")):
+        if args.kind != "layers" and getattr(args, name):
+            raise UsageError(f"list: {option} is only for layers (see ocd-bench list --help)")
+    if args.kind == "layers":
+        return _layers(args)
     manager = load_plugins(args.plugin, declared=True)
     if args.kind == "settings":
         return _settings(manager, args.section, args.preset or "default", args.json)
@@ -149,7 +162,46 @@ def _settings(manager: Manager, section: str | None, preset: str, as_json: bool)
     return 0
 
 
-# -- as text --------------------------------------------------------------------------------------------------------------
+# -- layers ---------------------------------------------------------------------------------------------------------------
+def _layers(args: argparse.Namespace) -> int:
+    """The layers of a task's base model: which can be adapted, and why the others cannot."""
+    import contextlib
+    import json
+
+    from ocd_bench.config import parse_assignment
+    from ocd_bench.errors import UsageError
+    from ocd_bench.folders import data_directories
+    from ocd_bench.plugin.manager import load_plugins
+
+    if not args.task:
+        raise UsageError("list layers: give --task NAME ('ocd-bench list tasks')")
+    folders = data_directories(args.data_dir)
+    manager = load_plugins(args.plugin)
+    overrides = dict(parse_assignment(text) for text in args.assignments)
+
+    from ocd_bench.layers import layers_of_task
+
+    with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get into the output of --json
+        dataset, layers = layers_of_task(manager, args.task, args.dataset, args.preset or "quick", overrides, folders)
+    if args.json:
+        print(json.dumps({"task": args.task, "dataset": dataset, "layers": [layer.as_dict() for layer in layers]}, indent=1))
+        return 0
+    _print_rows(
+        [
+            {
+                "layer": layer.name or "(the model itself)",
+                "type": layer.kind,
+                "weight": " x ".join(map(str, layer.shape)) or "–",
+                "can be adapted": f"no: {layer.reason}" if layer.reason else "yes",
+            }
+            for layer in layers
+        ]
+    )
+    print("A Linear or Conv layer can be adapted if it runs once in a forward pass; --set select.layer=NAME chooses it.")
+    return 0
+
+
+# -- for people -----------------------------------------------------------------------------------------------------------
 def _cells(kind: str, row: Mapping[str, Any]) -> Row:
     """The columns of a row, as text."""
     if kind == "tasks":
@@ -178,7 +230,11 @@ def _print(kind: str, entries: Sequence[Row]) -> None:
     if not entries:
         print(NO_TASKS if kind in ("tasks", "datasets") else f"no {kind}")
         return
-    texts = [_cells(kind, entry) for entry in entries]
+    _print_rows([_cells(kind, entry) for entry in entries])
+
+
+def _print_rows(texts: Sequence[Row]) -> None:
+    """A table: with lines on a terminal, plain and aligned elsewhere."""
     heads = list(texts[0])
     table = [[str(text[head]) for head in heads] for text in texts]
     if sys.stdout.isatty():

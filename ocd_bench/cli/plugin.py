@@ -91,5 +91,5 @@ def _check(args: argparse.Namespace) -> int:
             for result in results:
                 print(f"{kind} {item.name}  {result}", flush=True)
             failed += sum(result.status == "failed" for result in results)
-    print(f"{failed} checks failed" if failed else "all checks passed", file=sys.stderr)
+    print(f"{failed} check{'s' if failed > 1 else ''} failed" if failed else "all checks passed", file=sys.stderr)
     return CHECK_FAILED if failed else 0

@@ -22,15 +22,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print or write the report, and return the exit code: 4 if the runs have no numbers."""
-    from ocd_bench.plugin.manager import load_plugins
-    from ocd_bench.report import build_table, render
-    from ocd_bench.results import merge_runs, read_run
+    """Print, or write, and return the exit code: 4 if the runs hold no number at all."""
+    from ocd_bench.api import load
 
-    stored = merge_runs([read_run(path) for path in args.runs])
-    hook = load_plugins(tuple(args.plugin)).hook
-    table = build_table(stored, columns=hook.ocd_bench_report_columns, sections=hook.ocd_bench_report_sections)
-    deliver(render(table, args.format), args.out)
+    stored = load(*args.runs, plugins=args.plugin)
+    deliver(stored.table(args.format), args.out)
     return 0 if any(cell["status"] == "ok" for cell in stored.cells.values()) else 4
 
 

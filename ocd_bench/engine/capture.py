@@ -171,8 +171,8 @@ class TargetLayer:
                 inputs = inputs.clone()
         recording = record(self.model, self.layer, inputs)
         if (times := len(recording.entries)) != 1:
-            called = f"is called {times} times" if times else "is not called"
-            raise LayerRefused(f"layer {self.name!r} {called} in one forward pass of the model, not once")
+            runs = f"runs {times} times" if times else "does not run"
+            raise LayerRefused(f"layer {self.name!r} {runs} in one forward pass: only a layer that runs once can be adapted")
         layer_input, layer_output = recording.entries[0]
         if reason := _layout_refusal(self.layer, layer_input, len(inputs)):
             raise LayerRefused(f"layer {self.name!r} {reason}")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Warn = Callable[[str], None]
 
+CORE = str(Path(__file__).parents[1])
 NO_TASKS = "no tasks are installed: pip install -r requirements.txt in a checkout of OCD-Bench, or give --plugin FILE.py"
 
 
@@ -96,6 +97,7 @@ class Manager:
         self._pluggy.add_hookspecs(spec)
         self._loaded: list[tuple[Source, Any]] = []
         self._owners: dict[tuple[str, str], str] = {}
+        self._refused: dict[tuple[str, str], str] = {}  # tasks and methods with a fault, and what it is
         if tracing():
             self._pluggy.add_hookcall_monitoring(_before, _after)
 
@@ -106,7 +108,7 @@ class Manager:
             with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get into the output of --json
                 plugin = source.load()
         except (Exception, SystemExit) as error:
-            self._fault(source, f"cannot be loaded: {_explain(error)}", "left out")
+            self._fault(source, f"cannot be loaded: {explain(error)}", "left out")
             return
         if self._pluggy.is_registered(plugin):
             return
@@ -120,7 +122,7 @@ class Manager:
         except Exception as error:  # raised by pluggy, or by a plugin whose attributes cannot be listed
             if self._pluggy.is_registered(plugin):
                 self._pluggy.unregister(plugin)
-            problem = _explain(error)
+            problem = explain(error)
         if problem is not None:
             self._fault(source, problem, "plugin left out")
             return
@@ -164,11 +166,12 @@ class Manager:
         """The task of that name.
 
         Raises:
-            UsageError: if there is none; the message has the nearest name and the list of all, or how to install tasks.
+            UsageError: if there is none: its fault if it was left out, else the nearest name and the list of all, or how to
+                install tasks.
         """
-        if not self.tasks:
+        if not self.tasks and ("task", name) not in self._refused:
             raise UsageError(NO_TASKS if name == "all" else f"unknown task {name!r}: {NO_TASKS}")
-        return _pick("task", name, self.tasks)
+        return self._pick("task", name, self.tasks)
 
     def method(self, name: str) -> Method:
         """The method of that name.
@@ -176,7 +179,7 @@ class Manager:
         Raises:
             UsageError: if there is none; the message has the nearest name and the list of all.
         """
-        return _pick("method", name, self.methods)
+        return self._pick("method", name, self.methods)
 
     def owner(self, item: Task | Method) -> str:
         """Name of the plugin that registered a task or method; empty if no plugin did."""
@@ -204,6 +207,13 @@ class Manager:
     def _hooks(self, plugin: Any) -> list[str]:
         return sorted(hook.name for hook in self._pluggy.get_hookcallers(plugin) or ())
 
+    def _pick(self, kind: str, name: str, known: Mapping[str, T]) -> T:
+        if name in known:
+            return known[name]
+        if (kind, name) in self._refused:
+            raise UsageError(self._refused[kind, name])
+        raise UsageError(f"unknown {kind} {name!r}{nearest(name, known)}; {kind}s: {', '.join(known) or 'none'}")
+
     def _collect(self, kind: str, hook: str, problem: Callable[[Any], str | None]) -> dict[str, Any]:
         """Call the hook of each plugin, in the order of loading: pluggy's own call goes backwards and stops at an error."""
         items: dict[str, Any] = {}
@@ -220,17 +230,24 @@ class Manager:
                 with contextlib.redirect_stdout(sys.stderr):
                     self._pluggy.subset_hook_caller(hook, others)(register=register)
             except (Exception, SystemExit) as error:
-                self._fault(source, f"{hook}() failed: {_explain(error)}", f"its {kind}s are left out")
+                self._fault(source, f"{hook}() failed: {explain(error)}", f"its {kind}s are left out")
                 continue
+            faults = []
             for item in offered:
                 label = getattr(item, "name", None) or type(item).__name__
                 if text := problem(item):
-                    self._fault(source, f"{kind} {label!r}: {text}", f"{kind} left out")
+                    faults.append(f"{kind} {label!r}: {text}")
+                    self._refused[kind, str(label)] = f"{source}: {faults[-1]}"
                 elif label in items:
                     self.warn(f"{source}: {kind} {label!r} is already registered by {self._owners[kind, label]!r}; left out")
                 else:
                     items[label] = item
                     self._owners[kind, label] = self._pluggy.get_name(plugin) or source.name
+            for number, fault in enumerate(faults):
+                if number or len(faults) < len(offered):  # one with a fault does not stop the others of its plugin
+                    self.warn(f"{source}: {fault}; {kind} left out")
+                else:
+                    self._fault(source, fault, f"{kind} left out")
         return items
 
 
@@ -255,24 +272,19 @@ class _Defaults:
         return task.select_layer(model, request)
 
 
-def _pick(kind: str, name: str, known: Mapping[str, T]) -> T:
-    if name not in known:
-        raise UsageError(f"unknown {kind} {name!r}{nearest(name, known)}; {kind}s: {', '.join(known) or 'none'}")
-    return known[name]
-
-
 # -- messages ------------------------------------------------------------------------------------------------------------
 def _to_stderr(line: str) -> None:
     print(f"ocd-bench: warning: {line}", file=sys.stderr)
 
 
-def _explain(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """Type, message and place in the plugin, in one line. If plugins are traced, the traceback goes to stderr."""
     if tracing():
         traceback.print_exception(error)
     loaders = (__file__, pluggy.__file__, importlib.__file__)
-    ours = ("<frozen", *(str(Path(file).parent) for file in loaders))
+    ours = ("<frozen", "<string>", *(str(Path(file).parent) for file in loaders))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    frames = [frame for frame in frames if not frame.filename.startswith(CORE)] or frames
     message = " ".join(str(error).split())
     place = f" ({'/'.join(Path(frames[-1].filename).parts[-2:])} line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{': ' + message if message else ''}{place}"

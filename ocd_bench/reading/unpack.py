@@ -130,7 +130,7 @@ class Zip:
         except BaseException:
             self._file.close()
             raise
-        self._members = {member.filename: member for member in members if not member.is_dir()}
+        self._members = {member.filename: member for member in members if not member.filename.endswith("/")}
         self.names = sorted(self._members)
 
     def __enter__(self) -> Zip:

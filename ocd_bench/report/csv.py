@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from ocd_bench.report.table import Group, Row, Table, TableMetric
@@ -16,18 +17,27 @@ FIELDS = (
 
 
 def render(table: Table) -> str:
-    """A header and one line per metric of each row; a row without numbers has one line."""
+    """A header and the lines of :func:`records`."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*FIELDS, *table.fields], lineterminator="\n")
+    writer = csv.DictWriter(buffer, fields(table), lineterminator="\n")
     writer.writeheader()
+    writer.writerows(map(_safe, records(table)))
+    return buffer.getvalue()
+
+
+def fields(table: Table) -> list[str]:
+    """Names of the columns, in order."""
+    return [*FIELDS, *table.fields]
+
+
+def records(table: Table) -> Iterator[dict[str, Any]]:
+    """One line per metric of each row; a row without numbers has one line."""
     for group in table.groups:
         columns = [column for column in group.columns if column.name in table.fields]
         for place, row in enumerate(group.rows):
             common = _of_row(group, row) | {column.name: column.values[place] for column in columns}
             metrics = [metric for metric in group.metrics if metric.name in row.metrics]
-            lines = [common | _of_metric(row, metric) for metric in metrics] or [common]
-            writer.writerows(map(_safe, lines))
-    return buffer.getvalue()
+            yield from [common | _of_metric(row, metric) for metric in metrics] or [common]
 
 
 def _of_row(group: Group, row: Row) -> dict[str, Any]:
@@ -45,7 +55,7 @@ def _of_row(group: Group, row: Row) -> dict[str, Any]:
 def _of_metric(row: Row, metric: TableMetric) -> dict[str, Any]:
     mean, sd = row.metrics[metric.name]
     line = {"metric": metric.name, "unit": metric.unit, "mean": mean, "sd": sd}
-    line |= {"higher_is_better": str(metric.higher_is_better).lower(), "primary": str(metric.primary).lower()}
+    line |= {"higher_is_better": metric.higher_is_better, "primary": metric.primary}
     if metric.primary:
         line["verdict"] = row.verdict
         if row.value:
@@ -58,8 +68,11 @@ def _of_metric(row: Row, metric: TableMetric) -> dict[str, Any]:
 
 
 def _safe(line: dict[str, Any]) -> dict[str, Any]:
-    """Text that a spreadsheet would run as a formula is quoted with an apostrophe, as OWASP advises."""
-    return {
-        name: f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-        for name, value in line.items()
-    }
+    """``true`` and ``false``; text that a spreadsheet would run as a formula is quoted with an apostrophe, as OWASP advises."""
+
+    def safe(value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+    return {name: safe(value) for name, value in line.items()}

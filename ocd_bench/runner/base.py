@@ -16,6 +16,7 @@ import torch
 from ocd_bench.cache import Damaged, entry_path, find, keep, pack, unpack
 from ocd_bench.config import BaseSettings, Config, fingerprint
 from ocd_bench.errors import OCDBenchError, UsageError
+from ocd_bench.layers import check_layers
 from ocd_bench.online import keep_group_norms_contiguous
 from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.contract import TaskContract
@@ -151,12 +152,14 @@ class Bases:
         """Check the untrained model, loss and metrics on a few samples, and give the key of the base.
 
         Raises:
-            Broken: if the task breaks its contract.
+                    Broken: if the task does not keep its contract, or no layer of the model can be adapted.
+            UsageError: if ``select.layer`` names a layer that cannot.
         """
         with self._own_stream():
             model = self.untrained(splits)
             key = self.key(splits, model)
             self.contract.probe(model, splits, self.request, self.device)
+            check_layers(self.contract, model, self.config.section("select").layer, splits.train, self.request)
         return key
 
     def obtain(self, splits: Splits) -> BaseModel:

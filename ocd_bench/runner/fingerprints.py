@@ -39,7 +39,7 @@ BYSTANDERS = (
     "ocd_bench.files",
     "ocd_bench.folders",
     "ocd_bench.results",
-    *(f"ocd_bench.{name}.*" for name in ("cli", "compare", "data", "plugin", "report", "testing")),
+    *(f"ocd_bench.{name}.*" for name in ("cli", "comparison", "data", "plugin", "report", "testing")),
     "ocd_bench.runner.*",
 )
 """Modules of the core that have no effect on measured numbers. Imports are not followed into them."""

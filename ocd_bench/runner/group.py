@@ -21,9 +21,10 @@ import numpy as np
 import torch
 
 from ocd_bench.config import Config, fingerprint, resolve
-from ocd_bench.engine.capture import TargetLayer, candidates
+from ocd_bench.engine.capture import candidates
 from ocd_bench.engine.selection import layer_entropy
 from ocd_bench.errors import NotApplicable, OCDBenchError, UsageError
+from ocd_bench.layers import SAMPLES, unsuitable
 from ocd_bench.method import Context, Method
 from ocd_bench.runner.base import BaseFailed, BaseModel, Bases, Throttled, tensor_sha256
 from ocd_bench.runner.blame import Blame, message_of
@@ -166,7 +167,7 @@ class GroupRunner:
             self._doing("layer selection")
             self._check_trained(base.model, hidden.val)
             ranking = functools.cache(lambda: self._rank(base.model, hidden.train))
-            layer = self._layer(base.model, ranking)
+            layer = self._layer(base.model, hidden.train, ranking)
         except BaseFailed as failure:
             self._all_fail(todo, heads, data, str(failure), failure.trace)
             return
@@ -430,8 +431,6 @@ class GroupRunner:
         inputs, targets = self.task.subsample(sample.inputs, sample.targets, draw)
         inputs, targets = inputs.to(self.run.device), targets.to(self.run.device)
         names = candidates(model, inputs[:3])  # three, to notice samples that influence each other
-        if not names:
-            raise UsageError(f"task {self.task.name!r}: the base model has no Linear or Conv layer that can be adapted")
         scores = layer_entropy(
             model,
             inputs,
@@ -456,23 +455,19 @@ class GroupRunner:
             place = self.blame.of_item(self.task)
             raise BaseFailed(f"the trained base model's outputs are not finite: training diverged, lower base.lr ({place})")
 
-    def _layer(self, model: torch.nn.Module, ranking: Callable[[], list[tuple[str, float]]]) -> str:
+    def _layer(self, model: torch.nn.Module, train: Samples, ranking: Callable[[], list[tuple[str, float]]]) -> str:
         wanted = self.config.section("select").layer
         hook = self.manager.hook.ocd_bench_select_layer
         from_task = wanted == "task"
         with self._failing("select_layer"):
             if from_task:
                 wanted = hook(task=self.task, model=model, request=self.request) or "entropy"
-            name = ranking()[0][0] if wanted == "entropy" else wanted
-            try:
-                TargetLayer(model, name)  # refuses an unknown or unsuitable layer by name
-            except UsageError as error:
-                if from_task and wanted != "entropy":
-                    raise self.contract.broken(
-                        "select_layer", f"chose {name!r}: {error}", "a layer of the base model"
-                    ) from error
-                raise
-        return name
+            if wanted == "entropy":
+                return ranking()[0][0]
+            inputs, _ = self.task.subsample(train.inputs[:SAMPLES], train.targets[:SAMPLES], self.request.generator("layers"))
+            if from_task and (problem := unsuitable(model, wanted, inputs.to(self.run.device))):
+                raise self.contract.broken("select_layer", f"chose {wanted!r}: {problem.why}", f"one of {problem.instead}")
+        return wanted
 
     @contextlib.contextmanager
     def _failing(self, what: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import SkipTest
 
 from ocd_bench.method import Method
 from ocd_bench.task import Task
@@ -43,7 +44,10 @@ class _Conformance:
         kind = type(self)
         if "_shared_trial" not in vars(kind):
             kind._shared_trial = kind._trial()  # type: ignore[attr-defined]
-        result = run_check(name, check, kind._shared_trial)  # type: ignore[attr-defined]
+        trial = kind._shared_trial  # type: ignore[attr-defined]
+        result = run_check(name, check, trial)
+        if result.status in ("failed", "skipped") and isinstance(trial, TaskTrial) and trial.missing_data:
+            raise SkipTest(trial.missing_data)
         if result.status == "warning":
             warnings.warn(str(result), stacklevel=2)
         elif result.status != "ok":
@@ -56,6 +60,8 @@ class TaskConformance(_Conformance):
     Attributes:
         task: the instance to check.
         dataset, overrides, data_dirs, seed: as in :func:`ocd_bench.testing.check_task`.
+
+    Where a dataset that is not embedded is not found, its tests are skipped, with the folders that were looked in.
 
     .. versionadded:: 0.1
     """

@@ -9,6 +9,7 @@ import torch
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.capture import TargetLayer, candidates, refusal
 from ocd_bench.engine.forms import RankOne
+from ocd_bench.layers import layers_of
 from ocd_bench.testing.result import Fault, require
 from ocd_bench.testing.trial import ROWS, TaskTrial, close, generator, same
 
@@ -96,6 +97,7 @@ def check_state_dict(trial: TaskTrial) -> str:
 
 def check_training(trial: TaskTrial) -> str:
     """For a training batch in train mode, the gradients of the loss are finite and reach the weights."""
+    _ = trial.output  # if there is none, that check reports it
     model = trial.build(1).train()
     train = trial.splits.train
     inputs, targets = trial.task.subsample(train.inputs[:ROWS].clone(), train.targets[:ROWS].clone(), generator())
@@ -112,14 +114,16 @@ def check_training(trial: TaskTrial) -> str:
 def check_layer(trial: TaskTrial) -> str:
     """The chosen layer can be adapted per sample: ΔW = 0 gives the base's output, and the loss has a gradient there."""
     model, inputs, targets = trial.model, trial.inputs, trial.targets
+    _ = trial.output  # if there is none, that check reports it
     name = trial.task.select_layer(model, trial.request)
     if name is None:
         found = candidates(model, inputs[:2])
-        require(
-            bool(found),
-            "the base model has no layer that can be adapted: one Linear or Conv must be called once per forward, with the "
-            "sample as first dimension",
-        )
+        if not found:
+            reasons = "; ".join(f"{layer.name or 'the model itself'}: {layer.reason}" for layer in layers_of(model, inputs))
+            raise Fault(
+                "the base model has no layer that can be adapted: one Linear or Conv must run once in a forward pass, with the "
+                f"sample as first dimension ({reasons})"
+            )
         names = found[:1]
         note = f"by the entropy criterion, one of {', '.join(found)}"
     else:

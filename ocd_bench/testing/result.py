@@ -85,10 +85,12 @@ def run_checks(checks: Mapping[str, Check], trial: Any) -> list[CheckResult]:
 
 
 def raised(error: BaseException) -> str:
-    """An unexpected exception as one line, with the place where it was raised."""
+    """An unexpected exception as one line, with the author's line that led to it: the last one outside the core and torch."""
     frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path(__file__).parent)
-    own = [frame for frame in frames if not frame.filename.startswith(here) and "/torch/" not in frame.filename]
+    kit = Path(__file__).parent
+    ours = (str(kit), "<")  # "<string>" is code that a dataclass generates
+    outside = [frame for frame in frames if not frame.filename.startswith(ours) and "/torch/" not in frame.filename]
+    own = [frame for frame in outside if not frame.filename.startswith(str(kit.parent))] or outside
     place = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
     message = " ".join(str(error).split())
     return f"raised {type(error).__name__}{': ' + message if message else ''}{place}"

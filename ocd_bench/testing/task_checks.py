@@ -31,7 +31,7 @@ from ocd_bench.testing.model_checks import (
     check_state_dict,
     check_training,
 )
-from ocd_bench.testing.result import Check, CheckResult, require, run_checks
+from ocd_bench.testing.result import Check, CheckResult, Doubt, Fault, require, run_checks
 from ocd_bench.testing.trial import TaskTrial, close
 
 
@@ -49,7 +49,7 @@ def check_task(
         task: an instance.
         dataset: default: the task's first.
         overrides: settings by dotted key, as for ``--set``.
-        data_dirs: where datasets are looked for.
+        data_dirs: where datasets are looked for; default: ``$OCD_BENCH_DATA`` and the cache folder, as in a run.
         seed: of the request.
 
     .. versionadded:: 0.1
@@ -75,10 +75,13 @@ def check_declaration(trial: TaskTrial) -> str:
         )
     names = [item.name for item in datasets]
     require(len(set(names)) == len(names), f"datasets() names one twice: {', '.join(names)}")
-    require(
-        datasets[0].embedded,
-        f"the default dataset {names[0]!r} is not embedded: put one first that needs no download",
-    )
+    if not datasets[0].embedded:
+        if trial.missing_data and trial.request.dataset == names[0]:
+            raise Fault(
+                f"the default dataset {names[0]!r} is neither embedded nor found: give --data-dir or set "
+                "$OCD_BENCH_DATA, or put one first that comes with the plugin"
+            )
+        raise Doubt(f"the default dataset {names[0]!r} is not embedded: the task runs only where these data are")
     return f"{task.name}: {', '.join(names)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 
 from ocd_bench.config import check_keys, known_sections, resolve
+from ocd_bench.errors import DataMissing
+from ocd_bench.folders import data_directories
 from ocd_bench.plugin.validate import task_problem
 from ocd_bench.samples import Splits
 from ocd_bench.task import Request, Task
-from ocd_bench.testing.result import Blocked, Fault, raised, require
+from ocd_bench.testing.result import Blocked, require
 
 ROWS = 5
 """Samples of the batch that most checks use."""
@@ -38,7 +41,7 @@ def request(
         preset: ``quick``, ``default`` or ``paper``.
         dataset: name of a dataset; default: the task's first.
         seed: of the request.
-        data_dirs: where datasets are looked for.
+        data_dirs: where datasets are looked for; default: ``$OCD_BENCH_DATA`` and the cache folder, as in a run.
         settings: values for fields of the task's ``Settings``; the others have the preset's values.
 
     Raises:
@@ -60,7 +63,8 @@ def _request(
 ) -> Request:
     check_keys(overrides, known_sections([task], []))
     settings = resolve(task, [], preset, overrides).section(task.name)
-    return Request(task.name, dataset or task.datasets()[0].name, settings, preset, seed, True, tuple(data_dirs))
+    folders = tuple(data_dirs) or data_directories(None)
+    return Request(task.name, dataset or task.datasets()[0].name, settings, preset, seed, True, folders)
 
 
 @dataclass
@@ -71,7 +75,7 @@ class TaskTrial:
         task: the task.
         dataset: name of a dataset; default: the task's first.
         overrides: settings as for ``--set``, ``{"wine.size": 100}``.
-        data_dirs: where datasets are looked for.
+        data_dirs: where datasets are looked for; default: ``$OCD_BENCH_DATA`` and the cache folder, as in a run.
         seed: of the request.
     """
 
@@ -88,6 +92,23 @@ class TaskTrial:
         if task_problem(self.task):
             raise Blocked("needs a valid declaration")
         return _request(self.task, "quick", self.overrides or {}, self.dataset, self.seed, self.data_dirs)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the dataset comes with the plugin."""
+        name = self.request.dataset
+        return any(item.name == name and item.embedded for item in self.task.datasets())
+
+    @property
+    def missing_data(self) -> str:
+        """Why the data are not here; empty if they are, or if they come with the plugin."""
+        first = "load_data" not in self._made
+        with contextlib.suppress(Exception, SystemExit):
+            _ = self.splits
+        error = self._made.get("load_data")
+        if first and isinstance(error, BaseException):
+            del self._made["load_data"]  # the check of that name is to report it
+        return str(error) if isinstance(error, DataMissing) and not self.embedded else ""
 
     def load(self, disturbance: int) -> Splits:
         """The splits, loaded while the global random generators are seeded with ``disturbance``."""
@@ -144,7 +165,8 @@ class TaskTrial:
                 output = self.model(self.inputs)
             require(
                 isinstance(output, torch.Tensor),
-                f"the base model returns a {type(output).__name__}: return one tensor (N, ...), and take it apart in loss()",
+                f"the base model returns a {type(output).__name__}: return one tensor (N, ...), and take it apart in loss(); "
+                "several outputs are packed with ocd_bench.Layout (docs/plugins.md)",
             )
             return output
 
@@ -161,8 +183,7 @@ class TaskTrial:
         if isinstance(value, Blocked):
             raise value
         if isinstance(value, BaseException):
-            reason = value if isinstance(value, Fault) else raised(value)
-            raise Blocked(f"needs {name}: {reason}")
+            raise Blocked(f"needs {name}, which failed")
         return value
 
 

@@ -368,3 +368,17 @@ def test_mnist_usps_trains_on_one_and_tests_on_the_other(tmp_path: Path) -> None
     assert [len(split) for split in (splits.train, splits.val, splits.test)] == [27, 3, 30]
     assert (splits.train.inputs == 28 / 255).all()
     assert torch.allclose(splits.test.inputs[..., 14, 14], torch.tensor(16 / 255))
+
+
+def test_a_member_without_a_name_is_one_line(tmp_path: Path) -> None:
+    """zipfile itself raises an IndexError where it asks whether such a member is a folder."""
+    write(tmp_path / "x", {"train": 2, "test": 1})
+    pack(tmp_path / "x", tmp_path / "insects.zip")
+    data = (tmp_path / "insects.zip").read_bytes()
+    start = data.index(b"PK\x01\x02")
+    length = int.from_bytes(data[start + 28 : start + 30], "little")
+    nameless = data[: start + 28] + b"\0\0" + data[start + 30 : start + 46] + data[start + 46 + length :]
+    end = nameless.index(b"PK\x05\x06")
+    size = int.from_bytes(nameless[end + 12 : end + 16], "little") - length
+    (tmp_path / "insects.zip").write_bytes(nameless[: end + 12] + size.to_bytes(4, "little") + nameless[end + 16 :])
+    assert "insects.zip: a member without a name, or two of one name" in refusal(tmp_path)

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ocd_bench import cache
-from ocd_bench.runner.fingerprints import code_of
+import ocd_bench.cache
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -30,5 +29,5 @@ def remembered(name: str, parts: Mapping[str, Any], build: Callable[[], list[Ten
         name: first part of the file's name.
         parts: plain values: everything that the tensors depend on.
     """
-    code = code_of(["ocd_bench_nlp.encoders", "ocd_bench_nlp.contrastive"])
-    return cache.remembered("embeddings", name, {**parts, "code": code.sha256}, build)
+    modules = ("ocd_bench_nlp.encoders", "ocd_bench_nlp.contrastive")
+    return ocd_bench.cache.remembered("embeddings", name, parts, build, modules)

@@ -28,7 +28,7 @@ class Unclear(Exception):
 
 def is_date(text: str) -> bool:
     """Whether ``text`` has the form of a date or a time of day, possible or not."""
-    return (
+    return len(text) <= 60 and (
         bool(_MONTH.fullmatch(text) or _YEAR_FIRST.fullmatch(text) or _YEAR_LAST.fullmatch(text) or _TIME.fullmatch(text))
         or _named(text) is not None
     )

@@ -20,6 +20,9 @@ THOUSANDS = ("auto", "none", ",", ".", "space", "'")
 EXACT = 2**53
 """Largest integer up to which float64 represents all integers exactly."""
 
+LONGEST = 400
+"""Most characters of a number; every float64 written out is shorter. Longer cells are texts."""
+
 _SPACES = "\u0020\u00a0\u2009\u202f"
 _CODES = "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|INR|JPY|KRW|MXN|NOK|NZD|PLN|RUB|SEK|SGD|TRY|USD|ZAR"
 _SIGNED = re.compile(
@@ -90,6 +93,8 @@ class Number:
 
 def number_in(text: str) -> Number | None:
     """``text`` taken apart; None if nothing about it is a number. Signs of other scripts become ASCII."""
+    if len(text) > LONGEST:
+        return None
     if _PLAIN.fullmatch(text):
         return Number("", text)
     if not text.isascii():
@@ -112,12 +117,12 @@ def _is_affix(text: str) -> bool:
 
 def odd_number(text: str) -> str:
     """What kind of number ``text`` is that no marks can read; empty if it is none."""
-    return next((what for pattern, what in _ODD if pattern.fullmatch(text)), "")
+    return next((what for pattern, what in _ODD if pattern.fullmatch(text)), "") if len(text) <= LONGEST else ""
 
 
 def unit_of(text: str) -> str:
     """The unit behind a number (``12 kg``); empty if there is none."""
-    found = _UNIT.fullmatch(text)
+    found = _UNIT.fullmatch(text) if len(text) <= LONGEST else None
     return found[1] if found else ""
 
 

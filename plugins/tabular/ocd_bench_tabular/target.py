@@ -72,8 +72,18 @@ def read_target(column: Texts, settings: TabularSettings, comma_file: bool) -> T
     if kind == "regression" or (kind == "auto" and not _look_like_codes(distinct)):
         values = np.array([recognised.values[text or ""] for text in column.texts], np.float64)
         return values, (), "; ".join(filter(None, (f"regression{_inferred(kind)}", str(form))))
-    names = {value: format(value.normalize(), "f") for value in distinct}
+    names = {value: _name(value) for value in distinct}
     return _coded(column, [names[value] for value in exact], [names[value] for value in distinct], kind)
+
+
+def _name(value: Decimal) -> str:
+    """A number as a class name: written out, unless that takes hundreds of digits."""
+    if not value:
+        return "0"
+    if abs(value.adjusted()) >= 400:
+        return str(value)
+    text = format(value, "f")  # exact: normalize() would round to 28 digits
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _with_number(settings: TabularSettings, name: str) -> TabularSettings:

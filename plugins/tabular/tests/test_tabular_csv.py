@@ -169,14 +169,6 @@ def test_rows_of_one_value_of_the_column_of_groups_are_one_group(tmp_path: Path)
         load(tmp_path, "diabetes", groups="rooms")
 
 
-def test_hours_of_one_day_of_bike_sharing_are_one_group(tmp_path: Path) -> None:
-    rows = ["dteday,hr,cnt", *(f"2011-01-{1 + i // 6:02},{i % 6},{3.5 * i + 0.25}" for i in range(60))]
-    write(tmp_path, "\n".join(rows), "bike_sharing/hour.csv")
-    splits = load(tmp_path, "bike_sharing", target="cnt")
-    assert splits.extras["features"] == ("hr",)
-    assert splits.test.groups.tolist() == [int(row) // 6 for row in splits.extras["rows"]["test"]]
-
-
 def test_neighbours_on_the_map_are_one_tile() -> None:
     import numpy as np
 

@@ -185,6 +185,14 @@ def test_class_labels_are_compared_as_they_stand(tmp_path: Path, labels: list[st
     assert [expected[code] for code in found.target] == [normal.get(labels[i % 3], labels[i % 3]) for i in range(30)]
 
 
+def test_very_long_cells_and_exponents_take_no_time(tmp_path: Path) -> None:
+    long = "1 " * 50_000 + "x"
+    assert column(tmp_path, [long, "a", "b"]) == [long, "a", "b"]
+    labels = ["1e-999999999", "5"]
+    found = table(tmp_path, "\n".join(["x,target", *(f"{i},{labels[i % 2]}" for i in range(20))]))
+    assert tuple(found.classes) == ("1E-999999999", "5")
+
+
 def test_a_large_integer_to_regress_on_must_be_asked_for(tmp_path: Path) -> None:
     rows = "\n".join(["x,target", *(f"{i},{2**53 + 2 * i}" for i in range(30))])
     with pytest.raises(UsageError, match="30 different values in 30 rows: too many for classes"):
@@ -399,7 +407,7 @@ def test_bikes_are_tested_on_the_second_year(tmp_path: Path) -> None:
         "instant,dteday,season,yr,mnth,hr,holiday,weekday,workingday,weathersit,temp,atemp,hum,windspeed,casual,registered,cnt"
     )
     (tmp_path / "bike_sharing").mkdir()
-    rows = [f"{i},2011-01-01,1,{i % 2},1,{i % 24},0,6,0,1,0.24,0.28,0.81,0,3,13,{i}" for i in range(60)]
+    rows = [f"{i},2011-01-{1 + i // 6:02},1,{i % 2},1,{i % 24},0,6,0,1,0.24,0.28,0.81,0,3,13,{i}" for i in range(60)]
     (tmp_path / "bike_sharing/hour.csv.gz").write_bytes(gzip.compress("\n".join([names, *rows]).encode()))
     found = read_table(Request("tabular", "bike_sharing", data_dirs=(tmp_path,)), TabularSettings())
     assert len(found.names) == 11
@@ -407,3 +415,5 @@ def test_bikes_are_tested_on_the_second_year(tmp_path: Path) -> None:
     assert found.target.tolist() == np.log1p(np.arange(60)).tolist()
     assert found.parts is not None
     assert found.parts.tolist() == [TRAIN, TEST] * 30
+    assert found.groups is not None
+    assert found.groups.tolist() == [i // 6 for i in range(60)], "the hours of a day are one group"

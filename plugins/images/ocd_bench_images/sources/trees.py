@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from ocd_bench import UsageError
 from ocd_bench.reading import Zip, is_paper, is_stray, list_folder, open_unpacked, read_bounded, split_name
 from ocd_bench.reading.pictures import SUFFIXES
 
@@ -54,6 +55,8 @@ class ZipTree:
         self.path = path
         self._zip = Zip(path)
         self._members = {_plain(name): name for name in self._zip.names}
+        if "" in self._members or len(self._members) < len(self._zip.names):
+            raise UsageError(f"{path}: a member without a name, or two of one name; pack it again")
 
     @cached_property
     def names(self) -> list[str]:

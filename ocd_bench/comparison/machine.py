@@ -7,8 +7,8 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from ocd_bench.compare.judge import Comparison, RowResult
-from ocd_bench.compare.output import columns_of, cost_remark, texts_of
+from ocd_bench.comparison.judge import Comparison, RowResult
+from ocd_bench.comparison.output import columns_of, cost_remark, texts_of
 
 SCHEMA = 1
 

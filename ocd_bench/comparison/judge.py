@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ocd_bench.compare.evidence import Evidence, steady, weigh
-from ocd_bench.compare.pairing import Pair, RowName, Side, pair_rows
-from ocd_bench.compare.thresholds import Thresholds
+from ocd_bench.comparison.evidence import Evidence, steady, weigh
+from ocd_bench.comparison.pairing import Pair, RowName, Side, pair_rows
+from ocd_bench.comparison.thresholds import Thresholds
 from ocd_bench.errors import UsageError
 from ocd_bench.report.numbers import seeds_text
 from ocd_bench.report.table import BASE
@@ -95,6 +96,39 @@ class Comparison:
         if not findings and not any(counts.get(verdict) for verdict in TESTED):
             return 4
         return 0
+
+    def table(self, format: str = "table") -> str:
+        """The comparison as text.
+
+        Args:
+            format: ``table``, ``markdown``, ``json`` or ``junit``, as for ``ocd-bench compare``.
+
+        Raises:
+            UsageError: for an unknown format.
+        """
+        from ocd_bench.comparison import machine, output
+
+        formats: dict[str, Callable[[], str]] = {
+            "table": lambda: output.render_text(self),
+            "markdown": lambda: output.render_markdown(self),
+            "json": lambda: machine.render_json(self, self.exit_code()),
+            "junit": lambda: machine.render_junit(self),
+        }
+        if format not in formats:
+            raise UsageError(f"unknown format {format!r}; formats: {', '.join(formats)}")
+        return formats[format]()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
+        return f"<ocd_bench.Comparison {self.baseline} → {self.candidate}: {counts or 'no rows'}>"
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from ocd_bench.comparison.output import render_html
+
+        return render_html(self)
 
 
 def compare_runs(baseline: Run, candidate: Run, thresholds: Thresholds | None = None, metrics: str = "primary") -> Comparison:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from html import escape
 from itertools import accumulate
 from typing import Any
 
 from rich.text import Text
 
-from ocd_bench.compare.judge import Comparison, RowResult
+from ocd_bench.comparison.judge import Comparison, RowResult
 from ocd_bench.report import markdown
+from ocd_bench.report.notebook import html_table
 from ocd_bench.report.numbers import Style, style_for
 from ocd_bench.report.table import DASH, Column, Field, Kind
 from ocd_bench.report.text import Layout, printable, terminal_width, to_string, wrap
@@ -205,3 +207,15 @@ def render_markdown(comparison: Comparison) -> str:
         kept.append(f"- {len(lines) - len(kept)} more remarks: see the job's log")
     parts.append("\n".join(kept))
     return "\n\n".join(parts) + "\n"
+
+
+def render_html(comparison: Comparison) -> str:
+    """A fragment of HTML for notebooks: the summary, every row, and the remarks."""
+    parts = [
+        f"<p><b>{escape(summary(comparison))}</b>",
+        f"<br>{escape(comparison.baseline)} → {escape(comparison.candidate)}</p>",
+    ]
+    if comparison.rows:
+        parts.append(html_table(columns_of(comparison.rows)))
+    parts += [f"<p><small>{escape(note)}</small></p>" for note in (legend(comparison), *remarks(comparison))]
+    return f"<div>{''.join(parts)}</div>"

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ocd_bench.compare.pairing import Pair
-from ocd_bench.compare.spread import Spread, moderate
+from ocd_bench.comparison.pairing import Pair
+from ocd_bench.comparison.spread import Spread, moderate
 from ocd_bench.report.table import BASE
 from ocd_bench.results import Key, Run
 from ocd_bench.stats import (

@@ -1,0 +1,423 @@
+"""OCD-Bench from Python and notebooks: :func:`run`, :func:`load` and :func:`compare`. docs/python.md has examples.
+
+The command line shows what these functions return. Importing this module imports no torch.
+
+.. versionadded:: 0.1
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocd_bench import results
+from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.plugin import hookimpl
+
+if TYPE_CHECKING:
+    from numpy import ndarray as Array
+    from pandas import DataFrame
+
+    from ocd_bench.comparison import Comparison, Thresholds
+    from ocd_bench.method import Method
+    from ocd_bench.plugin.manager import Manager
+    from ocd_bench.report import Table
+    from ocd_bench.task import Task
+
+__all__ = ["Run", "compare", "load", "run"]
+
+
+class Scores(Mapping[results.Key, Mapping[str, "Array"]]):
+    """Per-sample scores of every cell that has a number: ``scores[key]["accuracy"]`` is a float64 array ``(N,)``.
+
+    A key is ``(task, dataset, method, seed)``. Arrays are read from disk when first used.
+    """
+
+    def __init__(self, stored: results.Run) -> None:
+        self._stored = stored
+        self._keys = [key for key in stored.cells if key in stored.sources]
+
+    def __getitem__(self, key: tuple[str, str, str, int]) -> Mapping[str, Array]:
+        if key not in self._stored.sources:
+            raise KeyError(key)
+        found = results.Key(*key)
+        arrays = {name: self._stored.scores(found, name) for name in self._stored.cells[found]["metrics"]}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    def __iter__(self) -> Iterator[results.Key]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """The results of a run: what :func:`run` and :func:`load` return. In a notebook it is shown as a table.
+
+    Attributes:
+        stored: the run folder as it was read, or several read as one.
+        problems: lines about bad input and what else could not be measured; empty for a run that was loaded.
+
+    Example:
+        >>> finished = load("results/quick")
+        >>> finished.cells["tabular", "diabetes", "base", 0]["status"]
+        'ok'
+        >>> finished.scores["tabular", "diabetes", "base", 0]["rmse"].shape
+        (88,)
+
+    .. versionadded:: 0.1
+    """
+
+    stored: results.Run
+    problems: tuple[str, ...] = ()
+    _plugins: tuple[str, ...] = ()
+    _given: Manager | None = None
+    _tables: dict[bool, Table] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The run folder; of several read as one, the first."""
+        return Path(self.stored.name.partition(", ")[0])
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Content of ``run.json``: preset, seeds, settings, environment."""
+        return self.stored.info
+
+    @property
+    def cells(self) -> Mapping[results.Key, Mapping[str, Any]]:
+        """Cells by ``(task, dataset, method, seed)``, in the order of the table; docs/results-format.md describes one."""
+        return self.stored.cells
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Per-sample scores by ``(task, dataset, method, seed)``, then by metric."""
+        return Scores(self.stored)
+
+    @property
+    def failed(self) -> dict[results.Key, str]:
+        """Cells that failed, with the reason."""
+        return {key: str(cell["reason"]) for key, cell in self.cells.items() if cell["status"] == "failed"}
+
+    @property
+    def exit_code(self) -> int:
+        """That of the command line: 2 bad input somewhere, 3 a cell failed, 4 nothing was measured, else 0."""
+        if self.problems:
+            return 2
+        if self.failed:
+            return 3
+        return 0 if any(cell["status"] == "ok" for cell in self.cells.values()) else 4
+
+    def table(self, format: str = "table", width: int | None = None) -> str:
+        """The comparison table as text.
+
+        Args:
+            format: ``table``, ``markdown``, ``csv``, ``latex`` or ``html`` (a whole page), as for ``ocd-bench report``.
+            width: columns of text for ``table``; default: those of the terminal, 100 where there is none.
+
+        Raises:
+            UsageError: for an unknown format, or a damaged score archive.
+        """
+        from ocd_bench.report import render
+
+        return render(self._table(sections=format == "html"), format, width)
+
+    def to_pandas(self, of: str = "rows") -> DataFrame:
+        """The numbers as a data frame of pandas.
+
+        Args:
+            of: ``rows``: one line per task, dataset, method and metric, with means over seeds and intervals, as
+                ``ocd-bench report --format csv``; ``cells``: one line per seed and metric, without any mean.
+
+        Raises:
+            Unavailable: if pandas is not installed.
+            UsageError: for another value of ``of``.
+        """
+        if of not in ("rows", "cells"):
+            raise UsageError(f"to_pandas({of!r}): expected 'rows' or 'cells'")
+        try:
+            import pandas
+        except ImportError as error:
+            raise Unavailable("to_pandas() needs pandas: pip install pandas") from error
+        if of == "rows":
+            from ocd_bench.report.csv import fields, records
+
+            table = self._table()
+            frame = pandas.DataFrame.from_records(list(records(table)), columns=fields(table))
+            return frame.astype({name: float for name in NUMBERS if name in frame})  # of one seed, the SD is missing
+        return pandas.DataFrame.from_records(list(_long(self.cells)), columns=CELL_FIELDS)
+
+    def _table(self, sections: bool = False) -> Table:
+        if sections not in self._tables:
+            from ocd_bench.plugin.manager import load_plugins
+            from ocd_bench.report import build_table
+
+            hook = (self._given or load_plugins(self._plugins, declared=True)).hook
+            further = hook.ocd_bench_report_sections if sections else None
+            self._tables[sections] = build_table(self.stored, columns=hook.ocd_bench_report_columns, sections=further)
+        return self._tables[sections]
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.cells)} cells" + (f", {len(self.failed)} failed" if self.failed else "")
+        return f"<ocd_bench.Run {self.stored.name}: {counts}>"
+
+    def _repr_html_(self) -> str:
+        from ocd_bench.report.notebook import render
+
+        return render(self._table())
+
+
+NUMBERS = ("mean", "sd", "low", "high", "delta", "delta_low", "delta_high", "delta_wide_low", "delta_wide_high")
+"""Columns of ``to_pandas("rows")`` that are numbers also where none is known."""
+CELL_FIELDS = ["task", "dataset", "method", "seed", "status", "reason", "layer", "n_test", "metric", "unit", "primary", "value"]
+"""Columns of ``to_pandas("cells")``; the value is in ``unit``."""
+
+
+def _long(cells: Mapping[results.Key, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for key, cell in cells.items():
+        common = {**key._asdict(), **{name: cell.get(name) for name in ("status", "reason", "layer", "n_test")}}
+        for name, metric in cell["metrics"].items():
+            primary = bool(metric.get("primary"))
+            yield {**common, "metric": name, "unit": metric["unit"], "primary": primary, "value": metric["value"]}
+        if not cell["metrics"]:
+            yield common
+
+
+def run(
+    task: str | Task | Sequence[str | Task],
+    dataset: str | Sequence[str] | None = None,
+    methods: str | Method | Sequence[str | Method] | None = None,
+    preset: str = "default",
+    seeds: int | Sequence[int] | None = None,
+    out: str | Path | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    corruption: str | None = None,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    plugins: str | Sequence[str] = (),
+    jobs: int = 1,
+    progress: bool = True,
+) -> Run:
+    """Train base models, adapt them, measure, and return the results. It does what ``ocd-bench run`` does.
+
+    Args:
+        task: names of tasks, or ``all``; or your own :class:`ocd_bench.Task` objects, which need not be registered.
+        dataset: names of datasets; default: each task's first, which needs no download.
+        methods: names of methods, or ``all``, or :class:`ocd_bench.Method` objects; default: those that run by default.
+        preset: ``quick``, ``default`` or ``paper``.
+        seeds: how many (3: seeds 0, 1 and 2), or which (``[0, 7]``); default: 3, with ``quick`` 1.
+        out: run folder; default: ``runs/<tasks>-<preset>-<digest>``. What is finished there is kept, and the rest measured.
+        settings: by dotted key, ``{"ocd.steps": 50}``, or by section, ``{"ocd": {"steps": 50}}``.
+        corruption: as for ``--corruption``: ``"none,gaussian_noise:3"``.
+        data_dir: where datasets lie, each in a folder of its name; then ``$OCD_BENCH_DATA`` and the cache are looked in.
+        device: ``auto``, ``cpu`` or ``cuda[:i]``.
+        offline: never use the network.
+        plugins: files or modules, as for ``--plugin``.
+        jobs: worker processes; with objects as tasks or methods only 1.
+        progress: whether progress is shown on stderr.
+
+    Raises:
+        UsageError: for a wrong argument or setting, before anything is measured; or if bad input let nothing be measured.
+            If a part could be measured, there is a warning instead, and :attr:`Run.problems` has the lines.
+        KeyboardInterrupt: when interrupted; the same call continues.
+
+    A cell that fails raises nothing: see :attr:`Run.failed`.
+
+    .. versionadded:: 0.1
+    """
+    from ocd_bench.config import check_preset
+    from ocd_bench.folders import data_directories
+    from ocd_bench.plugin.manager import load_plugins
+
+    check_preset(preset)
+    if jobs < 1:
+        raise UsageError(f"jobs={jobs}: expected 1 or more")
+    tasks, own_tasks = _names("task", task)
+    wanted, own_methods = _names("methods", methods or ())
+    names, _ = _names("plugins", plugins)
+    own = [*own_tasks, *own_methods]
+    if own and jobs > 1:
+        raise UsageError(
+            f"jobs={jobs}: a worker process cannot load {own[0].name!r}: put it in a file and give plugins='FILE.py'"
+        )
+    manager = load_plugins(names)
+    if own:
+        _register(manager, own_tasks, own_methods)
+
+    from ocd_bench.runner.machine import choose_device
+    from ocd_bench.runner.order import RunRequest
+    from ocd_bench.runner.progress import ConsoleReporter
+    from ocd_bench.runner.run import default_folder, execute, plan
+    from ocd_bench.runner.store import RunFolder
+
+    request = RunRequest(
+        tasks=tasks,
+        dataset=None if dataset is None else ",".join(_names("dataset", dataset)[0]),
+        corruption=corruption,
+        methods=wanted,
+        preset=preset,
+        seeds=_seeds(seeds, preset),
+        overrides=_flat(settings or {}),
+        data_dirs=data_directories(None if data_dir is None else Path(data_dir)),
+        offline=offline,
+        device=device,
+        plugins=names,
+        jobs=jobs,
+    )
+    groups, left_out = plan(request, manager)
+    choose_device(request.device)
+    folder = RunFolder(Path(out) if out is not None else default_folder(request, groups))
+    total = sum(len(group.methods) * len(group.variants) for group in groups)
+    with ConsoleReporter(total, quiet=not progress) as reporter:
+        for line in left_out:
+            reporter.note(line)
+        outcome = execute(request, groups, folder, manager, reporter)
+    if outcome.stopped:
+        raise KeyboardInterrupt(f"{folder.path}: the same call continues")
+    if outcome.problems and not outcome.cells:
+        raise UsageError("; ".join(dict.fromkeys(outcome.problems)))
+    finished = Run(results.read_run(folder.path), tuple(outcome.problems), names, manager)
+    folder.write_table(finished.table("markdown"))
+    for line in dict.fromkeys(outcome.problems):
+        warnings.warn(line, stacklevel=2)
+    return finished
+
+
+def load(path: str | Path, *more: str | Path, plugins: str | Sequence[str] = ()) -> Run:
+    """A stored run; or several, such as the shards of one run or runs of different tasks, as one.
+
+    Args:
+        path, more: run folders.
+        plugins: files or modules whose columns and sections the tables have, as for ``ocd-bench report --plugin``.
+
+    Raises:
+        UsageError: if it is no run folder, or damaged; or if the runs do not fit together.
+
+    .. versionadded:: 0.1
+    """
+    stored = results.merge_runs([results.read_run(folder) for folder in (path, *more)])
+    return Run(stored, _plugins=_names("plugins", plugins)[0])
+
+
+def compare(
+    a: Run | str | Path, b: Run | str | Path, *, metrics: str = "primary", thresholds: Thresholds | str | Path | None = None
+) -> Comparison:
+    """Is any row of run ``b`` worse than it was in run ``a``? It does what ``ocd-bench compare`` does.
+
+    Args:
+        a, b: the baseline and the candidate: runs, or their folders.
+        metrics: ``primary`` or ``all``.
+        thresholds: the smallest losses that matter, by row, or a TOML file of them (docs/comparing.md).
+
+    Raises:
+        UsageError: if they are not the same experiment.
+
+    Example:
+        >>> compare("results/quick", "results/quick").exit_code()
+        0
+
+    .. versionadded:: 0.1
+    """
+    from ocd_bench.comparison import compare_runs, read_thresholds
+
+    first, second = (side.stored if isinstance(side, Run) else results.read_run(side) for side in (a, b))
+    if isinstance(thresholds, str | Path):
+        thresholds = read_thresholds(Path(thresholds))
+    return compare_runs(first, second, thresholds, metrics)
+
+
+# -- arguments ------------------------------------------------------------------------------------------------------------
+def _names(argument: str, value: Any) -> tuple[tuple[str, ...], list[Any]]:
+    """Names, and the objects among the values; an object is named by its ``name``."""
+    values = value if isinstance(value, list | tuple | set | frozenset) else [value]
+    names: list[str] = []
+    objects: list[Any] = []
+    for item in values:
+        if (
+            argument in ("task", "methods")
+            and not isinstance(item, str | type)
+            and isinstance(getattr(item, "name", None), str)
+        ):
+            objects.append(item)
+            names.append(item.name)
+        elif isinstance(item, str | Path):
+            text = str(item)
+            names += [text] if argument == "plugins" else [part.strip() for part in text.split(",") if part.strip()]
+        elif isinstance(item, type):
+            raise UsageError(f"{argument}: {item.__name__} is a class: give an instance, {item.__name__}()")
+        else:
+            raise UsageError(f"{argument}: {item!r} is a {type(item).__name__}, expected a name or a list of names")
+    if not names and (argument == "task" or value in ("", [""])):
+        raise UsageError(f"{argument}: expected at least one name")
+    return tuple(dict.fromkeys(names)), objects
+
+
+def _seeds(seeds: int | Sequence[int] | None, preset: str) -> tuple[int, ...]:
+    if seeds is None:
+        return tuple(range(1 if preset == "quick" else 3))
+    wrong = f"seeds={seeds!r}: expected a count such as 3, or a list such as [0, 1, 7]"
+    if isinstance(seeds, bool | str | float):
+        raise UsageError(wrong)
+    try:
+        found = tuple(dict.fromkeys(map(operator.index, seeds)) if hasattr(seeds, "__iter__") else range(operator.index(seeds)))
+    except (TypeError, OverflowError) as error:
+        raise UsageError(wrong) from error
+    if not found or min(found) < 0 or max(found) >= 2**63 or len(found) > 100_000:
+        raise UsageError(wrong)
+    return found
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections as dotted keys; lists as the tuples that settings hold."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+class _Objects:
+    """Tasks and methods that the caller made, as a plugin."""
+
+    def __init__(self, tasks: Sequence[Task], methods: Sequence[Method]) -> None:
+        self.tasks, self.methods = tasks, methods
+
+    @hookimpl
+    def ocd_bench_register_tasks(self, register: Callable[[Task], None]) -> None:
+        for task in self.tasks:
+            register(task)
+
+    @hookimpl
+    def ocd_bench_register_methods(self, register: Callable[[Method], None]) -> None:
+        for method in self.methods:
+            register(method)
+
+
+def _register(manager: Manager, tasks: Sequence[Task], methods: Sequence[Method]) -> None:
+    """Add objects to the loaded plugins.
+
+    Raises:
+        UsageError: if one has a fault, or a name that is taken.
+    """
+    from ocd_bench.plugin.sources import Source
+
+    objects = _Objects(tasks, methods)
+    manager.add(Source("python", "python", "", lambda: objects, explicit=True))
+    for kind, items, known in (("task", tasks, manager.tasks), ("methods", methods, manager.methods)):
+        for item in items:
+            if known.get(item.name) is not item:
+                owner = manager.owner(known[item.name])
+                raise UsageError(f"{kind}: the name {item.name!r} is taken by plugin {owner!r}: choose another")

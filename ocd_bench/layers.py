@@ -1,0 +1,223 @@
+"""Which layers of a base model can be adapted per sample, and why the others cannot.
+
+A layer can be adapted if it is a Linear or Conv layer, runs once in a forward pass, and its rows belong to one sample each
+(:func:`ocd_bench.engine.capture.refusal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ocd_bench.config import check_overrides, known_sections, nearest, resolve
+from ocd_bench.engine._replay import quiet
+from ocd_bench.engine.capture import ADAPTABLE, refusal
+from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.samples import Samples
+from ocd_bench.task import Request
+
+if TYPE_CHECKING:
+    from ocd_bench.plugin.manager import Manager
+    from ocd_bench.runner.contract import TaskContract
+
+SAMPLES = 3
+"""Enough to notice samples that influence each other."""
+SHOWN = 12
+"""Names of layers in a message."""
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module that has parameters of its own.
+
+    Attributes:
+        name: its dotted name, the value of ``select.layer``.
+        kind: its class.
+        shape: of its weight; empty if it has no single weight.
+        reason: why it cannot be adapted; empty if it can.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` shows."""
+        return {**asdict(self), "shape": list(self.shape), "adaptable": not self.reason, "reason": self.reason or None}
+
+
+def layers_of(model: nn.Module, inputs: Tensor) -> list[Layer]:
+    """Every module of ``model`` that has parameters of its own, in the model's order.
+
+    Args:
+        inputs: a few samples ``(N, ...)``, three or more.
+
+    Raises:
+        ValueError: if the model does not return one tensor with a row for each sample.
+    """
+    calls = _calls(model, inputs)
+    return [_layer(model, name, module, calls, inputs) for name, module in _with_parameters(model)]
+
+
+class Unsuitable(NamedTuple):
+    """Why a layer cannot be adapted, and the names of those that can, as text."""
+
+    why: str
+    instead: str
+
+
+def unsuitable(model: nn.Module, name: str, inputs: Tensor) -> Unsuitable | None:
+    """What speaks against adapting the layer ``name``; None if nothing does."""
+    modules = dict(model.named_modules())
+    if isinstance(modules.get(name), ADAPTABLE) and refusal(model, name, inputs) is None:
+        return None
+    found = layers_of(model, inputs)
+    good = [layer.name for layer in found if not layer.reason]
+    why = next((layer.reason for layer in found if layer.name == name), "")
+    if not why and name in modules:
+        why = f"a {type(modules[name]).__name__} has no weight of its own"
+    shown = ", ".join(good[:SHOWN]) + (f" and {len(good) - SHOWN} more" if len(good) > SHOWN else "")
+    return Unsuitable(why or f"the base model has no such layer{nearest(name, good)}", shown or "none")
+
+
+def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples: Samples, request: Request) -> None:
+    """Refuse, before anything is trained, a base model without a layer to adapt, or a ``select.layer`` that cannot be adapted.
+
+    It draws no random number that anything else depends on, and leaves the model as it was.
+
+    Args:
+        contract: of the task; it names the place of what is wrong.
+        model: the untrained base.
+        wanted: the setting ``select.layer``.
+        samples: training samples.
+
+    Raises:
+        UsageError: with the layers that can be adapted; without any, with what hinders each layer.
+    """
+    task = contract.task
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        some = samples.take(slice(SAMPLES))
+        inputs, _ = contract.call("subsample", lambda: task.subsample(some.inputs, some.targets, request.generator("layers")))
+        inputs = inputs.to(device)
+        if wanted not in ("task", "entropy"):
+            if problem := unsuitable(model, wanted, inputs):
+                raise UsageError(
+                    f"setting select.layer={wanted!r}: {problem.why}; layers of task {task.name!r} that can be adapted: "
+                    f"{problem.instead} (ocd-bench list layers --task {task.name})"
+                )
+            return
+        names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
+        if any(refusal(model, name, inputs) is None for name in names):
+            return
+        hindrances = "; ".join(f"{layer.name or 'the model'}: {layer.reason}" for layer in layers_of(model, inputs)[:SHOWN])
+        raise contract.broken(
+            "base_model",
+            f"gave a model without a layer that can be adapted ({hindrances or 'it has no parameters'})",
+            "a Linear or Conv layer that runs once in a forward pass",
+        )
+
+
+def layers_of_task(
+    manager: Manager, name: str, dataset: str | None, preset: str, overrides: Mapping[str, Any], data_dirs: Sequence[Path]
+) -> tuple[str, list[Layer]]:
+    """The dataset, and the layers of the untrained base model that the task builds for it.
+
+    Args:
+        dataset: default: the task's first.
+        overrides: settings by dotted key, as for ``--set``.
+
+    Raises:
+        UsageError: for a name or setting that does not exist; or if the task breaks its contract: with the place.
+    """
+    from ocd_bench.runner.blame import Blame
+    from ocd_bench.runner.contract import TaskContract
+
+    task = manager.task(name)
+    if reason := manager.availability(task):
+        raise Unavailable(f"task {name!r} {reason}")
+    everything = list(manager.methods.values())
+    check_overrides(overrides, known_sections(list(manager.tasks.values()), everything))
+    settings = resolve(task, everything, preset, overrides).section(name)
+    contract, hook = TaskContract(task, Blame(manager)), manager.hook
+    chosen = dataset or contract.call("datasets", task.datasets)[0].name
+    request = Request(name, chosen, settings, preset, 0, True, tuple(data_dirs))
+    loaded = contract.splits(contract.call("load_data", lambda: hook.ocd_bench_load_data(task=task, request=request)))
+    hidden = replace(loaded, test=loaded.val)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        build = lambda: hook.ocd_bench_base_model(task=task, splits=hidden, request=request)  # noqa: E731
+        model = contract.model(contract.call("base_model", build))
+        some = loaded.train.take(slice(SAMPLES))
+        inputs, _ = contract.call("subsample", lambda: task.subsample(some.inputs, some.targets, request.generator("layers")))
+        return chosen, contract.call("base_model", lambda: layers_of(model, inputs))
+
+
+# -- one layer ------------------------------------------------------------------------------------------------------------
+def _with_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        if any(parameter is not None for parameter in module._parameters.values()):
+            yield name, module
+
+
+def _calls(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
+    """How often each module runs in one forward pass in eval mode."""
+    counts = dict.fromkeys(model.modules(), 0)
+
+    def count(module: nn.Module, *rest: Any) -> None:
+        counts[module] += 1
+
+    hooks = [module.register_forward_hook(count) for module in counts if not isinstance(module, torch.jit.ScriptModule)]
+    try:
+        with quiet(model), torch.no_grad():
+            output = model(inputs.clone())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"the base model returns a {type(output).__name__}: return one tensor (N, ...); several outputs are packed with "
+            "ocd_bench.Layout (docs/plugins.md, 'Several inputs, sequences, several outputs')"
+        )
+    if output.ndim == 0 or len(output) != len(inputs):
+        raise UsageError(
+            f"the base model returns {tuple(output.shape)} for {len(inputs)} samples: its first size must be theirs"
+        )
+    return counts
+
+
+def _layer(model: nn.Module, name: str, module: nn.Module, calls: dict[nn.Module, int], inputs: Tensor) -> Layer:
+    weight = module._parameters.get("weight")
+    shape = tuple(weight.shape) if weight is not None else ()
+    return Layer(name, type(module).__name__, shape, _reason(model, name, module, calls[module], inputs))
+
+
+def _reason(model: nn.Module, name: str, module: nn.Module, times: int, inputs: Tensor) -> str:
+    kind = type(module).__name__
+    if isinstance(module, NORMS):
+        return f"{kind}: its scale and shift are adapted by Tent and related methods only"
+    if not isinstance(module, ADAPTABLE):
+        return f"{kind}: not supported"
+    if times == 0:
+        return _why_never(model, name)
+    if times > 1:
+        return f"runs {times} times in one forward pass"
+    reason = refusal(model, name, inputs) or ""
+    return reason.removeprefix(f"layer {name!r} ")
+
+
+def _why_never(model: nn.Module, name: str) -> str:
+    """Why a layer does not run: the nearest module around it that uses its weight by itself."""
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        around = model.get_submodule(".".join(parts[:length]))
+        if isinstance(around, nn.MultiheadAttention):
+            return "inside MultiheadAttention, which does not call it"
+    return "does not run in a forward pass"
