@@ -75,7 +75,7 @@ def read_librimix(
         kept = [number for number, window in enumerate(windows) if window is not None]
         if not kept:
             raise UsageError(
-                f"{dataset.mix_dir}: each mixture has a silent source in any window of {length / RATE:g} s; lower speech.seconds"
+                f"{dataset.mix_dir}: each mixture has a silent source in any {length / RATE:g} s window; lower speech.seconds"
             )
         if len(kept) < len(windows):
             notes.add(f"{len(windows) - len(kept)} of {len(windows)} {subset} mixtures left out, where a source is silent")
