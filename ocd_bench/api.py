@@ -62,7 +62,7 @@ class Run:
 
     Attributes:
         stored: the run folder as it was read, or several read as one.
-        problems: lines about bad input and what else could not be measured; empty for a run that was loaded.
+        problems: lines about bad input and other cells that could not be measured; empty for a run that was loaded.
 
     Example:
         >>> finished = load("results/quick")
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """That of the command line: 2 bad input somewhere, 3 a cell failed, 4 nothing was measured, else 0."""
+        """The exit code of the command line: 2: bad input; 3: a cell failed; 4: nothing was measured; else 0."""
         if self.problems:
             return 2
         if self.failed:
@@ -177,7 +177,7 @@ class Run:
 
 
 NUMBERS = ("mean", "sd", "low", "high", "delta", "delta_low", "delta_high", "delta_wide_low", "delta_wide_high")
-"""Columns of ``to_pandas("rows")`` that are numbers also where none is known."""
+"""Columns of ``to_pandas("rows")`` that have the type float even if all values are missing."""
 CELL_FIELDS = ["task", "dataset", "method", "seed", "status", "reason", "layer", "n_test", "metric", "unit", "primary", "value"]
 """Columns of ``to_pandas("cells")``; the value is in ``unit``."""
 
@@ -209,7 +209,7 @@ def run(
     jobs: int = 1,
     progress: bool = True,
 ) -> Run:
-    """Train base models, adapt them, measure, and return the results. It does what ``ocd-bench run`` does.
+    """Train base models, adapt them, measure, and return the results, like ``ocd-bench run``.
 
     Args:
         task: names of tasks, or ``all``; or your own :class:`ocd_bench.Task` objects, which need not be registered.
@@ -217,12 +217,12 @@ def run(
         methods: names of methods, or ``all``, or :class:`ocd_bench.Method` objects; default: those that run by default.
         preset: ``quick``, ``default`` or ``paper``.
         seeds: how many (3: seeds 0, 1 and 2), or which (``[0, 7]``); default: 3, with ``quick`` 1.
-        out: run folder; default: ``runs/<tasks>-<preset>-<digest>``. What is finished there is kept, and the rest measured.
+        out: run folder; default: ``runs/<tasks>-<preset>-<digest>``. Finished cells in it are kept, the others are measured.
         settings: by dotted key, ``{"ocd.steps": 50}``, or by section, ``{"ocd": {"steps": 50}}``.
         corruption: as for ``--corruption``: ``"none,gaussian_noise:3"``.
-        data_dir: where datasets lie, each in a folder of its name; then ``$OCD_BENCH_DATA`` and the cache are looked in.
+        data_dir: folder of the datasets, each in a folder of its name. ``$OCD_BENCH_DATA`` and the cache are searched next.
         device: ``auto``, ``cpu`` or ``cuda[:i]``.
-        offline: never use the network.
+        offline: whether the network must not be used.
         plugins: files or modules, as for ``--plugin``.
         jobs: worker processes; with objects as tasks or methods only 1.
         progress: whether progress is shown on stderr.
@@ -295,14 +295,14 @@ def run(
 
 
 def load(path: str | Path, *more: str | Path, plugins: str | Sequence[str] = ()) -> Run:
-    """A stored run; or several, such as the shards of one run or runs of different tasks, as one.
+    """A stored run, or several read as one (the shards of one run, or runs of different tasks).
 
     Args:
         path, more: run folders.
         plugins: files or modules whose columns and sections the tables have, as for ``ocd-bench report --plugin``.
 
     Raises:
-        UsageError: if it is no run folder, or damaged; or if the runs do not fit together.
+        UsageError: if a folder is not a run folder, or is damaged, or if the runs do not fit together.
 
     .. versionadded:: 0.1
     """
@@ -313,7 +313,7 @@ def load(path: str | Path, *more: str | Path, plugins: str | Sequence[str] = ())
 def compare(
     a: Run | str | Path, b: Run | str | Path, *, metrics: str = "primary", thresholds: Thresholds | str | Path | None = None
 ) -> Comparison:
-    """Is any row of run ``b`` worse than it was in run ``a``? It does what ``ocd-bench compare`` does.
+    """Test whether any row of run ``b`` is worse than in run ``a``, like ``ocd-bench compare``.
 
     Args:
         a, b: the baseline and the candidate: runs, or their folders.
@@ -339,7 +339,7 @@ def compare(
 
 # -- arguments ------------------------------------------------------------------------------------------------------------
 def _names(argument: str, value: Any) -> tuple[tuple[str, ...], list[Any]]:
-    """Names, and the objects among the values; an object is named by its ``name``."""
+    """Names, and the objects among the values. The name of an object is its attribute ``name``."""
     values = value if isinstance(value, list | tuple | set | frozenset) else [value]
     names: list[str] = []
     objects: list[Any] = []
@@ -379,7 +379,7 @@ def _seeds(seeds: int | Sequence[int] | None, preset: str) -> tuple[int, ...]:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections as dotted keys; lists as the tuples that settings hold."""
+    """Sections as dotted keys, and lists as tuples, as in the settings."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

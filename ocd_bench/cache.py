@@ -116,7 +116,7 @@ def find(kind: str, name: str, key: str, warn: Warn = to_stderr) -> Entry | None
     try:
         entry = read_entry(path)
     except Damaged as damage:
-        warn(f"{path}: {damage}; made anew")
+        warn(f"{path}: {damage}; computed again")
         return None
     return entry if entry is not None and entry.key == key else None
 
@@ -168,7 +168,7 @@ def remembered(
 ) -> list[torch.Tensor]:
     """The tensors that ``build`` gives, from the cache if they were built before from the same ``parts`` by the same code.
 
-    A damaged file is named on stderr and made anew. A cache that cannot be written costs one line.
+    A damaged file is named on stderr and computed again. If the cache cannot be written, a warning names it.
 
     Args:
         kind: sub-folder of the cache folder, such as ``"embeddings"``.
@@ -192,7 +192,7 @@ def remembered(
                 return found
             raise Damaged("it is not a list of tensors")
         except Damaged as damage:
-            warn(f"{entry_path(kind, name, key)}: {damage}; made anew")
+            warn(f"{entry_path(kind, name, key)}: {damage}; computed again")
     tensors = [tensor.detach().cpu().clone() for tensor in build()]
     keep(kind, name, key, {}, pack(tensors), warn)
     return tensors

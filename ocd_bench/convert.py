@@ -1,6 +1,6 @@
-"""What people have (arrays, data frames, lists, map-style datasets) as tensors, or an error that says what to do.
+"""Converts users' data (arrays, data frames, lists, map-style datasets) to tensors, or raises an error that says what to do.
 
-Nothing is guessed: text, dates, missing dimensions and samples of several shapes are refused with the cure.
+Nothing is guessed: text, dates, missing dimensions and samples with different shapes are refused. The message says what to do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PAD = f"pad them to one length and keep the mask as a second input; {PACK}"
 NUMBERS = "biuf"
 """Kinds of NumPy types that are numbers."""
 KINDS = {"U": "text", "S": "bytes", "M": "dates", "m": "durations", "V": "records"}
-"""Kinds that are none."""
+"""Kinds of NumPy types that are not numbers."""
 
 
 def parts_of(split: Any, name: str) -> tuple[Any, ...]:
@@ -30,8 +30,8 @@ def parts_of(split: Any, name: str) -> tuple[Any, ...]:
         name: of the split, for messages.
 
     Raises:
-        TypeError: if it is none of these.
-        ValueError: if its samples are no pairs.
+        TypeError: if it is not one of these.
+        ValueError: if its samples are not pairs.
     """
     if isinstance(split, tuple | list):
         if len(split) in (2, 3):

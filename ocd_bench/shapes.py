@@ -1,7 +1,7 @@
-"""The shape of ``run.json`` and of a cell: what a reader of run folders may rely on, checked when they are read.
+"""The structure of ``run.json`` and of a cell, which is checked when a run folder is read.
 
-A run folder may come from anybody. Every field that this package reads has a known type and size; unknown fields are left as
-they are. Texts become printable: what a terminal or a page would obey never gets further than here.
+A run folder may come from an untrusted source. Every field that this package reads has a known type and size; unknown fields
+are kept unchanged. Texts are made printable, so that control sequences never reach a terminal or a page.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ def test_remembered_tensors_are_built_once_and_again_after_damage(tmp_path: Path
     flip(next((tmp_path / "embeddings").iterdir()))
     assert torch.equal(remembered("embeddings", "x", {"a": 1}, build, warn=said.append)[1], torch.ones(2))
     assert len(built) == 2
-    assert "made anew" in said[0]
+    assert "computed again" in said[0]
     remembered("embeddings", "x", {"a": 2}, build, warn=said.append)
     assert len(built) == 3
 

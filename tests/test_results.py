@@ -226,7 +226,7 @@ def test_the_command_modules_are_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# -- run folders of anybody -----------------------------------------------------------------------------------------------
+# -- untrusted run folders ------------------------------------------------------------------------------------------------
 HOSTILE = "\x1b]0;title\x07 \x9b31m \u202etxt.exe\u202c \u2066 \x00 \x7f"
 
 

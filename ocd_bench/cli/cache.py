@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{_files(len(found))}, {_size(sum(entry.size for entry in found))}: {cache_folder()}", file=sys.stderr)
     if damaged:
         print(
-            f"{_files(len(damaged))} unusable: run again (made anew when needed), or 'ocd-bench cache clear'", file=sys.stderr
+            f"{_files(len(damaged))} unusable: run again (computed again when needed), or 'ocd-bench cache clear'",
+            file=sys.stderr,
         )
         return 2
     return 0

@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, print, and return the exit code."""
+    """Compare the two runs, print the result, and return the exit code."""
     from ocd_bench.api import compare
     from ocd_bench.cli.report import deliver
 

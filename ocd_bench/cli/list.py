@@ -201,7 +201,7 @@ def _layers(args: argparse.Namespace) -> int:
     return 0
 
 
-# -- for people -----------------------------------------------------------------------------------------------------------
+# -- as text --------------------------------------------------------------------------------------------------------------
 def _cells(kind: str, row: Mapping[str, Any]) -> Row:
     """The columns of a row, as text."""
     if kind == "tasks":

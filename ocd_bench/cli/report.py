@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print, or write, and return the exit code: 4 if the runs hold no number at all."""
+    """Print or write the report, and return the exit code: 4 if the runs have no numbers."""
     from ocd_bench.api import load
 
     stored = load(*args.runs, plugins=args.plugin)

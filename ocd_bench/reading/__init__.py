@@ -1,12 +1,12 @@
-"""Reading files of users: the layer that every reader of this suite, and of plugins, stands on. Needs no torch.
+"""Reading of users' files: the layer that every reader of this suite, and of plugins, uses. It needs no torch.
 
-- :func:`reading`, :func:`guarded`: whatever a parser raises becomes one line with the file's name (exit code 2).
+- :func:`reading`, :func:`guarded`: any error of a parser becomes one line with the file's name (exit code 2).
 - :func:`open_file`, :func:`read_bytes`, :func:`read_json`, :func:`read_lines`, :func:`read_npz`, :class:`Zip`: bounded in size,
   regular files only, any compression, byte order marks.
-- :func:`list_folder`, :func:`is_stray`, :func:`split_name`: the files of a folder, without what is no data.
-- :func:`read_sheet`: CSV, TSV, JSON lines, JSON and Parquet as cells of text that know their line.
-- :func:`find_dataset`: the folder or file of a name, in any known form.
-- :class:`Notes`: what the reader took things for, for ``Splits.note``.
+- :func:`list_folder`, :func:`is_stray`, :func:`split_name`: the files of a folder, without files that hold no data.
+- :func:`read_sheet`: CSV, TSV, JSON lines, JSON and Parquet as cells of text with their line numbers.
+- :func:`find_dataset`: the folder or file of a name, in any known format.
+- :class:`Notes`: the reader's interpretations, for ``Splits.note``.
 """
 
 from ocd_bench.printable import one_line, printable, quoted

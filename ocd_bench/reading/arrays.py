@@ -1,4 +1,4 @@
-"""NumPy's .npy and .npz files: headers are checked against what is there and against the limit before an array is made."""
+"""NumPy's .npy and .npz files. Headers are checked against the size of the file and the limit before an array is allocated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]
     """Arrays of an .npz archive, by name.
 
     Args:
-        names: those wanted; default: all.
+        names: names of the arrays to read; default: all.
 
     Raises:
         UsageError: if it is damaged, lacks one of ``names``, or holds Python objects (pickles are never run), or an array
@@ -75,7 +75,7 @@ def _read_array(file: BinaryIO, where: object, available: int) -> Array:
     count = math.prod(shape)
     expected = count * dtype.itemsize
     left = available - file.tell()
-    # An array of no bytes may claim any number of elements.
+    # The header of an array without bytes may state any number of elements.
     if min(shape, default=1) < 0 or expected != left or (count > 0 and dtype.itemsize == 0):
         raise UsageError(f"{where}: the header promises {' x '.join(map(str, shape))} of {dtype}, which is not what follows")
     check_size(where, expected)

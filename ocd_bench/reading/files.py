@@ -1,4 +1,4 @@
-"""Opening files: only regular ones, never larger than the limit, links followed as long as they lead somewhere."""
+"""Opens files: only regular ones within the size limit. Links are followed if their target exists."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _KINDS = {
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file, opened for reading. Never waits: a named pipe or a device is refused.
+    """A regular file, opened for reading. It never blocks, because named pipes and devices are refused.
 
     Raises:
-        UsageError: for anything else, a link that leads nowhere or in a circle, or a file beyond the size limit.
+        UsageError: for anything else, a broken or circular link, or a file beyond the size limit.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -59,7 +59,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
-        most: bytes it may have; default: the size limit.
+        most: maximum number of bytes; default: the size limit.
 
     Raises:
         UsageError: as :func:`open_file`, or if the file is larger.
@@ -69,7 +69,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 
 
 def read_bounded(file: BinaryIO | io.RawIOBase, place: object, most: int | None = None) -> bytes:
-    """All that is left of a stream, at most ``most`` bytes (default: the size limit).
+    """The rest of a stream, at most ``most`` bytes (default: the size limit).
 
     Raises:
         UsageError: if there is more.
@@ -88,10 +88,10 @@ def read_json(path: Path, numbers_as_text: bool = False) -> Any:
     """The value of a JSON file in UTF-8 (a byte order mark is allowed).
 
     Args:
-        numbers_as_text: give numbers as the texts that stand there, so that none is rounded.
+        numbers_as_text: whether to return numbers as their text in the file, so that none is rounded.
 
     Raises:
-        UsageError: if it is no such file, larger than ``JSON_BYTES``, or nested too deeply.
+        UsageError: if it is not a JSON file, larger than ``JSON_BYTES``, or nested too deeply.
     """
     text = read_bytes(path, JSON_BYTES).decode("utf-8-sig")
     return json.loads(text, parse_int=str, parse_float=str) if numbers_as_text else json.loads(text)

@@ -1,4 +1,4 @@
-"""Finding a dataset by name in the data directories: a folder, or a file of any known form, whatever the case of its name."""
+"""Finds a dataset by name in the data directories: a folder, or a file of a known format. Letter case does not matter."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def find_dataset(
         known: the task's own list, for the message.
 
     Raises:
-        DataMissing: if there is none; the message says what was looked for, and where.
-        UsageError: if two files could be meant.
+        DataMissing: if there is none. The message lists the names and the folders that were searched.
+        UsageError: if two files match.
     """
     names = (request.dataset, *aliases)
     for directory in request.data_dirs:
@@ -41,7 +41,7 @@ def find_dataset(
 
 
 def _match(wanted: Path, endings: Collection[str]) -> Path | None:
-    """The one entry beside ``wanted`` that is meant by its name."""
+    """The one entry in the folder of ``wanted`` that matches its name."""
     if not wanted.parent.is_dir():
         return None
     name = wanted.name
@@ -84,7 +84,7 @@ def _missing(request: Request, names: Sequence[str], endings: Collection[str], k
 
 
 def _of_other_form(request: Request, names: Sequence[str]) -> Path | None:
-    """A file of the wanted name whose ending no reader knows."""
+    """A file with the wanted name and an unknown suffix."""
     for directory in request.data_dirs:
         for name in names:
             parent, stem = (directory / name).parent, Path(name).name.lower()

@@ -1,4 +1,4 @@
-"""The files of a folder: stray ones skipped, those of other endings counted, links followed unless they lead in a circle."""
+"""The files of a folder. Stray files are skipped, files with other suffixes counted, links followed unless circular."""
 
 from __future__ import annotations
 

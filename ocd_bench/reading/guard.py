@@ -1,4 +1,4 @@
-"""The guard that every reader stands behind: whatever a parser raises becomes one line that names the file."""
+"""The guard of every reader: any error of a parser becomes one line that names the file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 @contextmanager
 def reading(place: object, cure: str = "") -> Iterator[None]:
-    """Run a parser; turn what it raises into a :class:`~ocd_bench.errors.UsageError` (exit code 2).
+    """Run a parser, and turn its errors into a :class:`~ocd_bench.errors.UsageError` (exit code 2).
 
-    Errors of this package pass unchanged: a reader that knows the row says so itself. So do ``KeyboardInterrupt``,
-    ``SystemExit`` and other exceptions that are no ``Exception``, except the panics of parsers written in Rust.
+    Errors of this package pass unchanged, because they may already name the row. So do ``KeyboardInterrupt``, ``SystemExit``
+    and other exceptions that are not subclasses of ``Exception``, except for the panics of parsers written in Rust.
 
     Args:
-        place: names the file, and the member or row where it is known; begins the message.
-        cure: what the user can do, for the end of the message.
+        place: the file, and the member or row if it is known. The message begins with it.
+        cure: what the user can do. The message ends with it.
 
     Raises:
         UsageError: for everything else that is raised inside, ``MemoryError`` and ``RecursionError`` included.
@@ -32,7 +32,7 @@ def reading(place: object, cure: str = "") -> Iterator[None]:
     except OCDBenchError:
         raise
     except (MemoryError, RecursionError) as error:
-        # The frames of the traceback hold whatever filled the memory.
+        # The frames of the traceback keep references to the objects that filled the memory.
         error.__traceback__ = None
         raise UsageError(_message(place, error, cure)) from None
     except BaseException as error:
@@ -53,7 +53,7 @@ def guarded(reader: Reader) -> Reader:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, in words that concern the file and not the parser."""
+    """A description of the error that concerns the file, not the parser."""
     if isinstance(error, MemoryError):
         return "cannot be read: it needs more memory than there is"
     if isinstance(error, RecursionError):

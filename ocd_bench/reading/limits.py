@@ -1,4 +1,4 @@
-"""Upper bounds on what one file may make a reader do, checked before anything is allocated."""
+"""Limits on the memory and work that one file can cause, checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import re
 from ocd_bench.errors import UsageError
 
 VARIABLE = "OCD_BENCH_READ_LIMIT"
-"""Environment variable: most bytes of one file, packed or unpacked (``8G``). Where it is set, it is the only limit on size."""
+"""Environment variable: maximum bytes of one file, packed or unpacked (``8G``). If it is set, it is the only limit on size."""
 
 FILE_BYTES = 4 * 2**30
-"""Most bytes of one file, plain or unpacked, where the variable is not set."""
+"""Maximum bytes of one file, plain or unpacked, if the variable is not set."""
 RATIO = 100
 """A compressed file may become this many times larger, and in any case ``SMALL`` bytes. Real tables and texts stay below 30."""
 SMALL = 16 * 2**20
 LINE_CHARACTERS = 2**24
-"""Most characters of one line, or of one quoted cell."""
+"""Maximum number of characters of one line, or of one quoted cell."""
 COLUMNS = 100_000
-"""Most columns of a table."""
+"""Maximum number of columns of a table."""
 ENTRIES = 1_000_000
-"""Most files of a folder, or members of an archive."""
+"""Maximum number of files in a folder, or of members in an archive."""
 JSON_BYTES = 32 * 2**20
-"""Most bytes of a JSON file: parsed, it takes up to 30 times as much memory."""
+"""Maximum bytes of a JSON file. Parsed, it needs up to 30 times as much memory."""
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def size_limit() -> int:
-    """Most bytes of one file.
+    """Maximum bytes of one file.
 
     Raises:
         UsageError: if the environment variable holds no size.
@@ -43,7 +43,7 @@ def size_limit() -> int:
 
 
 def unpacked_limit(packed: int) -> int:
-    """Most bytes that ``packed`` compressed ones may become."""
+    """Maximum bytes after decompression of ``packed`` compressed bytes."""
     limit = size_limit()
     return limit if os.environ.get(VARIABLE) else min(limit, max(SMALL, RATIO * packed))
 

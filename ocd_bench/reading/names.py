@@ -1,4 +1,4 @@
-"""File names: which ones carry no data, and how an ending is told whatever its case or compression."""
+"""File names: names of files without data, and suffixes regardless of case and compression."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_stray(name: str) -> bool:
 
 
 def is_paper(name: str) -> bool:
-    """Whether a file tells about the data and holds none: README, LICENSE, checksums."""
+    """Whether a file is about the data and has none: README, LICENSE, checksums."""
     return name.lower().startswith(_PAPERS)
 
 
@@ -53,7 +53,7 @@ _PART = re.compile(rf"(?:^|(?<=[-_. ]))({'|'.join(PARTS)})(?=$|[-_. ])")
 
 
 def part_of(name: str) -> str | None:
-    """The part that the name of a file or folder says it is: ``train``, ``val`` or ``test`` (``adult-Test.csv`` is ``test``).
-    None if it says nothing, or two things."""
+    """The part that the name of a file or folder contains: ``train``, ``val`` or ``test`` (``adult-Test.csv`` is ``test``).
+    None if it contains none, or two."""
     found = {PARTS[word] for word in _PART.findall(split_name(name).stem.lower())}
     return found.pop() if len(found) == 1 else None

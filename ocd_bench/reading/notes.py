@@ -1,4 +1,4 @@
-"""How a reader says what it took things for: short texts, joined to the dataset's note beside the table."""
+"""Remarks of a reader on its interpretation of a file: short texts that are joined to the dataset's note below the table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ocd_bench.reading.names import split_name
 
 
 class Notes:
-    """What a reader has to say, in order; each text once.
+    """The remarks of a reader in order, without repetitions.
 
-    ``str(notes)`` is the one line that belongs into ``Splits.note``: the runner prints it to stderr, shows it below the table
+    ``str(notes)`` is one line for ``Splits.note``: the runner prints it to stderr, shows it below the table
     and stores it in ``run.json``.
     """
 

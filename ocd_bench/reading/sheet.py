@@ -1,4 +1,4 @@
-"""A table of texts: CSV, TSV, JSON lines, JSON or Parquet as cells that know their line. What a cell means is the caller's."""
+"""A table of texts: CSV, TSV, JSON lines, JSON or Parquet as cells with their line numbers. The caller interprets the cells."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DELIMITERS = {"auto": "", ",": ",", ";": ";", "tab": "\t", "|": "|", "space": " 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell and where it stands: ``place`` is how messages begin."""
+    """A cell and its place. Messages begin with ``place``."""
 
     sheet: Sheet
     line: int
@@ -70,7 +70,7 @@ class Sheet:
 
     @property
     def rows(self) -> list[list[str]]:
-        """The cells row by row; made anew at each call."""
+        """The cells row by row, built at each call."""
         return [list(row) for row in zip(*self.columns, strict=True)]
 
     def texts(self, name: str) -> list[str]:
@@ -231,7 +231,7 @@ def _announced(head: list[str]) -> tuple[int, str]:
 
 
 def _trimmed(line: str) -> str:
-    """A line without the blanks at its ends, which separate no cells."""
+    """A line without leading and trailing blanks, which separate no cells."""
     return line.strip(" \t\r\n") + "\n"
 
 
@@ -299,7 +299,7 @@ def _json_lines(path: Path, options: SheetOptions) -> Iterator[tuple[int, Mappin
         if not line.strip():
             continue
         with reading(f"{path}, line {number}"):
-            # Numbers stay the texts they are: a float would merge large integers.
+            # Numbers are kept as text, because large integers may be equal as floats.
             record = json.loads(line, parse_int=str, parse_float=str)
         if not isinstance(record, dict):
             raise UsageError(f"{path}, line {number}: expected one object a line, found {quoted(line.strip(), 40)}")

@@ -39,7 +39,7 @@ def read_lines(path: Path, encoding: str = "auto", setting: str = "") -> Iterato
     r"""The lines of a text file with their line ends (``\n``, ``\r\n`` or ``\r``), unpacked where it is compressed.
 
     Args:
-        encoding: ``auto`` is what a byte order mark says, else UTF-8.
+        encoding: ``auto`` is the encoding of the byte order mark, else UTF-8.
         setting: the name of the setting that chooses the encoding, for messages.
 
     Raises:
@@ -76,7 +76,7 @@ def read_lines(path: Path, encoding: str = "auto", setting: str = "") -> Iterato
 
 
 def _first_bad_line(path: Path, encoding: str) -> int:
-    """The line of the first byte that does not decode; the reader itself is ahead of the lines it gives. 0: not found."""
+    """The number of the line with the first invalid byte. The reader decodes ahead of the returned lines. 0: not found."""
     decoder = codecs.getincrementaldecoder(encoding)()
     lines = 1
     with open_unpacked(path) as stream:

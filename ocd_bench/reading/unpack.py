@@ -1,4 +1,4 @@
-"""Compressed files: gzip, bzip2, xz and zip, told by their first bytes, read as bounded streams."""
+"""Compressed files: gzip, bzip2, xz and zip, recognised by their first bytes, read as streams of limited size."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _bounded(stream: BinaryIO, place: object, packed: int) -> BinaryIO:
 
 
 class _Bounded(io.RawIOBase):
-    """A decoder's stream that refuses to give more than ``limit`` bytes, and whose errors name the file."""
+    """A decoder's stream that returns at most ``limit`` bytes, and whose errors name the file."""
 
     def __init__(self, stream: BinaryIO, place: object, limit: int) -> None:
         self._stream, self._place, self._limit, self._total = stream, place, limit, 0

@@ -1,9 +1,9 @@
-"""Files of trained weights: PyTorch checkpoints and safetensors. Nothing in a file is run: no pickle beyond tensors and plain
-values.
+"""Files of trained weights: PyTorch checkpoints and safetensors. No code in a file is executed: pickles may hold only tensors
+and plain values.
 
-What a file holds is often not a bare state dict: training scripts put it under ``state_dict``, ``model`` or ``net``, beside a
-moving average (``model_ema``) and an optimizer; ``DataParallel``, ``torch.compile`` and Lightning put ``module.``,
-``_orig_mod.`` and ``model.`` before every name. :func:`states_in` lists everything that could be meant.
+A file is often not a bare state dict. Training scripts store it under ``state_dict``, ``model`` or ``net``, beside a moving
+average (``model_ema``) and an optimizer. ``DataParallel``, ``torch.compile`` and Lightning put ``module.``, ``_orig_mod.`` and
+``model.`` before every name. :func:`states_in` lists all candidates.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ HEADER = 100 * 2**20
 """Most bytes of the header of a safetensors file."""
 CURE = "save the weights alone, with torch.save(model.state_dict(), FILE) or as safetensors"
 WRAPPER = re.compile(r"^(module|_orig_mod|model|net|network)$|ema|averag|swa|teacher|student", re.IGNORECASE)
-"""First parts of dotted names below which a whole model may lie, beside other tensors (a loss, a second model)."""
+"""First parts of dotted names that may contain a whole model, beside other tensors (a loss, a second model)."""
 OTHER_FILES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights themselves; run 'git lfs pull'"),
     (b"<", "a web page or XML, not weights; download the file again"),
     (b"\x89HDF", f"an HDF5 file (Keras), which is not read; {CURE}"),
     (b"\x93NUMPY", f"a NumPy array, not named weights; {CURE}"),
 )
-"""What else is found under the name of a checkpoint, by its first bytes."""
+"""Other kinds of files that are mistaken for checkpoints, by their first bytes."""
 
 
 def read_weights(path: Path) -> Any:
@@ -67,7 +67,7 @@ def states_in(content: Any) -> Iterator[tuple[str, State]]:
     """Everything in ``content`` that could be a model's state dict, with the path to it: the keys of mappings and the first
     parts of dotted names, joined by slashes; empty for the whole.
 
-    What belongs to an optimizer is left out.
+    The state of an optimizer is not included.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """The model of a table: a run's :class:`Table` has groups, a group has rows and columns, a column has one text per row.
 
-The renderers beside this module loop over columns and know nothing of single ones. The columns of a report are declared in
+The renderers in this package loop over columns, and treat none of them specially. The columns of a report are declared in
 :mod:`ocd_bench.report.columns`, those of a comparison in :mod:`ocd_bench.comparison.output`.
 """
 

@@ -192,7 +192,7 @@ class Bases:
             model.load_state_dict(state)
             fit_s = float(entry.record["fit_s"])
         except (Damaged, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            self.note(f"{entry_path(KIND, self._name, key)}: {message_of(error)}; made anew")
+            self.note(f"{entry_path(KIND, self._name, key)}: {message_of(error)}; computed again")
             return None
         return BaseModel(_freeze(model), model_sha256(model), key, fit_s, True)
 

@@ -71,8 +71,8 @@ class Images(Task):
         return load_splits(request, settings_of(request))
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        """See :func:`ocd_bench_images.models.build`. Weights of a file are read here already, so that whoever identifies a
-        base by its initial weights sees the file's content, not only its name."""
+        """See :func:`ocd_bench_images.models.build`. Weights of a file are read here, so that the fingerprint of the base's
+        initial weights depends on the content of the file, not only on its name."""
         from ocd_bench_images.models import build
 
         return build(splits, request, settings_of(request))

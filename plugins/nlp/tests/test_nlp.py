@@ -248,7 +248,7 @@ def test_embeddings_are_made_once_and_again_when_anything_changes(
         path.write_bytes(b"PK")
     assert torch.equal(load(), first)
     assert len(embedded) == 3
-    assert "does not match its sha256; made anew" in capsys.readouterr().err
+    assert "does not match its sha256; computed again" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "file"))
     assert torch.equal(load(), first)

@@ -1,7 +1,7 @@
-"""Camera models: from a pixel to the direction it looks in.
+"""Camera models: the direction of each pixel's ray.
 
-Conventions of the whole task: OpenGL axes (the camera looks along -z, y up), pixel (column i, row j) is looked at in its
-corner, as tiny_nerf does, so that ``cx = width / 2`` is the optical axis.
+Conventions of the whole task: OpenGL axes (the camera looks along -z, y up). The ray of pixel (column i, row j) passes through
+its corner, as in tiny_nerf, so that ``cx = width / 2`` is the optical axis.
 """
 
 from __future__ import annotations

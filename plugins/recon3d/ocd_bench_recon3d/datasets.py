@@ -1,4 +1,4 @@
-"""Finding a scene by name, in any form that is read, and its views."""
+"""Finds a scene by name, in any known format, and reads its views."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_views(request: Request) -> tuple[Views, Parts | None, str]:
     to be split; and a note.
 
     Raises:
-        DataMissing: if it is nowhere.
+        DataMissing: if it is not found.
         UsageError: if it is damaged, of no known form, or states something that is not supported.
     """
     settings: Settings = request.settings

@@ -19,10 +19,10 @@ RADIUS = 4.0
 """Distance of the cameras, as in NeRF-synthetic: with the scene inside the unit ball, near 2 and far 6 enclose it."""
 
 FILE_LIMIT = 256 * 2**20
-"""Most bytes of a mesh file and of each file it names."""
+"""Maximum bytes of a mesh file, and of each file that it names."""
 FACE_LIMIT = 5_000_000
 EMPTY = 1e-3
-"""Least share of the pixels that a surface must cover: views of nothing are reconstructed perfectly by nothing."""
+"""Minimum share of the pixels that a surface must cover. Empty views would be reconstructed perfectly by an empty field."""
 
 
 def primitives() -> Any:
@@ -98,11 +98,11 @@ def _into_unit_ball(mesh: Any, where: str) -> None:
 class Beside:
     """Files that a mesh names (materials, textures, buffers): those below its folder, regular ones of bounded size.
 
-    trimesh asks for them by :meth:`get`, and goes on without one that cannot be had.
+    trimesh requests them by :meth:`get`, and continues without a file that is not available.
 
     Attributes:
-        missing: names of files that are not there.
-        refused: why others were not read.
+        missing: names of files that do not exist.
+        refused: reasons why other files were not read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -135,7 +135,7 @@ class Beside:
         return self
 
     def keys(self) -> list[str]:
-        """Names of the files there are."""
+        """Names of the existing files."""
         return [path.name for path in self.folder.iterdir() if path.is_file()]
 
     def __getitem__(self, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""From the frames of a transforms file to views: which picture each one means, scaled to one size, on black."""
+"""From the frames of a transforms file to views: finds each frame's picture, scales it to one size, sets it on black."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ocd_bench_recon3d.rays import Views
 from ocd_bench_recon3d.transforms import Frame, Scene
 
 PIXEL_LIMIT = 2**25
-"""Most pixels of a picture before it is scaled: photographs of 33 megapixels."""
+"""Maximum number of pixels of a picture before it is scaled: photographs of 33 megapixels."""
 FILE_LIMIT = 256 * 2**20
-"""Most bytes of a picture file."""
+"""Maximum bytes of a picture file."""
 MEMORY_LIMIT = 16 * 2**30
-"""Most bytes that the rays and pictures of a scene may take."""
+"""Maximum bytes of the rays and pictures of a scene."""
 ENDINGS = (".png", ".jpg", ".jpeg", *sorted(SUFFIXES - {".png", ".jpg", ".jpeg"}))
 """Tried in this order where a path has none, as in NeRF-synthetic."""
 
@@ -63,7 +63,7 @@ def read_posed(scene: Scene, size: int) -> tuple[Views, dict[str, np.ndarray], s
 
 
 def _words(views: Views) -> list[str]:
-    """What the cameras were taken for."""
+    """A description of the cameras, for the note."""
     lengths = sorted({round(camera.fx, 1) for camera in views.cameras})
     said = f"focal length {lengths[0]:g}" + (f" to {lengths[-1]:g}" if len(lengths) > 1 else "") + " pixels"
     lenses = {("fisheye" if camera.fisheye else "distorted") for camera in views.cameras if camera.fisheye or camera.distorted}
@@ -110,7 +110,7 @@ def _as_its_camera_sees_it(frame: Frame, path: Path) -> Picture:
 
 
 class Places:
-    """Where the pictures of a file's frames lie.
+    """The paths of the pictures of a file's frames.
 
     Paths may be relative to the folder, absolute, or relative to another folder (that in which a script was run, or another
     machine's): as many leading folders are then left off as make the first frame's picture found, for all frames alike.
@@ -130,7 +130,7 @@ class Places:
         """The picture's path.
 
         Raises:
-            UsageError: if it is nowhere.
+            UsageError: if it is not found.
         """
         path = "/".join(self._parts(frame)[self.left_off :]) if self.left_off else frame.path
         found = self._look(path)

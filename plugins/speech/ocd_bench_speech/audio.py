@@ -26,24 +26,24 @@ SUFFIXES = (
 UNREAD = frozenset(
     {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".ape", ".wv", ".mka", ".ac3", ".pcm", ".raw", ".shn"}
 )
-"""Endings of sound in formats that are not read: a corpus of which these would be left out is another one."""
+"""Suffixes of sound formats that are not read. A corpus without these files would be a different one, so they are an error."""
 FILE_LIMIT = 2**30
-"""Most bytes of a sound file."""
+"""Maximum bytes of a sound file."""
 SAMPLES = 2**27
-"""Most samples of a file, all channels together: 4.6 hours at 8 kHz, 25 minutes of 44.1 kHz in stereo."""
+"""Maximum number of samples of a file, over all channels: 4.6 hours at 8 kHz, 25 minutes of 44.1 kHz in stereo."""
 RATES = (1000, 768_000)
-"""Sampling rates in Hz that are taken for true."""
+"""Smallest and largest plausible sampling rate in Hz."""
 KERNEL = 2**24
 """Largest size of the resampling filter: beyond it the two rates have no simple ratio."""
 CANCELLED = 1e-3
-"""Share of the channels' mean power below which their average has lost what they say."""
+"""Minimum power of the average of the channels, as a share of their mean power. Below it the channels cancel each other."""
 SILENT = 1e-7
 """Largest deviation from the mean, full scale being 1, that counts as digital silence: less than the last bit of 16 and of
 24."""
 
 
 class Reader:
-    """Reads files as mono waveforms ``(T,)`` at 8 kHz and remembers what it had to do to them."""
+    """Reads files as mono waveforms ``(T,)`` at 8 kHz, and records the conversions for the note."""
 
     def __init__(self) -> None:
         self.resampled_from: Counter[int] = Counter()

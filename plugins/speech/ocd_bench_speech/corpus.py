@@ -1,4 +1,4 @@
-"""Folders of utterances as speech by speaker: who is heard in training, validation and test."""
+"""Folders of utterances as speech by speaker, and the speakers of training, validation and test."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def counted(utterances: Iterable[Utterance]) -> dict[str, int]:
 
 
 def split(utterances: Sequence[Utterance], speakers: int, generator: torch.Generator) -> tuple[dict[str, list[Utterance]], str]:
-    """Train, validation and test utterances, and how they were told apart.
+    """Train, validation and test utterances, and a description of the split.
 
     What the folder calls test (or val) is that. Else a tenth of the speakers, at least C, is set apart where training keeps
     C + 2 speakers or more (C, where speakers have too few utterances to share); else a tenth of every speaker's utterances.

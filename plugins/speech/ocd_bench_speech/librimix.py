@@ -52,7 +52,7 @@ def read_librimix(
 
     Raises:
         DataMissing: if the folder holds no such mixtures.
-        UsageError: if a file cannot be read, no mixture is as long as T, or in none everybody is heard.
+        UsageError: if a file cannot be read, no mixture is as long as T, or every mixture has a silent source.
     """
     reader = Reader()
     speech: Speech = {}
@@ -75,7 +75,7 @@ def read_librimix(
         kept = [number for number, window in enumerate(windows) if window is not None]
         if not kept:
             raise UsageError(
-                f"{dataset.mix_dir}: in no mixture everybody is heard for {length / RATE:g} s at a time; lower speech.seconds"
+                f"{dataset.mix_dir}: each mixture has a silent source in any {length / RATE:g} s window; lower speech.seconds"
             )
         if len(kept) < len(windows):
             notes.add(f"{len(windows) - len(kept)} of {len(windows)} {subset} mixtures left out, where a source is silent")
@@ -128,11 +128,11 @@ def extent(source: Tensor) -> tuple[int, int]:
 
 
 def _window(sources: Tensor, length: int, generator: torch.Generator, padded: bool = False) -> Tensor | None:
-    """A window ``(C, T)`` of ``sources (C, T')`` in which everybody is heard; the best of a few in that respect, or where that
-    is hardly audible, of all; None where somebody is silent in every one.
+    """A window ``(C, T)`` of ``sources (C, T')`` without a silent source: the best of a few windows in that respect or, if a
+    source is almost silent in that, of all windows. None if every window has a silent source.
 
     Args:
-        padded: the sources end in digital silence, which is not a part of what they say.
+        padded: whether the sources end in digital silence, which does not belong to the speech.
     """
     mean_power = _mean_power(sources, padded)
 

@@ -1,4 +1,4 @@
-"""Which file is whose: the utterances of a folder, by a list or by the names of folders and files."""
+"""The speaker of each file: the utterances of a folder, from a list or from the names of folders and files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPOKEN_DIGIT = re.compile(r"\d_([A-Za-z]+)_(\d+)$")
 DIGIT_TAKES = 50
 """Recordings of a digit by a speaker in FSDD; the first five are its official test set."""
 DEPTH = 12
-"""Levels of folders that are looked into."""
+"""Depth of folders that are searched."""
 MANIFEST = "manifest"
 COLUMNS = {
     "file": ("file", "path", "filename", "file_name", "file_path", "filepath", "wav", "audio"),
@@ -44,7 +44,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Utterances:
-    """The utterances of a folder in a fixed order, how their speakers were told, and remarks."""
+    """The utterances of a folder in a fixed order, the source of their speakers' names, and remarks."""
 
     all: Sequence[Utterance]
     how: str

@@ -1,7 +1,7 @@
-"""What a column of texts is: numbers, dates, or categories. What is not certain is refused, never guessed.
+"""The kind of a column of texts: numbers, dates, or categories. An ambiguous column is refused; nothing is guessed.
 
-A column is one of numbers (or dates) when at least half of its non-empty cells have the form of one; a cell that has not is
-then an error that names it. Integers with leading zeros (``01``) are codes and stay texts.
+A column has numbers (or dates) if at least half of its non-empty cells have the form of one. Any other cell in it is then an
+error that names the cell. Integers with leading zeros (``01``) are codes and are kept as texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ocd_bench_tabular.settings import TabularSettings
 from ocd_bench_tabular.table import Column
 
 SHARE = 0.5
-"""From this share of its cells on a column is one of numbers or dates."""
+"""Minimum share of numbers (or dates) among the cells of a column of numbers (or dates)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Texts:
         return len(self.texts)
 
     def place(self, index: int) -> str:
-        """File, line and column of a cell: how messages begin."""
+        """File, line and column of a cell, for the beginning of messages."""
         for sheet, end in zip(self.sheets, accumulate(len(sheet) for sheet in self.sheets), strict=True):
             if index < end:
                 return f"{sheet.path}, line {sheet.lines[index - end + len(sheet)]}, column {self.name!r}"
@@ -64,7 +64,7 @@ def gather(name: str, sheets: Sequence[Sheet], settings: TabularSettings) -> Tex
 
 @dataclass(frozen=True)
 class Kind:
-    """What a column was taken for: ``numbers``, ``dates`` or ``categories``; the value of each text; how they are written."""
+    """The kind of a column (``numbers``, ``dates`` or ``categories``), the value of each text, and the format."""
 
     what: str
     values: Mapping[str, float]
@@ -72,7 +72,7 @@ class Kind:
 
 
 def recognise(column: Texts, settings: TabularSettings, comma_file: bool = False) -> Kind:
-    """What a column is.
+    """Determines the kind of a column.
 
     Args:
         comma_file: whether something else about the file says that its decimal mark is a comma.
@@ -207,7 +207,7 @@ def _decides(kind: Kind) -> bool:
 
 
 def summary(columns: Sequence[Column], kinds: Sequence[Kind]) -> list[str]:
-    """What the columns were taken for, for the dataset's note."""
+    """The kinds of the columns, for the dataset's note."""
     count = Counter(kind.what for kind in kinds)
     sizes = [len({*column.values} - {None}) for column, kind in zip(columns, kinds, strict=True) if kind.what == "categories"]
     parts = []

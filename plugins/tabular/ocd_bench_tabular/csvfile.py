@@ -1,4 +1,4 @@
-"""Anybody's table in text: CSV, TSV, JSON lines, JSON or Parquet, as one file or as training and test files."""
+"""Tables of users: CSV, TSV, JSON lines, JSON or Parquet, as one file or as training and test files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ocd_bench_tabular.target import read_target, target_name
 PARTS = {"train": TRAIN, "val": VAL, "test": TEST, None: None}
 _NAMELESS = re.compile(r"(?:Unnamed: \d+)?")
 NOWHERE = -1
-"""Of rows that ``tabular.split_column`` puts into no part."""
+"""The part of rows that ``tabular.split_column`` excludes."""
 
 
 @guarded
@@ -104,7 +104,7 @@ def read_csv_files(files: Mapping[int | None, Path], settings: TabularSettings, 
 
 
 class _Recognised:
-    """Every column's kind; columns whose decimal mark another column has to settle are looked at last."""
+    """Every column's kind. Columns whose decimal mark depends on another column are examined last."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, Kind] = {}
@@ -222,7 +222,7 @@ def _parts(
 
 
 def _counting(columns: Sequence[object], kinds: Sequence[Kind]) -> str:
-    """A remark on columns that count the rows: an id that a model can learn by."""
+    """A remark on columns that number the rows: a model could use such an id."""
     names = []
     for column, kind in zip(columns, kinds, strict=True):
         values = column.values  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ _TIME = re.compile(r"(?P<hour>\d{1,3}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d
 
 
 class Unclear(Exception):
-    """A column of dates of which ``text`` is none, or whose order of day and month is not certain."""
+    """A column of dates in which ``text`` is not a date, or in which the order of day and month is ambiguous."""
 
     def __init__(self, text: str, problem: str) -> None:
         super().__init__(problem)

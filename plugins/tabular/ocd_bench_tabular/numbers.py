@@ -1,8 +1,8 @@
-"""How the numbers of a column are written: decimal and thousands marks, currency and percent signs.
+"""The format of the numbers of a column: decimal and thousands marks, currency and percent signs.
 
-A format is never guessed. Each cell is read under every pair of marks that it fits, and a column is taken for numbers only if
-what remains gives one value per cell. Where two readings remain (``1,234`` is 1.234 or 1234), or where only thousands marks
-would make numbers of it, the column is refused, with the cell and the settings that decide.
+A format is never guessed. Each cell is read with every pair of marks that fits it. A column has numbers only if the pairs that
+fit all cells give one value per cell. If two readings are left (``1,234`` is 1.234 or 1234), or if the cells are numbers only
+with thousands marks, the column is refused. The message names the cell and the settings that decide.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cached_property
 DECIMALS = ("auto", ".", ",")
 THOUSANDS = ("auto", "none", ",", ".", "space", "'")
 EXACT = 2**53
-"""Integers beyond it do not all have a float64 of their own."""
+"""Largest integer up to which float64 represents all integers exactly."""
 
 LONGEST = 400
 """Most characters of a number; every float64 written out is shorter. Longer cells are texts."""
@@ -128,7 +128,7 @@ def unit_of(text: str) -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """How all numbers of a column are written."""
+    """The format of all numbers of a column."""
 
     marks: Marks
     affix: str = ""
@@ -158,7 +158,7 @@ class Format:
 
 
 class Unclear(Exception):
-    """A column of numbers whose format is not certain: ``text`` is a cell that shows it."""
+    """A column of numbers with an ambiguous format, which the cell ``text`` shows."""
 
     def __init__(self, text: str, problem: str) -> None:
         super().__init__(problem)

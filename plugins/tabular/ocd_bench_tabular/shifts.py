@@ -1,4 +1,4 @@
-"""Two sets whose test rows come from another time than their training rows: a natural distribution shift."""
+"""Two datasets whose test rows were recorded at another time than their training rows: a natural distribution shift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a dataset's rows come from: scikit-learn's embedded sets, named ones, or anybody's table of any known form."""
+"""Sources of rows: scikit-learn's embedded datasets, named datasets, or a user's table in any known format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ocd_bench_tabular.table import Table, numeric_table
 EMBEDDED = ("diabetes", "breast-cancer", "wine")
 RANKING = ("letor_mq2008", "mslr_web10k")
 FORMS = (*SHEETS, *TEXTS, ".npz", ".zip")
-"""Endings of a file that may be a dataset; each but the binary ones in any compression."""
+"""Suffixes of files that may be a dataset. All except the binary ones may be compressed."""
 
 
 def read_table(request: Request, settings: TabularSettings) -> Table:

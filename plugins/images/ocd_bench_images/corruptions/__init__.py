@@ -1,13 +1,13 @@
-"""Common corruptions: the published kinds under their published names, and kinds of our own under names of their own.
+"""Common corruptions: the published kinds under their published names, and our own kinds under other names.
 
-The 15 kinds of CIFAR-10-C and ImageNet-C and their 4 extra kinds are written anew from the paper and the published constants
-(:mod:`.constants`). Two things differ from the published files: frost's texture is computed (:mod:`.frost`), and the random
-numbers are others. A picture's random numbers derive from the seed and its own pixels, so it is changed in the same way in any
-subset, order or batch; results are cut to 8 bits as published, and intermediate values are rounded, so every processor gives
-the same.
+The 15 kinds of CIFAR-10-C and ImageNet-C and their 4 extra kinds are reimplemented from the paper and the published constants
+(:mod:`.constants`). There are two differences from the published files: frost's texture is computed (:mod:`.frost`), and the
+random numbers are different. A picture's random numbers derive from the seed and its own pixels, so the change of a picture
+does not depend on the subset, order or batch. Results are truncated to 8 bits as published, and intermediate values are
+rounded, so every processor gives the same result.
 
-The kinds of our own begin with ``own_`` (:mod:`.own`): 15 of the published ideas in strengths made for digits on black, and 6
-more.
+The names of our own kinds begin with ``own_`` (:mod:`.own`): 15 variants of published kinds with strengths for digits on black,
+and 6 more.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ KINDS = (*MAIN, *EXTRA, *OWN)
 SETS = {"cifar10-c": MAIN, "cifar10-c-extra": EXTRA, "own": tuple(OWN)}
 """Names that stand for several kinds in ``--corruption``; the table ends with the mean over each."""
 RENAMED = {name.removeprefix("own_"): name for name in OWN if name.removeprefix("own_") not in PUBLISHED} | {"all": "own"}
-"""Names that once stood for a kind of our own, or for all of them."""
+"""Former names of our own kinds."""
 CHUNK = 2**22
-"""Values that are worked on at a time."""
+"""Number of values that are processed at a time."""
 
 
 def corrupt(pictures: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
@@ -41,7 +41,7 @@ def corrupt(pictures: torch.Tensor, kind: str, severity: int, generator: torch.G
 
     Raises:
         UsageError: for an unknown kind or severity.
-        NotApplicable: where a kind means nothing for these pictures.
+        NotApplicable: if a kind is not defined for these pictures.
     """
     check(kind)
     if severity not in range(1, 6):

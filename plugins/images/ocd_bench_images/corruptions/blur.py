@@ -100,7 +100,7 @@ def elastic_transform(pictures: Pictures, level: tuple[float, float, float], dra
     points = middle + reach * np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
     moved = points + draws.uniform(-corners, corners, (3, 2))
     ones = np.ones((count, 3, 1))
-    # moved = [points, 1] @ map; the picture is asked where each pixel of the result comes from, so the inverse is due.
+    # moved = [points, 1] @ map. Sampling needs the source of each pixel of the result, so the inverse map is used.
     back = np.linalg.solve(np.concatenate([moved, ones], -1), np.broadcast_to(points, (count, 3, 2)))
     across, down = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
     place = np.stack([across, down, np.ones_like(across)], -1) @ back[:, None]

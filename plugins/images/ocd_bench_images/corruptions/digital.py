@@ -13,7 +13,7 @@ from ocd_bench_images.corruptions.sampling import Pictures, cut, hsv_to_rgb, rgb
 
 
 def brightness(pictures: Pictures, amount: float, draws: Draws) -> Pictures:
-    """More of HSV's value, hue and saturation kept."""
+    """Increase the value of HSV, and keep hue and saturation."""
     if pictures.shape[-1] == 1:
         return pictures + amount
     hue, saturation, value = rgb_to_hsv(pictures)
@@ -34,13 +34,13 @@ def saturate(pictures: Pictures, level: tuple[float, float], draws: Draws) -> Pi
 
 
 def contrast(pictures: Pictures, kept: float, draws: Draws) -> Pictures:
-    """Each channel drawn towards its mean."""
+    """Move each channel towards its mean."""
     mean = pictures.mean((1, 2), keepdims=True)
     return mean + kept * (pictures - mean)
 
 
 def pixelate(pictures: Pictures, kept: float, draws: Draws) -> Pictures:
-    """Averaged down to a share of the side, and up again in blocks (Pillow's box filter)."""
+    """Downsample by averaging to a share of the side, and upsample again in blocks (Pillow's box filter)."""
     height, width = pictures.shape[1:3]
     small = (max(1, int(width * kept)), max(1, int(height * kept)))
     box = Image.Resampling.BOX
@@ -48,7 +48,7 @@ def pixelate(pictures: Pictures, kept: float, draws: Draws) -> Pictures:
 
 
 def jpeg_compression(pictures: Pictures, quality: int, draws: Draws) -> Pictures:
-    """Through Pillow's JPEG encoder and back."""
+    """Encode and decode with Pillow's JPEG."""
 
     def through(image: Image.Image) -> Image.Image:
         buffer = io.BytesIO()

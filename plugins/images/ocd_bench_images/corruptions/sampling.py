@@ -14,7 +14,7 @@ DIGITS = 6
 
 
 def settle(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values rounded so that every processor goes on with the same numbers."""
+    """Values rounded so that every processor continues with the same numbers."""
     return np.round(values, DIGITS)
 
 

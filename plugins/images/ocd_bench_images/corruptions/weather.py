@@ -11,7 +11,7 @@ from ocd_bench_images.corruptions.sampling import Pictures, clipped_zoom, cut, l
 
 
 def fog(pictures: Pictures, level: tuple[float, float], draws: Draws) -> Pictures:
-    """A plasma cloud laid over the picture, which keeps its largest value."""
+    """Add a plasma cloud. The largest value of the picture is kept."""
     strength, decay = level
     height, width = pictures.shape[1:3]
     side = 1 << (max(height, width) - 1).bit_length()

@@ -1,4 +1,4 @@
-"""One door to timm's catalogue of networks: ``images.model=timm:NAME``."""
+"""Networks of timm's catalogue: ``images.model=timm:NAME``."""
 
 from __future__ import annotations
 

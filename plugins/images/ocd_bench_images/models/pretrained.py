@@ -1,5 +1,5 @@
-"""Networks trained on ImageNet, through libraries that hold them: the input in the network's own form, and the last layer
-trained on features that are computed once."""
+"""Networks that were trained on ImageNet, from other libraries. The input is converted to the network's form, and the last
+layer is trained on features that are computed once."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Pretrained(nn.Module):
         return self
 
     def _features(self, layer: nn.Linear, samples: Samples, progress: Callable[[int], None]) -> torch.Tensor:
-        """What the last layer sees of each picture, ``(N, D)``."""
+        """The input of the last layer for each picture, ``(N, D)``."""
         kept = {name: value for name, value in self.state_dict().items() if not name.startswith(self.adapted_layer)}
         body = nn.ParameterDict({name.replace(".", "/"): nn.Parameter(v, False) for name, v in kept.items()})
         key = f"{model_sha256(body)}|{tensor_sha256(samples.inputs)}|{self.side}|{torch.__version__.partition('+')[0]}"

@@ -1,6 +1,6 @@
-"""Where a model's weights come from: a file that the user names, one found by the model's name, or none.
+"""The source of a model's weights: a file that the user names, a file found by the model's name, or none.
 
-Nothing is downloaded here. Whoever prints a table says which file was taken (:meth:`Weights.note`).
+Nothing is downloaded here. A note below the table names the file (:meth:`Weights.note`).
 """
 
 from __future__ import annotations
