@@ -16,7 +16,7 @@ import os
 import time
 import torch
 import ocd_bench
-import beside
+import companion
 
 
 class Dots(ocd_bench.Task):
@@ -55,7 +55,7 @@ class Scaled(ocd_bench.Method):
                 file.write(f"scaled {context.request.seed}\\n")
         if os.environ.get("ABSENT"):
             raise ocd_bench.NotApplicable("what it needs is not there")
-        return lambda inputs: context.base(inputs) * beside.FACTOR
+        return lambda inputs: context.base(inputs) * companion.FACTOR
 
 
 class Fits(ocd_bench.Method):
@@ -102,7 +102,7 @@ def write_plugin(folder: Path, text: str = PLUGIN, factor: float = 0.5) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "dots_plugin.py"
     path.write_text(text)
-    (folder / "beside.py").write_text(f"FACTOR = {factor}\n")
+    (folder / "companion.py").write_text(f"FACTOR = {factor}\n")
     return path
 
 

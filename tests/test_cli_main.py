@@ -57,7 +57,10 @@ def test_python_m() -> None:
     ("words", "message"),
     [
         (["lst"], "unknown 'lst' (did you mean 'list'?); choose from run, list, config, data, report, compare, merge, plugin"),
-        (["list", "task"], "list: argument tasks|datasets|methods|plugins|settings: unknown 'task' (did you mean 'tasks'?)"),
+        (
+            ["list", "task"],
+            "list: argument tasks|datasets|methods|plugins|settings|layers: unknown 'task' (did you mean 'tasks'?)",
+        ),
         (["list", "--jsn"], "list: unknown option '--jsn' (did you mean '--json'?) (see ocd-bench list --help)"),
         (["list", "--js"], "list: unknown option '--js'"),  # no abbreviations
         (["list", "tasks", "methods"], "list: unknown argument 'methods'"),

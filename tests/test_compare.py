@@ -293,8 +293,8 @@ def test_another_schema_is_refused(tmp_path: Path):
 
 def test_a_metric_of_another_direction_is_refused(tmp_path: Path):
     one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
-    path = two / "cells" / "images-mnist-base-s0.json"
-    path.write_text(path.read_text().replace('"higher_is_better": true', '"higher_is_better": false'))
+    for path in (two / "cells").glob("*.json"):
+        path.write_text(path.read_text().replace('"higher_is_better": true', '"higher_is_better": false'))
     with pytest.raises(UsageError, match="higher_is_better of accuracy differs"):
         compared(one, two)
 

@@ -233,4 +233,4 @@ def test_the_runner_trains_bases_without_a_fold_each(
     else:
         assert code == 0, printed
         assert "failed" not in printed.out
-        assert len(list((tmp_path / "cache" / "bases").glob("*.pt"))) == 5
+        assert len(list((tmp_path / "cache" / "bases").glob("*.ocdcache"))) == 5

@@ -84,7 +84,10 @@ def test_a_file_of_the_right_names_and_shapes_is_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, "'classifier.0.weight' is missing; expected torchvision's vgg11"),  # the features alone
+        (
+            {},
+            "'classifier.0.weight' is missing (16 of the model's 22 tensors are in the file); expected torchvision's vgg11",
+        ),  # the features alone
         ({"features.0.weight": torch.zeros(64, 1, 3, 3)}, "'features.0.weight' is 64 x 1 x 3 x 3, the model has 64 x 3"),
     ],
 )

@@ -27,7 +27,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 CHANGES = {
     # what changes: (old text, new text, factor, what is said, whether the base is trained again, also in another folder)
-    "a method": ("context.base(inputs) * beside", "context.base(inputs) * 2 * beside", 0.5, "the method's code", False),
+    "a method": ("context.base(inputs) * companion", "context.base(inputs) * 2 * companion", 0.5, "the method's code", False),
     "a module beside the plugin": ("", "", 0.75, "the method's code", True),
     "the loss of a task": ("return 1.0 * torch", "return 2.0 * torch", 0.5, "the task's code", True),
     "the metrics of a task": ("1.0 * self.loss", "3.0 * self.loss", 0.5, "the task's code", True),

@@ -121,9 +121,8 @@ def test_a_killed_worker_costs_only_the_cell_it_was_measuring(plugin: Path, tmp_
     process = start(plugin, "--methods", "base,slow,scaled", "--seeds", "2", "--out", str(out), "--cell-timeout", "200")
     wait_for(tmp_path / "began", process)
     workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    os.kill(workers[0], signal.SIGKILL)
-    time.sleep(0.5)
     (tmp_path / "began").unlink()
+    os.kill(workers[0], signal.SIGKILL)
     wait_for(tmp_path / "began", process)  # of the second seed: its method is killed this time
     worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
     method = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()[0]

@@ -296,7 +296,7 @@ def test_a_run_is_repeated_from_its_run_json(plugin: str, tmp_path: Path, capsys
     (one / "run.json").write_text((one / "run.json").read_text().replace('"base.epochs": "2"', '"base.epochs": "3"'))
     assert main(["run", "--config", str(one / "run.json")]) == 2
     assert "damaged" in capsys.readouterr().err
-    for text, message in (("{", "not valid JSON"), ("[]", "expected the run.json"), ('{"tasks": {}}', "did not keep")):
+    for text, message in (("{", "not valid JSON"), ("[]", "expected the run.json"), ('{"tasks": {}}', "did not store")):
         (one / "run.json").write_text(text)
         assert main(["run", "--config", str(one / "run.json")]) == 2
         assert message in capsys.readouterr().err

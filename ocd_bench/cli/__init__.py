@@ -19,13 +19,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
-from ocd_bench import __version__
+from ocd_bench._version import __version__
 from ocd_bench.config import nearest
 from ocd_bench.errors import OCDBenchError, Terminated, UsageError
 
 COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin", "cache")
 
-DEPENDENCIES = ("jinja2", "numpy", "platformdirs", "pluggy", "rich", "scipy", "torch")
+DEPENDENCIES = ("jinja2", "numpy", "platformdirs", "pluggy", "rich", "safetensors", "scipy", "torch")
 """Packages that the core needs. If one is missing, the installation is broken; that is not a defect of OCD-Bench."""
 
 EPILOG = """\

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from ocd_bench.comparison.judge import Comparison, RowResult
 from ocd_bench.comparison.output import columns_of, cost_remark, texts_of
+
+if TYPE_CHECKING:
+    from ocd_bench.comparison.judge import Comparison, RowResult
 
 SCHEMA = 1
 

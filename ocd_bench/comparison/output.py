@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from html import escape
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ocd_bench.comparison.judge import Comparison, RowResult
 from ocd_bench.report import markdown
 from ocd_bench.report.notebook import html_table
 from ocd_bench.report.numbers import Style, style_for
 from ocd_bench.report.table import DASH, Column, Field, Kind
 from ocd_bench.report.text import Layout, printable, terminal_width, to_string, wrap
+
+if TYPE_CHECKING:
+    from ocd_bench.comparison.judge import Comparison, RowResult
 
 COLOURS = {"regression": "red", "broken": "red", "vanished": "red", "improvement": "green", "repaired": "green"}
 """The colour of a row on a terminal, by verdict."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ocd_bench import __version__
+from ocd_bench._version import __version__
 from ocd_bench.config import nearest
 from ocd_bench.errors import UsageError
 from ocd_bench.plugin import PROJECT

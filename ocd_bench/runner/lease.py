@@ -26,6 +26,9 @@ from ocd_bench.files import host_name, is_alive, process_start
 BEAT = 10.0
 PATIENCE = 120.0
 
+State = tuple[str, int, int]
+"""A lease file: content, inode, time stamp in nanoseconds."""
+
 
 class Lease:
     """The right to do one unit of work.
@@ -41,8 +44,8 @@ class Lease:
         self.held = False
         self._token = secrets.token_hex(8)
         self._renewed = 0.0
-        self._seen: tuple[str, float] | None = None
-        """Content and time stamp of another's lease, and when this observer first saw it like that."""
+        self._seen: State | None = None
+        """Another's lease as this observer saw it last, and when it first saw it like that."""
         self._since = 0.0
 
     def acquire(self) -> bool:
@@ -52,15 +55,13 @@ class Lease:
             return True
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for _ in range(3):
-                if self._create():
-                    return True
-                if not self._is_abandoned() or not self._break():
-                    return False
+            if self._create():
+                return True
+            state = self._state()
+            return state is not None and self._is_abandoned(state) and self._replace(state)
         except OSError:
             self.held = False
             return True
-        return False
 
     def renew(self) -> None:
         """Renew the time stamp. Cheap; call it often."""
@@ -105,36 +106,42 @@ class Lease:
             return None
         return value if isinstance(value, dict) else None
 
-    def _is_abandoned(self) -> bool:
-        owner = self._owner()
+    def _state(self) -> State | None:
+        """The lease file as it is now: its content, inode and time stamp; None if there is none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return json.dumps(self._owner()), status.st_ino, status.st_mtime_ns
+
+    def _is_abandoned(self, state: State) -> bool:
+        owner = json.loads(state[0])
         if owner is not None and owner.get("host") == self.host and isinstance(owner.get("pid"), int):
-            pid: int = owner["pid"]  # type: ignore[assignment]
+            pid: int = owner["pid"]
             return not is_alive(pid) or process_start(pid) != owner.get("started", "")
         # A lease of another machine, or of a process that was killed before it wrote its name.
-        try:
-            state = (json.dumps(owner), self.path.stat().st_mtime)
-        except OSError:
-            return False  # it has just been released
         if state != self._seen:
             self._seen, self._since = state, self.clock()
         return self.clock() - self._since >= PATIENCE
 
-    def _break(self) -> bool:
-        """Remove an abandoned lease; False if it has a new owner. Renaming is atomic: one of several processes succeeds."""
-        expected = self._owner()
-        aside = self.path.with_name(f"{self.path.name}.{self._token}")
+    def _replace(self, state: State) -> bool:
+        """Remove the abandoned lease that was in ``state``, and take it; False if another process is doing so, or has.
+
+        Only the process that holds a second file, the guard, may remove a lease, and only one that is still in that state. So
+        of several processes that saw the same abandoned lease one gets it.
+        """
+        guard = self.path.with_name(f"{self.path.name}.guard")
         try:
-            os.rename(self.path, aside)
-        except FileNotFoundError:
-            return True
-        try:
-            removed = json.loads(aside.read_bytes())
-        except (OSError, ValueError):
-            removed = None
-        if removed != expected:  # a new owner had just taken it: put it back
+            os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
             with contextlib.suppress(OSError):
-                os.link(aside, self.path)
-            aside.unlink(missing_ok=True)
+                if time.time() - guard.stat().st_mtime > PATIENCE:  # its process was killed within these few lines
+                    guard.unlink()
             return False
-        aside.unlink(missing_ok=True)
-        return True
+        try:
+            if self._state() != state:
+                return False
+            self.path.unlink()
+            return self._create()
+        finally:
+            guard.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocd_bench import __version__
+from ocd_bench._version import __version__
 from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve
 from ocd_bench.errors import OCDBenchError, Terminated, Unavailable, UsageError
 from ocd_bench.results import config_differences

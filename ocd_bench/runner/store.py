@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ocd_bench import __version__
+from ocd_bench._version import __version__
 from ocd_bench.cache import to_stderr
 from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact, remove_leftovers, seal, sha256, write_atomic
