@@ -12,6 +12,7 @@ before. The prediction uses the gain 1, not the chosen one.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -84,6 +85,7 @@ def example(folder: Path) -> Path:
 
 def record(plugin: Path, folder: Path) -> tuple[Recorder, Recorder]:
     """Recordings of the fit of `ocd`, and of its prediction of one test batch."""
+    os.environ["OCD_BENCH_IN_PROCESS"] = "1"  # a child process would keep its calls to itself
     from ocd_bench import cli
     from ocd_bench.methods.ocd import OCD
 
