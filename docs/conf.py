@@ -26,7 +26,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.xref_missing"]
 """Links to files outside this folder. tests/test_docs.py checks that every link leads somewhere."""
 
-autodoc_mock_imports = ["torch", "numpy", "scipy", "rich", "platformdirs", "pandas", "ocd_bench.engine"]
+autodoc_mock_imports = ["torch", "pandas", "safetensors", "ocd_bench.engine"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

@@ -62,12 +62,14 @@ def run(args: argparse.Namespace) -> int:
         sections = known_sections(list(manager.tasks.values()), list(manager.methods.values()))
         check_overrides(from_file, sections, f"--config {args.config}")
 
-    from ocd_bench.runner.machine import choose_device
     from ocd_bench.runner.progress import ConsoleReporter
     from ocd_bench.runner.run import check_repeat, default_folder, execute, plan
     from ocd_bench.runner.store import RunFolder
 
     groups, left_out = plan(request, manager)
+
+    from ocd_bench.runner.machine import choose_device  # torch: a wrong name is found without it
+
     choose_device(request.device)
     if args.config is not None and args.config.suffix == ".json":
         check_repeat(args.config, request, groups, manager)
