@@ -90,9 +90,8 @@ class Frame:
         if fisheye and any(tangential):
             raise UsageError(f"{self.where}: p1, p2 of a fisheye lens are not supported; undistort the pictures first")
         radial = powers if fisheye else powers[:3]
-        camera = Camera(
-            across, down, fx, fy, self._number("cx"), self._number("cy"), radial if any(radial) else (), tangential, fisheye
-        )
+        centre = self._number("cx"), self._number("cy")
+        camera = Camera(round(across), round(down), fx, fy, *centre, radial if any(radial) else (), tangential, fisheye)
         return camera.scaled(width, height)
 
     def _stated_size(self, width: int, height: int) -> tuple[float, float]:

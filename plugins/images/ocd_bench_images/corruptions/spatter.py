@@ -110,7 +110,7 @@ def _equalised(values: NDArray[np.float64]) -> NDArray[np.int64]:
         counts = np.bincount(picture.ravel(), minlength=256)
         lowest = int(np.flatnonzero(counts)[0])
         rest = picture.size - counts[lowest]
-        table = np.cumsum(np.where(np.arange(256) > lowest, counts, 0)) * (255 / rest) if rest else np.arange(256)
+        table = np.cumsum(np.where(np.arange(256) > lowest, counts, 0)) * (255 / rest) if rest else np.arange(256.0)
         result[place] = np.rint(settle(table)).astype(np.int64)[picture]
     return result
 

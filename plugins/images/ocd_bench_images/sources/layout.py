@@ -58,8 +58,8 @@ def read_layout(place: Path) -> Layout:
     if place.is_dir():
         groups = _of_folder(place, layout)
     else:
-        tree = ZipTree(place)
-        groups = _of_names(tree, {name: name for name in tree.names})
+        archive = ZipTree(place)
+        groups = _of_names(archive, {name: name for name in archive.names})
     for part, pieces in groups.items():
         entries = layout.parts.setdefault(part, [])
         for tree, names in pieces:
