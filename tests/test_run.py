@@ -333,6 +333,16 @@ def test_the_number_of_threads_is_a_setting_and_not_the_machine_s(plugin: str, t
     assert cell(tmp_path / "two", "base")["made_by"]["base"] != cell(tmp_path / "one", "base")["made_by"]["base"]
 
 
+def test_a_child_that_computes_with_several_threads_is_not_forked() -> None:
+    """It would wait for ever for the threads of its parent's pool."""
+    import torch
+
+    from ocd_bench.runner.sandbox import can_isolate
+
+    assert can_isolate(torch.device("cpu"), 1)
+    assert not can_isolate(torch.device("cpu"), 2)
+
+
 def test_in_one_process_the_numbers_are_the_same(plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--methods", "base,draws,oracle,ocd-nn", "--quiet")
     assert run(plugin, *words, "--out", str(tmp_path / "many")) == 0

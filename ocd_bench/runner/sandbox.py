@@ -5,8 +5,8 @@ values and bytes) through a pipe. It cannot write to the parent's stdout. It is 
 kills it first when memory runs out. When it ends, the parent learns how (it returned, it exited by ``sys.exit`` or
 ``os._exit``, it was killed, or it timed out) and at which place in the code.
 
-Forking is safe here because torch is limited to one thread in every process that forks. If a GPU is used, or the system is not
-Linux, :func:`can_isolate` is false and the function runs in the process itself.
+Forking is safe as long as a child computes with one thread: the threads of its parent's OpenMP pool do not survive a fork, and a
+child that waits for them waits for ever. With ``run.threads`` above 1, if a GPU is used, and if the system is not Linux, :func:`can_isolate` is false and the function runs in the process itself.
 """
 
 from __future__ import annotations
@@ -78,12 +78,14 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def can_isolate(device: Any) -> bool:
-    """Whether work on this torch device can run in forked children. ``OCD_BENCH_IN_PROCESS=1`` makes it false, so that a
-    debugger works in a plugin's code."""
+def can_isolate(device: Any, threads: int = 1) -> bool:
+    """Whether work on this torch device, with that many threads, can run in forked children. ``OCD_BENCH_IN_PROCESS=1`` makes
+    it false, so that a debugger works in a plugin's code."""
     if os.environ.get("OCD_BENCH_IN_PROCESS", "") not in ("", "0"):
         return False
     if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return False
+    if threads > 1:
         return False
     torch = sys.modules.get("torch")
     return not (torch is not None and torch.cuda.is_initialized())

@@ -29,7 +29,7 @@ def settings_of(request: RunRequest, isolate: bool | None = None) -> Settings:
         offline=request.offline,
         device=device,
         figures=request.figures,
-        isolate=can_isolate(device) if isolate is None else isolate,
+        isolate=can_isolate(device, int(request.overrides.get("run.threads", 1))) if isolate is None else isolate,
         cell_timeout=request.cell_timeout,
     )
 
