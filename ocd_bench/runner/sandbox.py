@@ -5,8 +5,9 @@ values and bytes) through a pipe. It cannot write to the parent's stdout. It is 
 kills it first when memory runs out. When it ends, the parent learns how (it returned, it exited by ``sys.exit`` or
 ``os._exit``, it was killed, or it timed out) and at which place in the code.
 
-Forking is safe as long as a child computes with one thread: the threads of its parent's OpenMP pool do not survive a fork, and a
-child that waits for them waits for ever. With ``run.threads`` above 1, if a GPU is used, and if the system is not Linux, :func:`can_isolate` is false and the function runs in the process itself.
+Forking is safe as long as a child computes with one thread: the threads of its parent's OpenMP pool do not survive a fork, and
+a child that waits for them waits for ever. With ``run.threads`` above 1, if a GPU is used, and if the system is not Linux,
+:func:`can_isolate` is false and the function runs in the process itself.
 """
 
 from __future__ import annotations
