@@ -86,7 +86,7 @@ def test_another_torch_measures_again(plugin: Path, tmp_path: Path, monkeypatch:
     out = tmp_path / "out"
     assert run_here(plugin, "--methods", "base", "--out", str(out)) == 0
     real = fingerprints.versions
-    monkeypatch.setattr("ocd_bench.runner.group.versions", lambda packages: [*real(packages), "torch 0.0"])
+    monkeypatch.setattr("ocd_bench.runner.reuse.versions", lambda packages: [*real(packages), "torch 0.0"])
     assert run_here(plugin, "--methods", "base", "--out", str(out)) == 0
     assert "measured again, since versions of packages" in capsys.readouterr().err
 

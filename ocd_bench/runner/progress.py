@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +22,14 @@ def describe(cell: Mapping[str, Any], reused: bool) -> str:
     cost = cell["cost"]
     tail = "reused" if reused else f"fit {cost['fit_s']:.1f} s, test {cost['adapt_s']:.1f} s"
     return f"{name}: {primary} ({tail})"
+
+
+class Reporter(Protocol):
+    """Receives progress and finished cells."""
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+    def cell(self, cell: Mapping[str, Any], reused: bool) -> None: ...
+    def note(self, text: str) -> None: ...
 
 
 class ConsoleReporter:

@@ -13,16 +13,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocd_bench.errors import OCDBenchError, Terminated
 from ocd_bench.runner.blame import Blame, message_of
 from ocd_bench.runner.cells import Group, cell_name
-from ocd_bench.runner.group import GroupRunner, Reporter, Settings
+from ocd_bench.runner.group import GroupRunner
+from ocd_bench.runner.job import Settings
 from ocd_bench.runner.lease import Lease
 from ocd_bench.runner.order import Outcome
 from ocd_bench.runner.sandbox import Child, Ending, Message, Send, watch
 from ocd_bench.runner.store import RunFolder, new_cell
+
+if TYPE_CHECKING:
+    from ocd_bench.runner.progress import Reporter
 
 CONTRACT = ("load_data", "corrupt", "base_model, loss and metrics on a few samples")
 """Steps of a group before training. A task that ends its process during these is bad input, not a failed cell."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from ocd_bench.errors import Unavailable
 from ocd_bench.runner.cells import Group
-from ocd_bench.runner.group import Settings
+from ocd_bench.runner.job import Settings
 from ocd_bench.runner.machine import choose_device
 from ocd_bench.runner.order import Outcome, RunRequest
 from ocd_bench.runner.sandbox import can_isolate

@@ -1,0 +1,95 @@
+"""Which cells are still to be measured: all but the finished ones, unless something that they depend on has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ocd_bench.config import fingerprint
+from ocd_bench.errors import UsageError
+from ocd_bench.method import Method
+from ocd_bench.runner.cells import Variant, cell_name
+from ocd_bench.runner.fingerprints import MEASURING, code_of, differences, hook_modules, named_files, object_print, versions
+from ocd_bench.runner.job import Job, Todo
+from ocd_bench.runner.sandbox import Message
+
+Heads = Mapping[str, Mapping[str, Any]]
+"""By method, the fields that all of its cells begin with: ``fingerprint`` and ``made_by``."""
+
+
+def heads_of(job: Job, base_key: str) -> dict[str, dict[str, Any]]:
+    """The fingerprints of each method's cells, on the base of that key."""
+    return {method.name: _head(job, method, base_key) for method in job.methods}
+
+
+def _head(job: Job, method: Method, base_key: str) -> dict[str, Any]:
+    sections = job.config.as_dict(job.sections_of(method))
+    sections["base"].pop("cache")
+    code, packages = object_print(method)
+    core = code_of(MEASURING)
+    layer, hook_packages = object_print(job.task, hook_modules(job.manager, "ocd_bench_select_layer"))
+    return {
+        "fingerprint": {"config": fingerprint({"preset": job.run.preset, "sections": sections})},
+        "made_by": {
+            "method": code,
+            "task": layer,
+            "core": core.sha256,
+            "packages": versions(packages | hook_packages | core.packages),
+            "files": named_files(sections, job.run.data_dirs),
+            "threads": job.threads,
+            "base": base_key,
+        },
+    }
+
+
+def unfinished(job: Job, heads: Heads, data: Mapping[Variant, str]) -> Todo:
+    """The cells to measure. Finished cells are sent unchanged; cells of other code are named in one line.
+
+    Args:
+        data: fingerprint of the samples, by test variant.
+
+    Raises:
+        UsageError: for a cell of another configuration or other data.
+    """
+    todo: Todo = []
+    stale: list[str] = []
+    reasons: dict[str, None] = {}
+    for method in job.methods:
+        missing = []
+        for variant in job.group.variants:
+            cell, changed = _finished(job, method, variant, heads[method.name], data[variant])
+            if cell is not None:
+                job.send(Message("cell", {"cell": cell, "reused": True}))
+                continue
+            missing.append(variant)
+            if changed:
+                stale.append(_name(job, method, variant))
+                reasons.update(dict.fromkeys(changed))
+        if missing:
+            todo.append((method, missing))
+    if stale:
+        shown = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        job.note(f"measured again, since {' and '.join(reasons)} changed: {shown}")
+    return todo
+
+
+def _name(job: Job, method: Method, variant: Variant) -> str:
+    return cell_name(job.group.task, variant.label(job.group.dataset), method.name, job.group.seed)
+
+
+def _finished(
+    job: Job, method: Method, variant: Variant, head: Mapping[str, Any], data: str
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """A finished cell that can be reused; else None, and what has changed since it was measured."""
+    cell = job.folder.read_cell(job.group.task, variant.label(job.group.dataset), method.name, job.group.seed)
+    if cell is None or cell["status"] != "ok":
+        return None, []  # a method that was not applicable is tried again: the cause may be gone
+    for what, old, new in (
+        ("configuration", cell["fingerprint"].get("config"), head["fingerprint"]["config"]),
+        ("data", cell["fingerprint"].get("data"), data),
+    ):
+        if old != new:
+            name = _name(job, method, variant)
+            raise UsageError(f"--out {job.folder.path}: cell {name} was measured with another {what}; choose another --out")
+    changed = differences(cell.get("made_by"), head["made_by"])
+    return (None, changed) if changed else (cell, [])
