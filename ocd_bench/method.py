@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ocd_bench.task import Request, Task
 
 
+def _no_base_anew() -> tuple[torch.nn.Module, str]:
+    raise NotApplicable("no further base can be trained here")
+
+
 def _no_fold_bases(folds: int) -> Sequence[tuple[torch.nn.Module, torch.Tensor]]:
     raise NotApplicable("no further base can be trained here")
 
@@ -44,6 +48,8 @@ class Context:
             training samples that this base was not trained on (one fold). The further bases start from the same initial
             weights as the base, and are cached like it. Raises ``NotApplicable`` if the base is not trained by the runner, and
             ``UsageError`` for more folds than samples.
+        base_anew: function that returns the base that training gives here, and the SHA-256 of its weights. It is the base
+            itself, unless the run was given stored bases (``--bases``).
 
     .. versionadded:: 0.1
     """
@@ -59,6 +65,7 @@ class Context:
     ranking: Callable[[], list[tuple[str, float]]]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
+    base_anew: Callable[[], tuple[torch.nn.Module, str]] = _no_base_anew
     charges: list[float] = field(default_factory=list)
     """Seconds that other methods spent on values that this one reused through :meth:`shared`. The runner adds them to
     ``cost.fit_s``."""

@@ -326,7 +326,7 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
                 write_atomic(out / "scores" / f"{key.stem}.npz", read_bytes(run.sources[key]))
             write_atomic(out / "cells" / f"{key.stem}.json", json_bytes(cell))
         for source in sources:
-            for folder in ("figures", "errors"):
+            for folder in ("figures", "errors", "bases"):
                 for file in sorted((source / folder).rglob("*")):
                     target = out / file.relative_to(source)
                     if file.is_file() and not target.exists():

@@ -45,6 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SECONDS",
         help="time limit of a step (data, base model, fit and test of one method); a step that exceeds it is a failed cell",
     )
+    parser.add_argument(
+        "--bases", type=Path, metavar="DIR", help="use the base models stored there; the row base-anew shows those trained here"
+    )
+    parser.add_argument("--keep-bases", action="store_true", help="store the base models in the run folder, for --bases")
     parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts; join them with 'ocd-bench merge'")
     parser.add_argument("--json", action="store_true", help="print cells as JSON instead of the table")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -91,6 +95,7 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
     from ocd_bench.folders import data_directories
     from ocd_bench.runner.cells import parse_seeds, parse_shard
     from ocd_bench.runner.order import RunRequest, read_request
+    from ocd_bench.runner.stored import check_folder
 
     earlier: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
@@ -127,6 +132,8 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
         jobs=args.jobs,
         executor=args.executor,
         cell_timeout=args.cell_timeout,
+        bases=None if args.bases is None else check_folder(args.bases),
+        keep_bases=args.keep_bases,
     )
     return request, from_file
 

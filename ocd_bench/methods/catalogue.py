@@ -60,6 +60,7 @@ class Card(Method):
 
 CARDS = (
     Card("base", "base", "the trained base model, unchanged"),
+    Card("base", "base-anew", "the base trained here, beside a stored one (run --bases)", default=False),
     Card("ocd", "ocd", "conditional diffusion of each sample's own weights, one draw", OCDSettings),
     Card("ocd", "ocd-x5", "ocd, ensemble of 5 draws", OCDSettings),
     Card(

@@ -8,6 +8,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ocd_bench.runner.contract import TaskContract
 from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
 from ocd_bench.runner.lease import Lease
 from ocd_bench.runner.sandbox import Child, Message, Send, run_child
+from ocd_bench.runner.stored import Recipe, read_base, write_base
 from ocd_bench.runner.training import Progress, mean_loss, train
 from ocd_bench.samples import Splits
 from ocd_bench.seeds import derive
@@ -75,6 +77,8 @@ class Bases:
         note: function that takes a line for the user.
         isolate: whether training runs in a child process.
         seconds: time limit of training; None: no limit.
+        stored: folder of stored bases, which are used in place of training; None: there is none.
+        keep: folder in which the base that methods share is stored; None: it is not.
     """
 
     task: Task
@@ -87,6 +91,8 @@ class Bases:
     note: Callable[[str], None]
     isolate: bool = False
     seconds: float | None = None
+    stored: Path | None = None
+    keep: Path | None = None
 
     @property
     def threads(self) -> int:
@@ -141,6 +147,48 @@ class Bases:
             self.contract.probe(model, splits, self.request, self.device)
             check_layers(self.contract, model, self.config.section("select").layer, splits.train, self.request)
         return key
+
+    def shared(self, splits: Splits) -> BaseModel:
+        """The base that methods share: the stored one if the run was given one, else :meth:`obtain`. It is stored if asked for.
+
+        Raises:
+            BaseFailed: if training fails.
+            UsageError: if the stored base was made otherwise, or is damaged; or if this one cannot be stored.
+        """
+        base = self._given(splits) or self.obtain(splits)
+        if self.keep is not None:
+            write_base(self.keep, self.recipe(base.model), base.model.state_dict())
+        return base
+
+    def given_sha256(self, splits: Splits) -> str:
+        """SHA-256 of the stored base; empty if there is none.
+
+        Raises:
+            UsageError: if it was made otherwise, or is damaged.
+        """
+        base = self._given(splits)
+        return base.sha256 if base else ""
+
+    def recipe(self, model: torch.nn.Module) -> Recipe:
+        """What makes this base, without the machine and the code."""
+        sections = self.config.as_dict(["base", self.task.name])
+        sections["base"].pop("cache")
+        return Recipe(self.task.name, self.request.dataset, self.request.seed, sections, str(model))
+
+    def _given(self, splits: Splits) -> BaseModel | None:
+        if self.stored is None:
+            return None
+        with self._own_stream():
+            model = self.untrained(splits)
+        found = read_base(self.stored, self.recipe(model))
+        if found is None:
+            self.note(f"--bases {self.stored}: no base of {self.task.name} {self.request.dataset}; trained here")
+            return None
+        try:
+            model.load_state_dict(found[0])
+        except RuntimeError as error:
+            raise UsageError(f"--bases {self.stored}: the base of {self._name} does not fit: {message_of(error)}") from error
+        return BaseModel(_freeze(model), model_sha256(model), found[1], 0.0, True)
 
     def obtain(self, splits: Splits) -> BaseModel:
         """The trained base: from the cache if the fingerprint is there, else trained now.

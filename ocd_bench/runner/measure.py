@@ -220,6 +220,8 @@ class MethodRun:
         if not isinstance(detail, Mapping):
             raise BadAnswer(f"its detail is {type(detail).__name__}, expected a table of plain values")
         cell["detail"] = plain(dict(detail))
+        if weights := getattr(self._predictor, "base_sha256", ""):
+            cell["fingerprint"]["base"] = weights  # it is measured on a base of its own
         json_bytes(cell)
 
     def _parameters(self) -> int:

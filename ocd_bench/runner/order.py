@@ -24,6 +24,8 @@ class RunRequest:
 
     Args:
         cell_timeout: maximum seconds of each step of a cell (data, base model, fit and test of one method); None: no limit.
+        bases: folder of stored bases, on which all methods run but ``base-anew``; None: bases are trained.
+        keep_bases: whether the bases are stored in the run folder.
     """
 
     tasks: tuple[str, ...]
@@ -42,6 +44,8 @@ class RunRequest:
     executor: str = "local"
     figures: bool = True
     cell_timeout: float | None = None
+    bases: Path | None = None
+    keep_bases: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The values that ``run --config RUN/run.json`` needs to repeat this run: all that numbers depend on, no folders."""

@@ -16,6 +16,7 @@ from ocd_bench.runner.blame import Blame, message_of
 from ocd_bench.runner.cells import Group, Variant, assign_datasets, parse_sets, parse_variants
 from ocd_bench.runner.order import Outcome, RunRequest
 from ocd_bench.runner.store import SCHEMA, RunFolder
+from ocd_bench.runner.stored import ANEW
 
 
 def plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
@@ -86,9 +87,17 @@ def _variants(request: RunRequest, task: Any, dataset: str) -> tuple[Variant, ..
 def _rows(request: RunRequest, task: Any, manager: Any) -> tuple[str, ...]:
     """Methods of a task's table: those requested by name, else all (or all default ones) that are intended for it."""
     if request.methods and "all" not in request.methods:
-        return tuple(manager.method(name).name for name in dict.fromkeys(request.methods))
+        return _with_anew(request, tuple(manager.method(name).name for name in dict.fromkeys(request.methods)))
     meant = [method for method in manager.methods.values() if not method.tasks or task.name in method.tasks]
-    return tuple(method.name for method in meant if method.default or "all" in request.methods)
+    return _with_anew(request, tuple(method.name for method in meant if method.default or "all" in request.methods))
+
+
+def _with_anew(request: RunRequest, rows: tuple[str, ...]) -> tuple[str, ...]:
+    """With the row of the base that is trained here, where the others run on a stored one."""
+    if request.bases is None or "base" not in rows or ANEW in rows:
+        return rows
+    place = rows.index("base") + 1
+    return (*rows[:place], ANEW, *rows[place:])
 
 
 def default_folder(request: RunRequest, groups: Sequence[Group]) -> Path:

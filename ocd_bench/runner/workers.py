@@ -31,6 +31,8 @@ def settings_of(request: RunRequest, isolate: bool | None = None) -> Settings:
         figures=request.figures,
         isolate=can_isolate(device, int(request.overrides.get("run.threads", 1))) if isolate is None else isolate,
         cell_timeout=request.cell_timeout,
+        bases=request.bases,
+        keep_bases=request.keep_bases,
     )
 
 

@@ -1,0 +1,167 @@
+"""Base models in files: ``run --keep-bases`` writes them into the run folder, ``run --bases DIR`` uses them.
+
+The same training rounds differently on another CPU, and after many steps the base is another one. Two runs on one stored base
+can be compared answer by answer on any two machines. A file is named by the fingerprint of what made the base: task, dataset,
+seed, settings and architecture. Machine, threads, package versions and code are left out on purpose, because a stored base is
+there to be used on another machine, and by changed code. Weights are stored as they are (safetensors), with their SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocd_bench.config import fingerprint
+from ocd_bench.errors import UsageError
+from ocd_bench.files import sha256, write_atomic
+from ocd_bench.reading import read_bytes
+from ocd_bench.results import config_differences
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = "bases"
+"""Sub-folder of a run folder."""
+SUFFIX = ".safetensors"
+ANEW = "base-anew"
+"""Row of a run with stored bases: the base, trained on this machine by this code."""
+LARGEST_HEADER = 10_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a base.
+
+    Args:
+        settings: by section.
+        architecture: the model as text.
+    """
+
+    task: str
+    dataset: str
+    seed: int
+    settings: Mapping[str, Mapping[str, Any]]
+    architecture: str
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"{self.task} {self.dataset}, seed {self.seed}"
+
+    @property
+    def stem(self) -> str:
+        """The first part of the name of every file for this task, dataset and seed."""
+        return f"{self.task}-{self.dataset}-s{self.seed}-".replace("/", "_")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "task": self.task,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "settings": json.loads(json.dumps(self.settings)),
+            "architecture": fingerprint(self.architecture),
+        }
+
+    def path(self, folder: Path) -> Path:
+        """The file of this base in a folder of bases."""
+        return folder / f"{self.stem}{fingerprint(self.as_dict())[:16]}{SUFFIX}"
+
+
+def check_folder(folder: Path) -> Path:
+    """The folder of the bases: ``folder`` itself, or that of the run folder ``folder``.
+
+    Raises:
+        UsageError: if it has none.
+    """
+    for place in (folder, folder / FOLDER):
+        if place.is_dir() and any(place.glob(f"*{SUFFIX}")):
+            return place
+    raise UsageError(f"--bases {folder}: no stored bases there; 'ocd-bench run --keep-bases' writes them into OUT/{FOLDER}")
+
+
+def write_base(folder: Path, recipe: Recipe, state: Mapping[str, torch.Tensor]) -> None:
+    """Write the weights of a base, and remove files of older recipes of the same task, dataset and seed.
+
+    Raises:
+        UsageError: if the folder cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    about = {"recipe": json.dumps(recipe.as_dict(), sort_keys=True), "sha256": _digest(tensors)}
+    path = recipe.path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save(tensors, metadata=about))
+        for other in _files(folder, recipe):
+            if other != path:
+                other.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"--keep-bases: cannot write {path}: {error.strerror or error}") from error
+
+
+def read_base(folder: Path, recipe: Recipe) -> tuple[dict[str, torch.Tensor], str] | None:
+    """The weights of a stored base and their SHA-256; None if the folder has none for this task and dataset.
+
+    Raises:
+        UsageError: if the base there was made otherwise, with the setting that differs, or is damaged.
+    """
+    path = recipe.path(folder)
+    if not path.is_file():
+        _refuse(folder, recipe)
+        return None
+    data = read_bytes(path)
+    try:
+        from safetensors.torch import load
+
+        tensors = load(data)
+        expected = _about(data)["sha256"]
+    except Exception as error:  # safetensors has an exception of its own, not exported
+        raise UsageError(f"{path}: damaged: not a safetensors file of OCD-Bench ({type(error).__name__})") from error
+    if _digest(tensors) != expected:
+        raise UsageError(f"{path}: damaged: its weights do not match their sha256; fetch the file again")
+    return tensors, expected
+
+
+def _refuse(folder: Path, recipe: Recipe) -> None:
+    """Refuse a base of the same task and dataset that another recipe made, naming the difference."""
+    others = _files(folder, recipe)
+    if not others:
+        seeds = sorted(folder.glob(f"{recipe.task}-{recipe.dataset}-s*{SUFFIX}".replace("/", "_")))
+        if seeds:
+            names = ", ".join(path.name for path in seeds[:4])
+            raise UsageError(f"--bases {folder}: no base of {recipe.label}; found {names}")
+        return
+    try:
+        found = json.loads(_about(read_bytes(others[0]))["recipe"])
+        differs = config_differences(found["settings"], recipe.as_dict()["settings"])
+    except Exception as error:
+        raise UsageError(f"{others[0]}: damaged: not a safetensors file of OCD-Bench ({type(error).__name__})") from error
+    reason = f"with other settings ({', '.join(differs[:3])})" if differs else "with another architecture"
+    raise UsageError(
+        f"--bases {folder}: the base of {recipe.label} was made {reason}; "
+        "make the reference run again with --keep-bases, or leave --bases out"
+    )
+
+
+def _files(folder: Path, recipe: Recipe) -> list[Path]:
+    """Files for the same task, dataset and seed. The rest of their names is the fingerprint."""
+    long = len(recipe.stem) + 16 + len(SUFFIX)
+    return sorted(p for p in folder.glob(f"*{SUFFIX}") if p.name.startswith(recipe.stem) and len(p.name) == long)
+
+
+def _about(data: bytes) -> dict[str, str]:
+    size = int.from_bytes(data[:8], "little")
+    if size > LARGEST_HEADER:
+        raise ValueError("header too large")
+    return json.loads(data[8 : 8 + size])["__metadata__"]
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    from ocd_bench.cache import tensor_sha256
+
+    return sha256("".join(f"{name} {tensor_sha256(tensors[name])}\n" for name in sorted(tensors)).encode())
