@@ -32,6 +32,7 @@ def load(request: Request) -> Splits:
     def draws(purpose: str) -> torch.Generator:
         return generator(request.task, request.dataset, "", 0, purpose)
 
+    generated = request.dataset == "voices"
     if request.dataset == "librimix":
         from ocd_bench_speech.librimix import read_librimix
 
@@ -42,14 +43,14 @@ def load(request: Request) -> Splits:
         speech, note, groups = mixtures.train, mixtures.note, None
         fixed = {name: samples(getattr(mixtures, name), mixtures.speakers[name], name) for name in ("val", "test")}
     else:
-        corpus = voices(settings.speakers) if request.dataset == "voices" else folder_corpus(request, draws("split"))
+        corpus = voices(settings.speakers) if generated else folder_corpus(request, draws("split"))
         speech, note, groups = corpus.train, corpus.note, corpus.groups
         fixed = {}
         for name in ("val", "test"):
-            pool = Pool(getattr(corpus, name), length, groups=groups)
+            pool = Pool(getattr(corpus, name), length, groups=groups, portable=generated)
             count = getattr(settings, f"{name}_mixtures")
             fixed[name] = drawn(pool, pool.plan(count, settings.speakers, settings.level_db, draws(f"{name} mixtures")), name)
-    pool = Pool(speech, length, settings.speeds, groups)
+    pool = Pool(speech, length, settings.speeds, groups, generated)
     train = pool.plan(settings.train_mixtures, settings.speakers, settings.level_db, draws("train mixtures"))
     note = f"{settings.speakers} speakers, {settings.seconds:g} s at 8 kHz; {note}{weights.note(request)}"
     return Splits(drawn(pool, train, "training"), fixed["val"], fixed["test"], note, {"pool": pool})

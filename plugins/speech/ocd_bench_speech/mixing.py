@@ -40,6 +40,8 @@ class Pool:
         length: T of the segments.
         groups: speakers of a mixture are of different groups; default: each is one of its own.
         speeds: each speaker's speech is also used at these speeds (1.1: ten per cent faster), which changes pitch and formants.
+        portable: whether :meth:`render` gives the same bits on every machine, for generated speech: it computes in double
+            precision and rounds to multiples of 2^-15, because each CPU adds up in an order of its own.
 
     Raises:
         UsageError: if a speaker has no sound at all.
@@ -51,8 +53,9 @@ class Pool:
         length: int,
         speeds: Sequence[float] = (1.0,),
         groups: Mapping[str, int] | None = None,
+        portable: bool = False,
     ) -> None:
-        self.length, self.speakers, self.variants = length, list(speech), len(speeds)
+        self.length, self.speakers, self.variants, self.portable = length, list(speech), len(speeds), portable
         pieces, starts, lengths = [], [], []
         position = 0
         for speaker, utterances in speech.items():
@@ -60,7 +63,7 @@ class Pool:
             if not len(joined) or is_silent(joined):
                 raise UsageError(f"speaker {speaker!r} has no sound in any file")
             for speed in speeds:
-                stream = at_speed(joined, speed)
+                stream = on_grid(at_speed(joined.double(), speed)) if portable else at_speed(joined, speed)
                 loop = stream.repeat(-(-length // len(stream)))[:length]
                 pieces += [stream, loop]
                 starts.append(position)
@@ -122,10 +125,13 @@ class Pool:
     def render(self, plan: Plan) -> Tensor:
         """Sources ``(N, C, T)`` of a plan; their sum, the mixture, has root mean square 1."""
         segments = torch.stack([self.audio[start : start + self.length] for start in plan.starts.flatten().tolist()])
+        if self.portable:
+            segments = segments.double()
         segments = segments - segments.mean(-1, keepdim=True)
         segments = segments / segments.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-8)
-        sources = segments.view(*plan.starts.shape, self.length) * 10 ** (plan.levels[..., None] / 20)
-        return normalised(sources)
+        levels = plan.levels[..., None].to(segments.dtype)
+        sources = normalised(segments.view(*plan.starts.shape, self.length) * 10 ** (levels / 20))
+        return on_grid(sources) if self.portable else sources
 
     def draw(self, count: int, speakers: int, level_db: float, generator: torch.Generator) -> Tensor:
         """Sources ``(count, C, T)`` of new mixtures."""
@@ -136,6 +142,11 @@ def normalised(sources: Tensor) -> Tensor:
     """Sources ``(N, C, T)``, scaled by one factor per mixture so that their sum has root mean square 1."""
     level = sources.sum(1, keepdim=True).square().mean(-1, keepdim=True).sqrt()
     return sources / level.clamp_min(1e-8)
+
+
+def on_grid(wave: Tensor) -> Tensor:
+    """``wave`` in float32, rounded to multiples of 2^-15. A difference in the last bits of double precision is gone."""
+    return ((wave * 2**15).round() / 2**15).float()
 
 
 def at_speed(wave: Tensor, speed: float) -> Tensor:

@@ -60,7 +60,7 @@ def voice(number: int, registers: int = 2) -> Voice:
 
 def speak(number: int, seconds: float, registers: int = 2) -> Array:
     """The waveform of speaker ``number`` of ``registers``: ``seconds`` at 8 kHz, float32, root mean square 0.1. The same
-    arguments give the same waveform."""
+    arguments give the same waveform on any machine: it is computed in double precision, and rounded to 16 bits."""
     who = voice(number, registers)
     random = np.random.default_rng(derive("speech", "voices", "utterance", number))
     samples = round(seconds * RATE)
@@ -74,7 +74,8 @@ def speak(number: int, seconds: float, registers: int = 2) -> Array:
         hiss = np.fft.irfft(white * shape, len(sound))
         sound += _per_sample(gain) * hiss / hiss.std()
     sound = sound[:samples]
-    return (0.1 * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
+    sound = 0.1 * sound / np.sqrt(np.mean(sound**2))
+    return (np.round(sound * 2**15) / 2**15).astype(np.float32)
 
 
 def _score(who: Voice, frames: int, random: np.random.Generator) -> tuple[Array, Array, Array, Array]:
