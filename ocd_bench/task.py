@@ -178,6 +178,10 @@ class Task:
         """Known datasets, the default first. Default: one embedded dataset named ``default``."""
         return (Dataset("default", embedded=True),)
 
+    stores_samples: ClassVar[bool] = False
+    """Whether ``run --keep-bases`` also stores the samples: for tasks whose :meth:`load_data` computes them, such as embeddings,
+    so that another CPU rounds them differently."""
+
     def subsample(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:

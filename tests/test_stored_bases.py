@@ -11,7 +11,8 @@ import torch
 from ocd_bench.cli import main
 from ocd_bench.errors import UsageError
 from ocd_bench.results import Key, read_run
-from ocd_bench.runner.stored import Recipe, check_folder, read_base, write_base
+from ocd_bench.runner.stored import Recipe, check_folder, read_tensors, with_stored_samples, write_samples, write_tensors
+from ocd_bench.samples import Samples, Splits
 from tests.test_run import PLUGIN
 
 RECIPE = Recipe("dots", "default", 0, {"base": {"lr": 0.1}}, "Linear")
@@ -80,7 +81,7 @@ def test_another_base_changes_cells_that_were_finished(run, capsys):
     ("options", "seeds", "message"),
     [
         (["--set", "base.lr=0.5"], "0,", "was made with other settings (base.lr 0.001 and 0.5)"),
-        ([], "7,", "no base of dots default, seed 7; found dots-default-s0-"),
+        ([], "7,", "no base of dots default, seed 7; found dots-default-s0-base-"),
     ],
 )
 def test_a_base_that_was_made_otherwise_is_refused_by_name(run, capsys, options, seeds, message):
@@ -115,8 +116,8 @@ def test_merged_runs_keep_their_bases(run):
 
 def test_weights_come_back_bit_by_bit(tmp_path: Path):
     state = {"w": torch.randn(3, 2).double(), "n": torch.tensor(7), "h": torch.randn(4).half(), "t": torch.randn(2, 3).t()}
-    write_base(tmp_path, RECIPE, state)
-    found, digest = read_base(tmp_path, RECIPE)
+    write_tensors(tmp_path, RECIPE, state)
+    found, digest = read_tensors(tmp_path, RECIPE)
     assert len(digest) == 64
     assert set(found) == set(state)
     for name, tensor in state.items():
@@ -125,28 +126,59 @@ def test_weights_come_back_bit_by_bit(tmp_path: Path):
 
 
 def test_a_new_recipe_replaces_the_old_file(tmp_path: Path):
-    write_base(tmp_path, RECIPE, {"w": torch.zeros(2)})
-    write_base(tmp_path, Recipe("dots", "default", 0, {"base": {"lr": 0.2}}, "Linear"), {"w": torch.ones(2)})
-    write_base(tmp_path, Recipe("dots", "default", 10, {"base": {"lr": 0.2}}, "Linear"), {"w": torch.ones(2)})
+    write_tensors(tmp_path, RECIPE, {"w": torch.zeros(2)})
+    write_tensors(tmp_path, Recipe("dots", "default", 0, {"base": {"lr": 0.2}}, "Linear"), {"w": torch.ones(2)})
+    write_tensors(tmp_path, Recipe("dots", "default", 10, {"base": {"lr": 0.2}}, "Linear"), {"w": torch.ones(2)})
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_damage_is_named(tmp_path: Path):
-    write_base(tmp_path, RECIPE, {"w": torch.zeros(200)})
+    write_tensors(tmp_path, RECIPE, {"w": torch.zeros(200)})
     path = RECIPE.path(tmp_path)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(UsageError, match="do not match their sha256"):
-        read_base(tmp_path, RECIPE)
+    with pytest.raises(UsageError, match="does not match its sha256"):
+        read_tensors(tmp_path, RECIPE)
     path.write_bytes(b"\xff" * 64)
     with pytest.raises(UsageError, match="damaged: not a safetensors file"):
-        read_base(tmp_path, RECIPE)
+        read_tensors(tmp_path, RECIPE)
     with pytest.raises(UsageError, match="damaged"):
-        read_base(tmp_path, Recipe("dots", "default", 0, {"base": {"lr": 9}}, "Linear"))
+        read_tensors(tmp_path, Recipe("dots", "default", 0, {"base": {"lr": 9}}, "Linear"))
 
 
 def test_a_task_that_has_no_stored_base_is_trained(tmp_path: Path):
-    write_base(tmp_path, RECIPE, {"w": torch.zeros(2)})
-    assert read_base(tmp_path, Recipe("other", "default", 0, {}, "")) is None
+    write_tensors(tmp_path, RECIPE, {"w": torch.zeros(2)})
+    assert read_tensors(tmp_path, Recipe("other", "default", 0, {}, "")) is None
     assert check_folder(tmp_path) == tmp_path
+
+
+def test_samples_come_back_bit_by_bit(tmp_path: Path):
+    def splits(shift: float) -> Splits:
+        parts = [Samples(torch.randn(n, 3) + shift, torch.arange(n), torch.arange(n)) for n in (5, 4, 3)]
+        return Splits(*parts, note="a note", extras={"one": 1})
+
+    recipe = Recipe("dots", "default", 0, {"dots": {"x": 1}}, kind="samples")
+    stored, computed = splits(0.0), splits(1e-7)
+    assert with_stored_samples(tmp_path, recipe, computed) is computed
+    write_samples(tmp_path, recipe, stored)
+    found = with_stored_samples(tmp_path, recipe, computed)
+    for name in ("train", "val", "test"):
+        assert torch.equal(getattr(found, name).inputs, getattr(stored, name).inputs)
+        assert getattr(found, name).groups is getattr(computed, name).groups
+    assert (found.note, found.extras) == ("a note", {"one": 1})
+    with pytest.raises(UsageError, match="train.inputs does not fit"):
+        with_stored_samples(tmp_path, recipe, Splits(stored.val, stored.val, stored.test))
+
+
+def test_a_task_that_computes_its_samples_stores_them(run):
+    """The samples change on "another machine"; on the stored ones, every row is the same."""
+    computed = PLUGIN.replace('name, primary_metric = "dots"', 'stores_samples = True\n    name, primary_metric = "dots"')
+    elsewhere = computed.replace("generator=random)", "generator=random) + 1e-3")
+    assert run("--out", "one", "--keep-bases", plugin=computed, seeds="0,") == 0
+    assert run("--out", "two", "--bases", "one", plugin=elsewhere, seeds="0,") == 0
+    one, two = read_run("one"), read_run("two")
+    for method in ("base", "t3a"):
+        key = Key("dots", "default", method, 0)
+        assert one.cells[key]["fingerprint"] == two.cells[key]["fingerprint"]
+        assert (one.scores(key, "cross_entropy") == two.scores(key, "cross_entropy")).all()

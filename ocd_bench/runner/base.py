@@ -23,7 +23,7 @@ from ocd_bench.runner.contract import TaskContract
 from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
 from ocd_bench.runner.lease import Lease
 from ocd_bench.runner.sandbox import Child, Message, Send, run_child
-from ocd_bench.runner.stored import Recipe, read_base, write_base
+from ocd_bench.runner.stored import Recipe, read_tensors, write_tensors
 from ocd_bench.runner.training import Progress, mean_loss, train
 from ocd_bench.samples import Splits
 from ocd_bench.seeds import derive
@@ -157,7 +157,7 @@ class Bases:
         """
         base = self._given(splits) or self.obtain(splits)
         if self.keep is not None:
-            write_base(self.keep, self.recipe(base.model), base.model.state_dict())
+            write_tensors(self.keep, self.recipe(base.model), base.model.state_dict())
         return base
 
     def given_sha256(self, splits: Splits) -> str:
@@ -180,7 +180,7 @@ class Bases:
             return None
         with self._own_stream():
             model = self.untrained(splits)
-        found = read_base(self.stored, self.recipe(model))
+        found = read_tensors(self.stored, self.recipe(model))
         if found is None:
             self.note(f"--bases {self.stored}: no base of {self.task.name} {self.request.dataset}; trained here")
             return None

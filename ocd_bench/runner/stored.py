@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from ocd_bench.results import config_differences
 
 if TYPE_CHECKING:
     import torch
+
+    from ocd_bench.samples import Splits
 
 FOLDER = "bases"
 """Sub-folder of a run folder."""
@@ -38,27 +40,30 @@ class Recipe:
     Args:
         settings: by section.
         architecture: the model as text.
+        kind: ``base``, or ``samples``: the samples that the task computed for it (:attr:`ocd_bench.Task.stores_samples`).
     """
 
     task: str
     dataset: str
     seed: int
     settings: Mapping[str, Mapping[str, Any]]
-    architecture: str
+    architecture: str = ""
+    kind: str = "base"
 
     @property
     def label(self) -> str:
         """For messages."""
-        return f"{self.task} {self.dataset}, seed {self.seed}"
+        return f"{self.kind} of {self.task} {self.dataset}, seed {self.seed}"
 
     @property
     def stem(self) -> str:
         """The first part of the name of every file for this task, dataset and seed."""
-        return f"{self.task}-{self.dataset}-s{self.seed}-".replace("/", "_")
+        return f"{self.task}-{self.dataset}-s{self.seed}-{self.kind}-".replace("/", "_")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
+            "kind": self.kind,
             "task": self.task,
             "dataset": self.dataset,
             "seed": self.seed,
@@ -83,8 +88,8 @@ def check_folder(folder: Path) -> Path:
     raise UsageError(f"--bases {folder}: no stored bases there; 'ocd-bench run --keep-bases' writes them into OUT/{FOLDER}")
 
 
-def write_base(folder: Path, recipe: Recipe, state: Mapping[str, torch.Tensor]) -> None:
-    """Write the weights of a base, and remove files of older recipes of the same task, dataset and seed.
+def write_tensors(folder: Path, recipe: Recipe, state: Mapping[str, torch.Tensor]) -> None:
+    """Write the weights of a base, or samples, and remove files of older recipes of the same task, dataset and seed.
 
     Raises:
         UsageError: if the folder cannot be written.
@@ -104,11 +109,11 @@ def write_base(folder: Path, recipe: Recipe, state: Mapping[str, torch.Tensor]) 
         raise UsageError(f"--keep-bases: cannot write {path}: {error.strerror or error}") from error
 
 
-def read_base(folder: Path, recipe: Recipe) -> tuple[dict[str, torch.Tensor], str] | None:
-    """The weights of a stored base and their SHA-256; None if the folder has none for this task and dataset.
+def read_tensors(folder: Path, recipe: Recipe) -> tuple[dict[str, torch.Tensor], str] | None:
+    """Stored tensors and their SHA-256; None if the folder has none for this task and dataset.
 
     Raises:
-        UsageError: if the base there was made otherwise, with the setting that differs, or is damaged.
+        UsageError: if those there were made otherwise, with the setting that differs, or is damaged.
     """
     path = recipe.path(folder)
     if not path.is_file():
@@ -123,7 +128,7 @@ def read_base(folder: Path, recipe: Recipe) -> tuple[dict[str, torch.Tensor], st
     except Exception as error:  # safetensors has an exception of its own, not exported
         raise UsageError(f"{path}: damaged: not a safetensors file of OCD-Bench ({type(error).__name__})") from error
     if _digest(tensors) != expected:
-        raise UsageError(f"{path}: damaged: its weights do not match their sha256; fetch the file again")
+        raise UsageError(f"{path}: damaged: its content does not match its sha256; fetch the file again")
     return tensors, expected
 
 
@@ -131,10 +136,10 @@ def _refuse(folder: Path, recipe: Recipe) -> None:
     """Refuse a base of the same task and dataset that another recipe made, naming the difference."""
     others = _files(folder, recipe)
     if not others:
-        seeds = sorted(folder.glob(f"{recipe.task}-{recipe.dataset}-s*{SUFFIX}".replace("/", "_")))
+        seeds = sorted(folder.glob(f"{recipe.task}-{recipe.dataset}-s*-{recipe.kind}-*{SUFFIX}".replace("/", "_")))
         if seeds:
             names = ", ".join(path.name for path in seeds[:4])
-            raise UsageError(f"--bases {folder}: no base of {recipe.label}; found {names}")
+            raise UsageError(f"--bases {folder}: no {recipe.label}; found {names}")
         return
     try:
         found = json.loads(_about(read_bytes(others[0]))["recipe"])
@@ -143,7 +148,7 @@ def _refuse(folder: Path, recipe: Recipe) -> None:
         raise UsageError(f"{others[0]}: damaged: not a safetensors file of OCD-Bench ({type(error).__name__})") from error
     reason = f"with other settings ({', '.join(differs[:3])})" if differs else "with another architecture"
     raise UsageError(
-        f"--bases {folder}: the base of {recipe.label} was made {reason}; "
+        f"--bases {folder}: the {recipe.label}, was made {reason}; "
         "make the reference run again with --keep-bases, or leave --bases out"
     )
 
@@ -165,3 +170,39 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     from ocd_bench.cache import tensor_sha256
 
     return sha256("".join(f"{name} {tensor_sha256(tensors[name])}\n" for name in sorted(tensors)).encode())
+
+
+# -- samples ------------------------------------------------------------------------------------------------------------
+def write_samples(folder: Path, recipe: Recipe, splits: Splits) -> None:
+    """Store the samples of all splits.
+
+    Raises:
+        UsageError: if the folder cannot be written.
+    """
+    write_tensors(folder, recipe, {name: tensor for name, (tensor, _, _) in _parts(splits).items()})
+
+
+def with_stored_samples(folder: Path, recipe: Recipe, splits: Splits) -> Splits:
+    """The splits with the inputs and targets that are stored; groups and extras stay. Unchanged if none are stored.
+
+    Raises:
+        UsageError: if they were made otherwise, are damaged, or do not fit.
+    """
+    found = read_tensors(folder, recipe)
+    if found is None:
+        return splits
+    tensors, changed = found[0], {"train": splits.train, "val": splits.val, "test": splits.test}
+    for name, (now, split, field) in _parts(splits).items():
+        stored = tensors.get(name)
+        if stored is None or stored.shape != now.shape or stored.dtype != now.dtype:
+            raise UsageError(f"{recipe.path(folder)}: {name} does not fit this version's; make the reference run again")
+        changed[split] = replace(changed[split], **{field: stored})
+    return replace(splits, train=changed["train"], val=changed["val"], test=changed["test"])
+
+
+def _parts(splits: Splits) -> dict[str, tuple[torch.Tensor, str, str]]:
+    return {
+        f"{split}.{field}": (getattr(getattr(splits, split), field), split, field)
+        for split in ("train", "val", "test")
+        for field in ("inputs", "targets")
+    }

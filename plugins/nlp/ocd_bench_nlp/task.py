@@ -40,6 +40,7 @@ class FewShotText(ocd_bench.Task):
     primary_metric = ("matthews", "accuracy")
     average = ocd_bench.Metric("fraction")
     requires = ("sklearn",)
+    stores_samples = True  # embeddings by an encoder that is trained here
     Settings = Settings
     presets = {
         "quick": {**OVERFIT, "nlp.rounds": 4, "nlp.test_texts": 200, "ocd.steps": 300, "ocd.gain_margin": 1.0},
