@@ -207,6 +207,8 @@ def run(
     offline: bool = False,
     plugins: str | Sequence[str] = (),
     jobs: int = 1,
+    bases: str | Path | None = None,
+    keep_bases: bool = False,
     progress: bool = True,
 ) -> Run:
     """Train base models, adapt them, measure, and return the results, like ``ocd-bench run``.
@@ -225,6 +227,8 @@ def run(
         offline: whether the network must not be used.
         plugins: files or modules, as for ``--plugin``.
         jobs: worker processes; with objects as tasks or methods only 1.
+        bases: folder of stored base models (``keep_bases`` of an earlier run), which are used in place of training.
+        keep_bases: whether the base models are stored in the run folder.
         progress: whether progress is shown on stderr.
 
     Raises:
@@ -260,6 +264,7 @@ def run(
     from ocd_bench.runner.progress import ConsoleReporter
     from ocd_bench.runner.run import default_folder, execute, plan
     from ocd_bench.runner.store import RunFolder
+    from ocd_bench.runner.stored import check_folder
 
     request = RunRequest(
         tasks=tasks,
@@ -274,6 +279,8 @@ def run(
         device=device,
         plugins=names,
         jobs=jobs,
+        bases=None if bases is None else check_folder(Path(bases)),
+        keep_bases=keep_bases,
     )
     groups, left_out = plan(request, manager)
     choose_device(request.device)

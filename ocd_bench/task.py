@@ -179,8 +179,8 @@ class Task:
         return (Dataset("default", embedded=True),)
 
     stores_samples: ClassVar[bool] = False
-    """Whether ``run --keep-bases`` also stores the samples: for tasks whose :meth:`load_data` computes them, such as embeddings,
-    so that another CPU rounds them differently."""
+    """Whether ``run --keep-bases`` also stores the samples. It is for tasks that compute them (embeddings), which another CPU
+    rounds differently."""
 
     def subsample(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
