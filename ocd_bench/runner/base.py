@@ -135,18 +135,19 @@ class Bases:
         )
 
     def examine(self, splits: Splits) -> str:
-        """Check the untrained model, loss and metrics on a few samples, and give the key of the base.
+        """Check the untrained model, loss and metrics on a few samples, and give the key of the base that methods share.
 
         Raises:
                     Broken: if the task does not keep its contract, or no layer of the model can be adapted.
-            UsageError: if ``select.layer`` names a layer that cannot.
+            UsageError: if ``select.layer`` names a layer that cannot, or the stored base was made otherwise.
         """
         with self._own_stream():
             model = self.untrained(splits)
             key = self.key(splits, model)
             self.contract.probe(model, splits, self.request, self.device)
             check_layers(self.contract, model, self.config.section("select").layer, splits.train, self.request)
-        return key
+        given = self._given(splits)
+        return fingerprint([key, given.sha256]) if given else key
 
     def shared(self, splits: Splits) -> BaseModel:
         """The base that methods share: the stored one if the run was given one, else :meth:`obtain`. It is stored if asked for.
@@ -159,15 +160,6 @@ class Bases:
         if self.keep is not None:
             write_tensors(self.keep, self.recipe(base.model), base.model.state_dict())
         return base
-
-    def given_sha256(self, splits: Splits) -> str:
-        """SHA-256 of the stored base; empty if there is none.
-
-        Raises:
-            UsageError: if it was made otherwise, or is damaged.
-        """
-        base = self._given(splits)
-        return base.sha256 if base else ""
 
     def recipe(self, model: torch.nn.Module) -> Recipe:
         """What makes this base, without the machine and the code."""

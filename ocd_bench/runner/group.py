@@ -33,7 +33,7 @@ class GroupRunner:
 
     Args:
         manager: plugins (tasks, methods, hooks).
-        folder: the run folder. Finished cells are read from it; only figures are written to it.
+        folder: the run folder. Finished cells are read from it; only figures and bases are written to it.
         send: takes the messages.
     """
 
@@ -50,6 +50,8 @@ class GroupRunner:
             job.note,
             settings.isolate,
             settings.cell_timeout,
+            settings.bases,
+            job.kept_bases,
         )
 
     def execute(self) -> None:
@@ -67,12 +69,14 @@ class GroupRunner:
         job.doing("base_model, loss and metrics on a few samples")
         heads = heads_of(job, self.bases.examine(views.hidden))
         todo = unfinished(job, heads, views.data)
-        if not todo:
+        if not todo and not job.run.keep_bases:
             return
         job.doing("training")
         arm(None)  # the child that trains has its own time
         try:
-            base = self.bases.obtain(views.hidden)
+            base = self.bases.shared(views.hidden)
+            if not todo:
+                return
             job.doing("layer selection")
             check_trained(job, base.model, views.hidden.val)
             ranking = functools.cache(lambda: rank_layers(job, base.model, views.hidden.train))

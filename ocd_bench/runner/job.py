@@ -16,6 +16,7 @@ from ocd_bench.runner.cells import Group, Variant
 from ocd_bench.runner.contract import TaskContract
 from ocd_bench.runner.sandbox import Message, Send, arm
 from ocd_bench.runner.store import RunFolder
+from ocd_bench.runner.stored import FOLDER as BASES
 from ocd_bench.task import Request, Task
 
 COMMON = ("base", "select", "run")
@@ -32,6 +33,8 @@ class Settings:
     Attributes:
         isolate: whether methods run in processes of their own.
         cell_timeout: time limit of each step in seconds; None: no limit.
+        bases: folder of stored bases to use; None: bases are trained.
+        keep_bases: whether bases are stored in the run folder.
     """
 
     preset: str
@@ -42,6 +45,8 @@ class Settings:
     figures: bool = True
     isolate: bool = False
     cell_timeout: float | None = None
+    bases: Path | None = None
+    keep_bases: bool = False
 
 
 class Job:
@@ -50,7 +55,7 @@ class Job:
     Args:
         manager: plugins (tasks, methods, hooks).
         run: the settings of the run.
-        folder: the run folder. Finished cells are read from it; only figures are written to it.
+        folder: the run folder. Finished cells are read from it; only figures and bases are written to it.
         send: takes the messages. It is another one in the process of a method.
     """
 
@@ -71,6 +76,11 @@ class Job:
         self.blame = Blame(manager)
         self.contract = TaskContract(self.task, self.blame)
         folder.warn = self.note
+
+    @property
+    def kept_bases(self) -> Path | None:
+        """The folder where bases are stored; None: they are not."""
+        return self.folder.path / BASES if self.run.keep_bases else None
 
     @property
     def threads(self) -> int:

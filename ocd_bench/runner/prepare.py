@@ -18,6 +18,7 @@ from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import PROBE
 from ocd_bench.runner.job import Job
+from ocd_bench.runner.stored import Recipe, with_stored_samples, write_samples
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.seeds import derive
 
@@ -60,13 +61,26 @@ def load(job: Job) -> Views:
     job.doing("load_data")
     hook = job.manager.hook.ocd_bench_load_data
     found = job.contract.call("load_data", lambda: hook(task=job.task, request=job.request))
-    splits = job.contract.splits(found)
+    splits = _stored(job, job.contract.splits(found))
     tests = {variant: _variant(job, splits, variant) for variant in job.group.variants}
     data = {
         variant: tensor_sha256(*(t for s in (splits.train, splits.val, test) for t in (s.inputs, s.targets)))
         for variant, test in tests.items()
     }
     return Views(dataclasses.replace(splits, test=splits.val), tests, data, splits.note)
+
+
+def _stored(job: Job, splits: Splits) -> Splits:
+    """The splits with the samples of the stored bases, for a task that computes its samples. They are stored if asked for."""
+    if not job.task.stores_samples:
+        return splits
+    sections = job.config.as_dict([job.group.task])
+    recipe = Recipe(job.group.task, job.group.dataset, job.group.seed, sections, kind="samples")
+    if job.run.bases is not None:
+        splits = with_stored_samples(job.run.bases, recipe, splits)
+    if job.kept_bases is not None:
+        write_samples(job.kept_bases, recipe, splits)
+    return splits
 
 
 def _variant(job: Job, splits: Splits, variant: Variant) -> Samples:
@@ -125,6 +139,12 @@ def fold_bases(
             raise NotApplicable("the base comes with trained weights, which were trained on every training sample")
         found.append((other.model, held))
     return found
+
+
+def base_anew(bases: Bases, hidden: Splits) -> tuple[torch.nn.Module, str]:
+    """See :class:`ocd_bench.method.Context`."""
+    base = bases.obtain(hidden)
+    return base.model, base.sha256
 
 
 # -- the layer ------------------------------------------------------------------------------------------------------------

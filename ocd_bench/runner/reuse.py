@@ -25,6 +25,7 @@ def heads_of(job: Job, base_key: str) -> dict[str, dict[str, Any]]:
 def _head(job: Job, method: Method, base_key: str) -> dict[str, Any]:
     sections = job.config.as_dict(job.sections_of(method))
     sections["base"].pop("cache")
+    sections["run"].pop("threads")  # it rounds, and is in made_by; it makes no other experiment
     code, packages = object_print(method)
     core = code_of(MEASURING)
     layer, hook_packages = object_print(job.task, hook_modules(job.manager, "ocd_bench_select_layer"))

@@ -22,7 +22,7 @@ from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch
 from ocd_bench.runner.job import Job, Todo
 from ocd_bench.runner.measure import Measured, MethodRun
-from ocd_bench.runner.prepare import Views, fold_bases
+from ocd_bench.runner.prepare import Views, base_anew, fold_bases
 from ocd_bench.runner.reuse import Heads
 from ocd_bench.runner.sandbox import Child, Message, Send, arm, run_child
 from ocd_bench.runner.store import new_cell, pack_scores
@@ -96,6 +96,7 @@ class Rows:
             ranking=ranking,
             progress=self.bases.progress,
             fold_bases=lambda folds: fold_bases(self.job, self.bases, self.views.hidden, self.base, folds),
+            base_anew=lambda: base_anew(self.bases, self.views.hidden),
             charges=[],
         )
 
