@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ocd_bench.errors import NotApplicable, UsageError
-from ocd_bench.methods.memo import PROBED, Memo, MemoSettings
+from ocd_bench.methods.memo import Memo, MemoSettings
+from ocd_bench.methods.views import PROBED
 from ocd_bench.task import Task
 from tests.toy import ToyClasses, held_out, make_context
 

@@ -15,10 +15,13 @@ from ocd_bench.methods.settings import (
     EataSettings,
     LameSettings,
     MemoSettings,
+    MixNormSettings,
     OracleSettings,
     SarSettings,
+    SitaSettings,
     T3aSettings,
     TentSettings,
+    TtnSettings,
 )
 from ocd_bench.plugin import hookimpl
 from ocd_bench.published.settings import PaperSettings
@@ -89,6 +92,33 @@ CARDS = (
     Card("eata", "eata", "tent on reliable and non-redundant samples, with a Fisher penalty, online", EataSettings),
     Card("sar", "sar", "sharpness-aware entropy minimisation on reliable samples, online", SarSettings),
     Card("lame", "lame", "class probabilities smoothed over nearest neighbours within the test batch", LameSettings),
+    Card(
+        "view_statistics",
+        "mixnorm",
+        "batch norm statistics of a test sample and a copy of it, mixed into slowly moving ones",
+        MixNormSettings,
+        default=False,
+    ),
+    Card(
+        "view_statistics",
+        "sita",
+        "AugBN: batch norm statistics of augmented copies of each test sample, mixed with the training set's",
+        SitaSettings,
+        default=False,
+    ),
+    Card(
+        "ttn",
+        "ttn",
+        "batch statistics mixed with the training set's, by one trained weight per channel",
+        TtnSettings,
+        default=False,
+    ),
+    Card(
+        "norms",
+        "norm-rule",
+        "each test sample's own batch norm statistics, mixed in by a rule on their distance from the usual ones",
+        default=False,
+    ),
     Card("oracle", "oracle", "the layer overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True),
     Card(
         "oracle", "oracle-all", "all layers overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True

@@ -170,3 +170,46 @@ class OracleSettings(Checked):
     lr: float = setting(0.0, least=0, help="Learning rate. 0: the one of ocd.overfit_lr.")
     steps: int = setting(0, least=0, unit="steps", help="Gradient steps. 0: as many as ocd.overfit_steps.")
     section: ClassVar[str] = "oracle"
+
+
+@dataclass(frozen=True)
+class MixNormSettings(Checked):
+    """Section ``mixnorm``: the paper's numbers."""
+
+    share: float = setting(
+        0.05, least=0, most=1, help="Share of the sample's own statistics in the mixture (scale m in the paper: 0.05)."
+    )
+    speed: float = setting(
+        1e-3,
+        least=0,
+        below=1,
+        help="By how much each test sample moves the statistics that its own are mixed into (τ in the paper: 0.001). 0: those "
+        "of the training set, fixed.",
+    )
+    copies: int = setting(1, least=0, unit="copies", help="Augmented copies whose statistics are pooled with the sample's own.")
+    section: ClassVar[str] = "mixnorm"
+
+
+@dataclass(frozen=True)
+class SitaSettings(Checked):
+    """Section ``sita``. Chosen on validation pictures under the four extra kinds of CIFAR-10-C (docs/methods.md)."""
+
+    prior: float = setting(0.8, least=0, most=1, help="Share of the training set's statistics in the mixture (λ in the paper).")
+    copies: int = setting(7, least=0, unit="copies", help="Augmented copies whose statistics are pooled with the sample's own.")
+    section: ClassVar[str] = "sita"
+
+
+@dataclass(frozen=True)
+class TtnSettings(Checked):
+    """Section ``ttn``: rate, batch size and penalty as in the paper; fewer steps."""
+
+    steps: int = setting(100, least=0, unit="steps", help="Training steps of α, after the base is trained.")
+    lr: float = setting(1e-3, above=0, help="Learning rate of Adam for α (paper: 1e-3).")
+    batch_size: int = setting(200, least=2, unit="samples", help="Samples of a training batch of α (paper, CIFAR-10: 200).")
+    penalty: float = setting(1.0, least=0, help="Weight of the mean squared distance of α from its start (λ in the paper: 1).")
+    prior_samples: int = setting(
+        1000, least=1, unit="samples", help="Training samples from whose gradients the start of α is computed."
+    )
+    section: ClassVar[str] = "ttn"
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"steps": 20, "prior_samples": 200, "batch_size": 64}}
