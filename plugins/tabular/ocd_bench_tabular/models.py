@@ -60,9 +60,6 @@ class ResNet(nn.Module):
         return self.head(F.relu(self.norm(self.blocks(self.layer1(x)))))
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "resnet": ResNet}
-
-
 class PiecewiseLinear(nn.Module):
     """Piecewise linear encoding ``(N, D) -> (N, D, bins)`` (Gorishniy et al. 2022, arXiv 2203.05556, equation 1).
 
@@ -101,17 +98,47 @@ class Periodic(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-class FeatureEncoder(nn.Module):
-    """Embeds each of D features separately, then mixes them: ``(N, D) -> (N, size)``."""
+class Embedded(nn.Module):
+    """Each of D features is encoded, then embedded by a linear layer of its own and ReLU: ``(N, D) -> (N, D * width)``."""
 
-    def __init__(self, embedding: PiecewiseLinear | Periodic, inputs: int, width: int = 16, size: int = 128) -> None:
+    def __init__(self, embedding: PiecewiseLinear | Periodic, inputs: int, width: int = 16) -> None:
         super().__init__()
         self.embedding = embedding
         bound = embedding.features**-0.5
         self.weight = nn.Parameter(torch.empty(inputs, embedding.features, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(inputs, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(torch.einsum("ndf,dfe->nde", self.embedding(x), self.weight) + self.bias).flatten(1)
+
+
+class FeatureEncoder(Embedded):
+    """Embeds each of D features separately, then mixes them: ``(N, D) -> (N, size)``."""
+
+    def __init__(self, embedding: PiecewiseLinear | Periodic, inputs: int, width: int = 16, size: int = 128) -> None:
+        super().__init__(embedding, inputs, width)
         self.mix = nn.Sequential(nn.Linear(inputs * width, 2 * size), nn.ReLU(), nn.Linear(2 * size, size))
 
     def forward(self, x: Tensor) -> Tensor:
-        embedded = torch.einsum("ndf,dfe->nde", self.embedding(x), self.weight) + self.bias
-        return self.mix(F.relu(embedded).flatten(1))
+        return self.mix(super().forward(x))
+
+
+class EmbeddedMLP(MLP):
+    """:class:`MLP` on piecewise linear embeddings of the features, ``(N, D) -> (N, outputs)``: MLP-PL of Gorishniy et al. 2022
+    (arXiv 2203.05556, section 3.2, "Q-LR"). ``layer1`` sees all embeddings.
+
+    Args:
+        train: the training rows ``(N, D)``, of which the encoding takes its quantiles.
+    """
+
+    def __init__(self, train: Tensor, outputs: int, width: int = 256, depth: int = 3, dropout: float = 0.0) -> None:
+        size = 16  # numbers per feature
+        super().__init__(train.shape[1] * size, outputs, width, depth, dropout)
+        self.embedded = Embedded(PiecewiseLinear(train), train.shape[1], size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.embedded(x))
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "resnet": ResNet}
+"""Models that are built from the number of inputs."""

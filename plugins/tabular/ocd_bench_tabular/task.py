@@ -86,17 +86,19 @@ class Tabular(Task):
         return Splits(train, val, test, note=table.note, extras=extras)  # type: ignore[arg-type]
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        from ocd_bench_tabular.models import MODELS
+        from ocd_bench_tabular.models import MODELS, EmbeddedMLP
 
         settings = request.settings or TabularSettings()
         outputs = 1
         if not splits.train.targets.is_floating_point():
             outputs = len(splits.extras.get("classes", ())) or int(splits.train.targets.max()) + 1
-        inputs = splits.train.inputs.shape[1]
+        inputs = splits.train.inputs
         model = settings.model
         if model == "auto":
             model = "mlp" if splits.train.targets.is_floating_point() else "resnet"
-        return MODELS[model](inputs, outputs, settings.width, settings.depth, settings.dropout)
+        if model == "embedded-mlp":
+            return EmbeddedMLP(inputs, outputs, settings.width, settings.depth, settings.dropout)
+        return MODELS[model](inputs.shape[1], outputs, settings.width, settings.depth, settings.dropout)
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The first layer, as in the paper; None (the entropy criterion) for a model that has no ``layer1``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from ocd_bench import Request, Splits
 from ocd_bench.metrics import KNOWN, REDUCTIONS
 from ocd_bench_tabular import Tabular
-from ocd_bench_tabular.models import MLP, FeatureEncoder, Periodic, PiecewiseLinear, ResNet
+from ocd_bench_tabular.models import MLP, EmbeddedMLP, FeatureEncoder, Periodic, PiecewiseLinear, ResNet
 from ocd_bench_tabular.settings import TabularSettings
 
 
@@ -125,8 +126,22 @@ def test_resnet_follows_its_paper() -> None:
     torch.testing.assert_close(torch.cat([model(row) for row in x.split(1)]), expected)
 
 
+def test_embedded_mlp_is_an_mlp_on_each_features_own_embedding() -> None:
+    torch.manual_seed(0)
+    train, x = torch.randn(50, 3), torch.randn(5, 3)
+    model = EmbeddedMLP(train, 2, width=8, depth=2).eval()
+    numbers = []
+    for feature in range(3):
+        edges = torch.quantile(train[:, feature], torch.linspace(0, 1, 33))
+        encoded = torch.stack([((x[:, feature] - low) / (high - low)).clamp(0, 1) for low, high in pairwise(edges)], dim=1)
+        numbers.append((encoded @ model.embedded.weight[feature] + model.embedded.bias[feature]).clamp_min(0))
+    hidden = torch.cat(numbers, dim=1) @ model.layer1.weight.T + model.layer1.bias
+    expected = hidden.clamp_min(0) @ model.layer2.weight.T + model.layer2.bias
+    torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("dataset", "outputs"), [("diabetes", 1), ("breast-cancer", 2), ("wine", 3)])
-@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize("model", ["mlp", "embedded-mlp", "resnet"])
 def test_base_model_fits_the_data(task: Tabular, dataset: str, outputs: int, model: str) -> None:
     asked = request(dataset, model=model, width=32)
     splits = task.load_data(asked)
@@ -135,7 +150,8 @@ def test_base_model_fits_the_data(task: Tabular, dataset: str, outputs: int, mod
     assert output.shape == (len(splits.val), outputs)
     assert task.loss(output, splits.val.targets).shape == (len(splits.val),)
     assert task.select_layer(built, asked) == "layer1"
-    assert built.get_submodule("layer1").weight.shape == (32, splits.val.inputs.shape[1])
+    seen = splits.val.inputs.shape[1] * (16 if model == "embedded-mlp" else 1)
+    assert built.get_submodule("layer1").weight.shape == (32, seen)
     assert task.select_layer(nn.Sequential(nn.Linear(2, 2)), asked) is None
 
 
