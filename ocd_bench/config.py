@@ -159,8 +159,9 @@ def known_sections(tasks: Sequence[Task], methods: Sequence[Method]) -> dict[str
     """Every section by name: the core's, each method's, each task's."""
     sections = dict(CORE)
     for method in methods:
-        if method.section and method.Settings:
-            sections.setdefault(method.section, method.Settings)
+        for part in getattr(method, "parts", (method,)):  # of A+B, both
+            if part.section and part.Settings:
+                sections.setdefault(part.section, part.Settings)
     for task in tasks:
         if task.Settings:
             sections[task.name] = task.Settings

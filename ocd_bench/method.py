@@ -136,6 +136,15 @@ class Predictor:
         """Outputs ``(N, ...)``, in the form of the base's, for one batch of inputs ``(N, ...)`` on the context's device."""
         raise NotImplementedError
 
+    def hand_over(self) -> torch.nn.Module:
+        """The model that the second method of ``A+B`` changes; for methods with ``leads``, called once, before any batch.
+
+        From then on, every call leaves this one object as the base adapted to its batch. On that batch it gives the outputs of
+        the call. It is in eval mode, each row of its output depends on that row of its input alone, and its layers have the
+        names of the base's.
+        """
+        raise NotImplementedError
+
 
 class Method:
     """Base class of methods. Only :meth:`fit` is required.
@@ -162,6 +171,14 @@ class Method:
     """Names of the tasks it is intended for; empty: all. For other tasks it runs only if ``--methods`` names it."""
     default: ClassVar[bool] = True
     """Whether the method runs when ``--methods`` is not given. ``--methods all`` runs every method."""
+    leads: ClassVar[bool] = False
+    """Whether it can be the first method of ``A+B``: its predictor has :meth:`Predictor.hand_over`."""
+    follows: ClassVar[bool] = False
+    """Whether it can be the second method of ``A+B``: fit and predictor run ``context.base`` itself, never a copy, and nothing
+    that the predictor needs of the base is kept from one batch to the next."""
+    chosen: ClassVar[str] = "fixed"
+    """How its hyper-parameters are chosen: ``fixed`` beforehand, on ``validation`` samples, or with ``hindsight`` (by test
+    labels). Cells and reports say so, and name what the user set."""
 
     def fit(self, context: Context) -> Predictor | Callable[..., Any]:
         """Prepare on training and validation samples, and return the predictor.

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ocd_bench.errors import NotApplicable
+from ocd_bench.handover import HandOver
 from ocd_bench.method import Context, Predictor
 from ocd_bench.seeds import derive
 
@@ -219,6 +220,7 @@ class Online(Predictor):
         request = context.request
         self._stream = (request.task, request.dataset, name, request.seed, "stream")
         self._devices = [context.device] if context.device.type == "cuda" else []
+        self._handed: HandOver | None = None
         self.reset()
 
     def restore(self) -> None:
@@ -238,9 +240,17 @@ class Online(Predictor):
         """What :meth:`adapt` returns for the next batch, detached."""
         with torch.enable_grad(), self.seeded(self._batches):
             output = self.adapt(inputs)
+        if self._handed is not None:
+            self._handed.settle(output)
         self._batches += 1
         self.optimizer.zero_grad()
         return output.detach()
+
+    def hand_over(self) -> nn.Module:
+        """The model as it was when it gave the output of the last batch, for the second method of ``A+B``."""
+        if self._handed is None:
+            self._handed = HandOver(self.model.model, self.weights)
+        return self._handed.copy
 
     @contextmanager
     def seeded(self, what: object) -> Iterator[None]:

@@ -150,14 +150,19 @@ class TargetLayer:
 
     def traces(self, inputs: Tensor) -> Iterator[Trace]:
         """Traces of samples ``(N, ...)`` from any device, in chunks of :meth:`rows`."""
-        for chunk in inputs.split(self.rows(inputs)):
+        for chunk in inputs.split(self._chunk(inputs)):
             yield self.trace(chunk.to(self.device))
 
     def pairs(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Trace, Tensor]]:
         """As :meth:`traces`, each with the targets of its samples on the layer's device."""
-        answers = targets.split(self.rows(inputs))
+        answers = targets.split(self._chunk(inputs))
         for trace, some in zip(self.traces(inputs), answers, strict=True):
             yield trace, some.to(self.device)
+
+    def _chunk(self, inputs: Tensor) -> int:
+        """Samples of a trace: those that memory allows, or fewer where the model has one state for so many at once
+        (:mod:`ocd_bench.compose`)."""
+        return min(self.rows(inputs), getattr(self.model, "rows_at_once", 1024))
 
     def trace(self, inputs: Tensor) -> Trace:
         """Run the base on a batch ``(N, ...)``, in eval mode and without gradients, and record it.

@@ -14,6 +14,7 @@ class Base(Method):
 
     name = "base"
     description = "the trained base model, unchanged"
+    follows = True
 
     def fit(self, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
         model = context.base

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 
+from ocd_bench.handover import HandOver
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.online import BATCH_NORMS, BatchModel, find_layers, use_batch_statistics
 
@@ -12,13 +13,22 @@ from ocd_bench.online import BATCH_NORMS, BatchModel, find_layers, use_batch_sta
 class _Predictor(Predictor):
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = BatchModel(model)
+        self._handed: HandOver | None = None
 
     def reset(self) -> None:
         self._model.reset()
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return self._model(inputs)
+            output = self._model(inputs)
+        if self._handed is not None:
+            self._handed.settle(output)
+        return output
+
+    def hand_over(self) -> torch.nn.Module:
+        if self._handed is None:
+            self._handed = HandOver(self._model.model)
+        return self._handed.copy
 
 
 class BnAdapt(Method):
@@ -26,6 +36,7 @@ class BnAdapt(Method):
 
     name = "bn-adapt"
     description = "batch norm statistics of the test batch, no learning"
+    leads = True
 
     def fit(self, context: Context) -> Predictor:
         model = context.fresh_base()

@@ -45,6 +45,8 @@ class OCDNearest(Method):
     description = "the weight change of the nearest training sample, no learning"
     section = "ocd"
     Settings = OCDSettings
+    follows = True
+    chosen = "validation"
 
     def fit(self, context: Context) -> NearestPredictor:
         settings = context.settings("ocd")
@@ -72,6 +74,8 @@ class Capacity(Method):
     description = "a plain network of the hypernetwork's size on the same inputs"
     section = "ocd"
     Settings = OCDSettings
+    follows = True
+    chosen = "validation"
 
     def fit(self, context: Context) -> PlainPredictor:
         settings, problem = context.settings("ocd"), problem_of(context, context.layer)

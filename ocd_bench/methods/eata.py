@@ -97,6 +97,7 @@ class Eata(Method):
     description = "tent on reliable and non-redundant samples, with a Fisher penalty, online"
     section = "eata"
     Settings = EataSettings
+    leads = True
 
     def fit(self, context: Context) -> EataPredictor:
         settings: EataSettings = context.settings("eata").resolved(class_count(context))

@@ -119,6 +119,8 @@ class OCD(Method):
     description = "conditional diffusion of each sample's own weights, one draw"
     section = "ocd"
     Settings: ClassVar[type] = OCDSettings
+    follows = True
+    chosen = "validation"
     draws: ClassVar[int] = 1
     ablation: ClassVar[Variant] = Variant()
     gate: ClassVar[float] = 0.0

@@ -32,6 +32,7 @@ class Oracle(Method):
     Settings = OracleSettings
     reads = ("ocd",)
     uses_test_labels = True
+    chosen = "hindsight"
 
     def fit(self, context: Context) -> Predict:
         layer = TargetLayer(context.fresh_base(), context.layer)
@@ -54,6 +55,7 @@ class OracleAll(Method):
     Settings = OracleSettings
     reads = ("ocd",)
     uses_test_labels = True
+    chosen = "hindsight"
 
     def fit(self, context: Context) -> Predict:
         model = context.fresh_base()

@@ -79,6 +79,7 @@ class Sar(Method):
     description = "sharpness-aware entropy minimisation on reliable samples, online"
     section = "sar"
     Settings = SarSettings
+    leads = True
 
     def fit(self, context: Context) -> SarPredictor:
         model = context.fresh_base()

@@ -65,6 +65,7 @@ class Tent(Method):
     description = "BatchNorm2d scale and shift by entropy minimisation, online"
     section = "tent"
     Settings = TentSettings
+    leads = True
     episodic = False
 
     def fit(self, context: Context) -> TentPredictor:

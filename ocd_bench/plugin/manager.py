@@ -174,18 +174,23 @@ class Manager:
         return self._pick("task", name, self.tasks)
 
     def method(self, name: str) -> Method:
-        """The method of that name.
+        """The method of that name, or ``A+B`` of two names (:mod:`ocd_bench.compose`).
 
         Raises:
-            UsageError: if there is none; the message has the nearest name and the list of all.
+            UsageError: if there is none; the message has the nearest name and the list of all. Or if two cannot be combined.
         """
+        if "+" in name:
+            from ocd_bench.compose import compose
+
+            return compose(name, self.method, self.methods.values())
         return self._pick("method", name, self.methods)
 
     def owner(self, item: Task | Method) -> str:
         """Name of the plugin that registered a task or method; empty if no plugin did."""
         from ocd_bench.task import Task
 
-        return self._owners.get(("task" if isinstance(item, Task) else "method", item.name), "")
+        name = item.name.rpartition("+")[2]  # of A+B, the one that is fitted last
+        return self._owners.get(("task" if isinstance(item, Task) else "method", name), "")
 
     def availability(self, task: Task, try_import: bool = True) -> str | None:
         """None if the modules that the task requires can be imported, else ``unavailable: ...`` with the remedy.

@@ -212,6 +212,9 @@ def object_print(item: object, further: Iterable[str] = ()) -> tuple[str, frozen
         further: names of modules to include beside those of the class.
     """
     code = code_of([*modules_of(item), *further])
+    if both := [object_print(part) for part in getattr(item, "parts", ())]:  # of A+B
+        packages = code.packages.union(*(packages for _, packages in both))
+        return fingerprint([code.sha256, [digest for digest, _ in both]]), packages
     parts = {"code": code.sha256, "state": state_of(item), "class": type(item).__qualname__, "text": source_without_file(item)}
     return fingerprint(parts), code.packages
 
