@@ -9,8 +9,9 @@ training samples. So it does not depend on the order in which B asks. Importing 
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -114,8 +115,7 @@ class Composed(Predictor):
                 part.reset()
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        with self.leader.at_test_time():
-            self.leader.predictor(inputs)
+        with self.leader.adapted(inputs):
             return self.follower(inputs)
 
 
@@ -125,33 +125,36 @@ def _count(part: Any) -> int:
 
 
 class Leader:
-    """The first method of ``A+B`` with the model that it hands over.
+    """The first method of ``A+B``, and the model that the second one runs.
 
-    At test time the model is in the state in which the last batch left it. Otherwise (while the second method is fitted) it
-    takes the state for its inputs whenever it runs.
+    At test time the model is in the state in which the first method left its own for the last batch. Otherwise (while the
+    second method is fitted) it takes the state for its inputs whenever it runs.
 
     Attributes:
         predictor: of the first method.
-        model: what it hands over. It has ``rows_at_once``, the samples for which it has one state.
+        model: a copy of what it hands over. It has ``rows_at_once``, the samples for which it has one state.
     """
 
     def __init__(self, method: Method, context: Context) -> None:
         from torch.utils.weak import WeakTensorKeyDictionary
 
         self.predictor: Any = method.fit(context)
-        self.model = self.predictor.hand_over()
+        handed = self.predictor.hand_over()
+        self.model = copy.deepcopy(handed)
         self._context, self._name = context, method.name
-        self._testing = False
-        self._tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        self._first = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+        self._left, self._own = _tensors(handed), _tensors(self.model)
+        self._first = {name: tensor.detach().clone() for name, tensor in self._left.items()}
         self._states = WeakTensorKeyDictionary()  # what differs from the first state, by the inputs it belongs to
+        self._testing = False
         self._forward = self.model.forward
         self.model.forward = self._run
         self.model.rows_at_once = context.batch_size
 
     @contextmanager
-    def at_test_time(self) -> Iterator[None]:
-        """Within this context the model keeps the state in which the predictor's last call left it."""
+    def adapted(self, inputs: torch.Tensor) -> Iterator[None]:
+        """Within this context the model is as the first method leaves it for the next test batch ``inputs``."""
+        self.predictor(inputs)
+        self._set(self._changes())
         self._testing = True
         try:
             yield
@@ -179,17 +182,21 @@ class Leader:
         if hasattr(self.predictor, "reset"):
             self.predictor.reset()
         self.predictor(torch.cat([inputs, self._companions(inputs)]))
+        return self._changes()
+
+    def _changes(self) -> dict[str, torch.Tensor]:
+        """The tensors in which the first method's model differs from its first state."""
+        import torch
+
         return {
-            name: tensor.detach().clone()
-            for name, tensor in self._tensors.items()
-            if not torch.equal(tensor, self._first[name])
+            name: tensor.detach().clone() for name, tensor in self._left.items() if not torch.equal(tensor, self._first[name])
         }
 
     def _set(self, state: Mapping[str, torch.Tensor]) -> None:
         import torch
 
         with torch.no_grad():
-            for name, tensor in self._tensors.items():
+            for name, tensor in self._own.items():
                 value = state.get(name, self._first[name])
                 if not torch.equal(tensor, value):
                     tensor.copy_(value)
@@ -209,5 +216,11 @@ class Leader:
             if found.shape[1:] != inputs.shape[1:] and missing:
                 found, _ = change(chosen.inputs, chosen.targets, generator)
         if found.shape[1:] != inputs.shape[1:]:
-            raise NotApplicable(f"{self._name} needs whole batches, and samples of the shape {tuple(inputs.shape[1:])} are parts")
+            raise NotApplicable(
+                f"{self._name} needs whole batches, and samples of the shape {tuple(inputs.shape[1:])} are parts"
+            )
         return found.to(inputs)
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

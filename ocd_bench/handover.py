@@ -2,8 +2,6 @@
 
 A second method needs a model in which every sample stands alone: it changes one sample's weights, runs samples in groups of its
 own, and takes gradients. So statistics of a batch are held fixed at the values that the batch had, and dropout is off.
-
-.. versionadded:: 0.1
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from ocd_bench.errors import NotApplicable
-
-__all__ = ["HandOver"]
 
 TINY = 1e-30
 """An epsilon that does not change 1."""

@@ -101,6 +101,9 @@ def test_methods(capsys: pytest.CaptureFixture[str]) -> None:
             "description": "turns it over",
             "default": False,
             "uses_test_labels": False,
+            "leads": False,
+            "follows": False,
+            "chosen": "fixed",
             "section": "shake",
             "plugin": "wine.py",
         }

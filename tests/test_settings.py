@@ -221,7 +221,7 @@ def test_every_preset_of_every_task_is_accepted(preset: str, manager: Manager) -
 
 def test_the_cards_are_those_of_the_methods() -> None:
     """``ocd-bench list`` shows cards, which import no torch; docs/methods.md and the table show the methods."""
-    names = ("name", "description", "section", "Settings", "default", "uses_test_labels")
+    names = ("name", "description", "section", "Settings", "default", "uses_test_labels", "leads", "follows", "chosen")
     assert [[getattr(card, name) for name in names] for card in CARDS] == [
         [getattr(method, name) for name in names] for method in builtin()
     ], "make ocd_bench/methods/catalogue.py say what the methods say"

@@ -74,7 +74,8 @@ def rows(manager: Manager, kind: str) -> list[Row]:
 
     tasks: name, description, primary_metric (a list), datasets (names, the default first), available, reason (how to make it
     available, or null), plugin. datasets: name, task, description, embedded, default. methods: name, description, default,
-    uses_test_labels, section (or null), plugin. plugins: name, version, origin, hooks.
+    uses_test_labels, leads and follows (whether it can be A or B of A+B), chosen (how its hyper-parameters are chosen), section
+    (or null), plugin. plugins: name, version, origin, hooks.
     """
     from ocd_bench.runner.cells import default_datasets
 
@@ -87,6 +88,9 @@ def rows(manager: Manager, kind: str) -> list[Row]:
                 "description": method.description,
                 "default": method.default,
                 "uses_test_labels": method.uses_test_labels,
+                "leads": method.leads,
+                "follows": method.follows,
+                "chosen": method.chosen,
                 "section": method.section,
                 "plugin": manager.owner(method),
             }
@@ -219,7 +223,14 @@ def _cells(kind: str, row: Mapping[str, Any]) -> Row:
         }
     if kind == "methods":
         when = "default" if row["default"] else "when named"
-        return {"method": row["name"], "plugin": row["plugin"], "runs": when, "description": row["description"]}
+        places = {(True, False): "A", (False, True): "B", (True, True): "A or B"}
+        return {
+            "method": row["name"],
+            "plugin": row["plugin"],
+            "runs": when,
+            "in A+B": places.get((row["leads"], row["follows"]), ""),
+            "description": row["description"],
+        }
     hooks = ", ".join(hook.removeprefix("ocd_bench_") for hook in row["hooks"])
     return {"plugin": row["name"], "version": row["version"], "origin": row["origin"], "hooks": hooks}
 

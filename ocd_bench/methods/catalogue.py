@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ocd_bench.engine.settings import OCDSettings
@@ -30,11 +30,27 @@ if TYPE_CHECKING:
     from ocd_bench.method import Context
 
 
+ON_VALIDATION: Mapping[str, Any] = {"follows": True, "chosen": "validation"}
+LEADS: Mapping[str, Any] = {"leads": True}
+DECLARED: Mapping[str, Mapping[str, Any]] = {
+    "ocd": ON_VALIDATION,
+    "controls": ON_VALIDATION,
+    "ocd_paper": ON_VALIDATION,
+    "bn": LEADS,
+    "tent": LEADS,
+    "eata": LEADS,
+    "sar": LEADS,
+    "oracle": {"chosen": "hindsight"},
+}
+"""What all methods of a module declare: their place in ``A+B``, and how their hyper-parameters are chosen."""
+
+
 class Card(Method):
     """The declaration of a method. A card cannot be fitted.
 
     Args:
         module: module of this package with the method itself, in its list ``METHODS``.
+        declared: members in which the method differs from :data:`DECLARED`.
     """
 
     def __init__(
@@ -46,11 +62,14 @@ class Card(Method):
         *,
         default: bool = True,
         uses_test_labels: bool = False,
+        **declared: Any,
     ) -> None:
         self.module = module
         self.name, self.description = name, description  # type: ignore[misc]
         self.Settings, self.section = settings, settings and settings.section  # type: ignore[misc]
         self.default, self.uses_test_labels = default, uses_test_labels  # type: ignore[misc]
+        for member, value in {**DECLARED.get(module, {}), **declared}.items():
+            setattr(self, member, value)
 
     def fit(self, context: Context) -> Any:
         """Refuse.
@@ -62,7 +81,7 @@ class Card(Method):
 
 
 CARDS = (
-    Card("base", "base", "the trained base model, unchanged"),
+    Card("base", "base", "the trained base model, unchanged", follows=True),
     Card("base", "base-anew", "the base trained here, beside a stored one (run --bases)", default=False),
     Card("ocd", "ocd", "conditional diffusion of each sample's own weights, one draw", OCDSettings),
     Card("ocd", "ocd-x5", "ocd, ensemble of 5 draws", OCDSettings),

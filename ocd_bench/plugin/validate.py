@@ -20,6 +20,8 @@ SECTION = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RESERVED = {Task: ("all", *CORE), Method: ("all",)}
 """Names that have another meaning. The name of a task is also that of a section of the configuration."""
 PLAIN = (bool, int, float, str)
+CHOSEN = ("fixed", "validation", "hindsight")
+"""How hyper-parameters are chosen."""
 
 SPECS: Mapping[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(function).parameters)
@@ -83,6 +85,8 @@ def method_problem(method: Any) -> str | None:
         return problem
     if method.uses_test_labels and not method.name.startswith("oracle"):
         return "uses_test_labels is true: begin its name with 'oracle'"
+    if method.chosen not in CHOSEN:
+        return f"chosen is {method.chosen!r}{nearest(str(method.chosen), CHOSEN)}: make it one of {', '.join(CHOSEN)}"
     if method.Settings is None:
         return None
     if not isinstance(method.section, str) or not SECTION.fullmatch(method.section):

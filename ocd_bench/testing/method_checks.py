@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from ocd_bench.compose import Composed, Leader, led
 from ocd_bench.config import PRESETS, resolve
 from ocd_bench.errors import NotApplicable
-from ocd_bench.method import Context, Method
+from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.plugin.validate import method_problem
 from ocd_bench.samples import Samples
 from ocd_bench.testing.result import Blocked, Check, CheckResult, Doubt, Fault, raised, require, run_checks
@@ -245,6 +246,89 @@ def check_costs(trial: MethodTrial) -> str:
     return _on_toys(trial, check)
 
 
+def check_first_of_two(trial: MethodTrial) -> str:
+    """As the first method of ``A+B``: the model handed over gives the outputs of the call, sample by sample."""
+    if not trial.method.leads:
+        return "it cannot be the first"
+
+    def check(toy: str) -> str:
+        fit = trial.fitted(toy)
+        predictor, names = trial.method.fit(fit.context), dict(fit.context.base.named_modules())
+        model = predictor.hand_over()
+        require(isinstance(model, torch.nn.Module), f"hand_over returns a {type(model).__name__}: return a module")
+        lost = [name for name in names if name not in dict(model.named_modules())]
+        require(not lost, f"the model handed over has no {', '.join(lost)}: keep the base's layers under their names")
+        require(not any(module.training for module in model.modules()), "the model handed over is in train mode: call eval()")
+        if hasattr(predictor, "reset"):
+            predictor.reset()
+        for start in range(0, len(fit.test), BATCH):
+            inputs = fit.test.inputs[start : start + BATCH]
+            output = predictor(inputs.clone())
+            with torch.no_grad():
+                again = model(inputs)
+                alone = torch.cat([model(row) for row in inputs.split(1)])
+            require(close(output, again), "the model handed over gives other outputs than the call before it")
+            require(close(again, alone), "the model handed over is not sample-wise: hold statistics of the batch fixed in it")
+        return ""
+
+    return _on_toys(trial, check)
+
+
+class _Restless(Predictor):
+    """The base at the first batch of a stream; with larger weights at every later one."""
+
+    def __init__(self, context: Context) -> None:
+        self.model, self._base, self._batches = context.fresh_base(), context.base, 0
+
+    def hand_over(self) -> torch.nn.Module:
+        return self.model
+
+    def reset(self) -> None:
+        self._batches = 0
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            for own, other in zip(self.model.parameters(), self._base.parameters(), strict=True):
+                own.copy_(other * (1 + self._batches))
+            self._batches += 1
+            return self.model(inputs)
+
+
+class _RestlessMethod(Method):
+    name = "restless"
+    leads = True
+
+    def fit(self, context: Context) -> Predictor:
+        return _Restless(context)
+
+
+def check_second_of_two(trial: MethodTrial) -> str:
+    """As the second method of ``A+B``: fit and predictor run ``context.base`` itself, as it is for each batch."""
+    if not trial.method.follows:
+        return "it cannot be the second"
+
+    def check(toy: str) -> str:
+        fit = trial.fitted(toy)
+        context, test = toy_context(TOYS[toy](False), trial.method, trial.overrides)
+        leader = Leader(_RestlessMethod(), context)
+        try:
+            follower = trial.method.fit(led(context, leader.model, {}))
+        except NotApplicable as reason:
+            raise Fault(f"cannot be fitted on the model of another method ({reason})") from reason
+        outputs = trial.predict(Composed(leader, follower), test)
+        require(
+            close(outputs[:BATCH], fit.outputs[:BATCH]),
+            "on a first method that has changed nothing yet, its predictions are others than alone",
+        )
+        require(
+            not close(outputs[BATCH:], fit.outputs[BATCH:]),
+            "its predictions do not follow the first method: run context.base itself in the predictor, not a copy of it",
+        )
+        return ""
+
+    return _on_toys(trial, check)
+
+
 METHOD_CHECKS: Mapping[str, Check] = {
     "declaration": check_declaration,
     "fit": check_fit,
@@ -253,5 +337,7 @@ METHOD_CHECKS: Mapping[str, Check] = {
     "no-test-samples": check_no_test_samples,
     "repeatable": check_repeatable,
     "costs": check_costs,
+    "first-of-two": check_first_of_two,
+    "second-of-two": check_second_of_two,
 }
 """Every check of a method."""
