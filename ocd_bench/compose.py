@@ -138,8 +138,9 @@ class Leader:
     def __init__(self, method: Method, context: Context) -> None:
         from torch.utils.weak import WeakTensorKeyDictionary
 
-        self.predictor: Any = method.fit(context)
-        handed = self.predictor.hand_over()
+        predictor: Any = method.fit(context)
+        handed = predictor.hand_over()
+        self.predictor = predictor
         self.model = copy.deepcopy(handed)
         self._context, self._name = context, method.name
         self._left, self._own = _tensors(handed), _tensors(self.model)

@@ -30,13 +30,12 @@ class _Held(nn.Module):
 
     held_mean: torch.Tensor
     held_inverse: torch.Tensor
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        scale = self.held_inverse if self.weight is None else self.weight * self.held_inverse
-        ones = torch.ones_like(self.held_mean)
-        return F.batch_norm(input, self.held_mean, ones, scale, self.bias, False, 0.0, TINY)
+        weight: Any = self.weight
+        bias: Any = self.bias
+        scale = self.held_inverse if weight is None else weight * self.held_inverse
+        return F.batch_norm(input, self.held_mean, torch.ones_like(self.held_mean), scale, bias, False, 0.0, TINY)
 
 
 class _Held1d(_Held, nn.BatchNorm1d):
@@ -121,7 +120,7 @@ class HandOver:
     def _begin_run(self, module: nn.Module, args: Any) -> None:
         self._run = _Run([weight.detach().clone() for weight, _ in self._weights])
 
-    def _note_statistics(self, layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    def _note_statistics(self, layer: Any, args: tuple[torch.Tensor, ...]) -> None:
         if layer in self._run.statistics:
             raise NotApplicable(f"a {type(layer).__name__} layer runs several times in a forward pass: it has no one statistic")
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -378,6 +379,37 @@ def shifted(context: Any) -> Any:
     return context.base
 
 
+def on_a_copy(context: Any) -> Any:
+    before = {name: value.clone() for name, value in context.base.state_dict().items()}
+    return lambda inputs: torch.func.functional_call(context.base, before, (inputs,))
+
+
+def handing(batch: bool) -> Callable[[Any], Any]:
+    """Predicts with statistics of the batch, and hands over a model without them, or one that takes them anew."""
+
+    class Handing(Predictor):
+        def __init__(self, context: Any) -> None:
+            self.model, self.base = Centring(context.fresh_base()), context.fresh_base()
+
+        def hand_over(self) -> nn.Module:
+            return (self.model if batch else self.base).eval()
+
+        def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.model(inputs)
+
+    return Handing
+
+
+class Centring(nn.Sequential):
+    """Subtracts the batch's mean input. Its layers have the names of the model's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(OrderedDict(model.named_children()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs - inputs.mean(0))
+
+
 METHOD_FAULTS: dict[str, tuple[str, Callable[[], Method], str]] = {
     "name": ("declaration", lambda: fit_with(Mean, uses_test_labels=True), "begin its name with 'oracle'"),
     "no reason": ("fit", lambda: fit_with(lambda c: (_ for _ in ()).throw(NotApplicable(""))), "has no reason"),
@@ -394,6 +426,11 @@ METHOD_FAULTS: dict[str, tuple[str, Callable[[], Method], str]] = {
     "test labels": ("no-test-samples", lambda: fit_with(peek), "it calls task.load_data"),
     "random fit": ("repeatable", lambda: fit_with(lambda c: lambda x: c.base(x) + torch.randn(1)), "a second fit gives other"),
     "no reset": ("repeatable", lambda: fit_with(lambda c: Growing(c.base)), "clear the predictor's state in Predictor.reset()"),
+    "follows a copy": ("second-of-two", lambda: fit_with(on_a_copy, follows=True), "not a copy of it"),
+    "copies the base": ("second-of-two", lambda: fit_with(lambda c: c.fresh_base(), follows=True), "a copy would stay"),
+    "hands over the base": ("first-of-two", lambda: fit_with(handing(False), leads=True), "gives other outputs"),
+    "hands over a batch": ("first-of-two", lambda: fit_with(handing(True), leads=True), "is not sample-wise"),
+    "chosen": ("declaration", lambda: fit_with(Mean, chosen="validated"), "did you mean 'validation'"),
     "detail": ("costs", lambda: fit_with(detailed), "cannot be written as JSON"),
 }  # fmt: skip
 

@@ -253,7 +253,8 @@ def check_first_of_two(trial: MethodTrial) -> str:
 
     def check(toy: str) -> str:
         fit = trial.fitted(toy)
-        predictor, names = trial.method.fit(fit.context), dict(fit.context.base.named_modules())
+        names = dict(fit.context.base.named_modules())
+        predictor: Any = trial.method.fit(fit.context)
         model = predictor.hand_over()
         require(isinstance(model, torch.nn.Module), f"hand_over returns a {type(model).__name__}: return a module")
         lost = [name for name in names if name not in dict(model.named_modules())]
