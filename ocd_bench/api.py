@@ -202,6 +202,7 @@ def run(
     *,
     settings: Mapping[str, Any] | None = None,
     corruption: str | None = None,
+    stream: str | None = None,
     data_dir: str | Path | None = None,
     device: str = "auto",
     offline: bool = False,
@@ -222,6 +223,7 @@ def run(
         out: run folder; default: ``runs/<tasks>-<preset>-<digest>``. Finished cells in it are kept, the others are measured.
         settings: by dotted key, ``{"ocd.steps": 50}``, or by section, ``{"ocd": {"steps": 50}}``.
         corruption: as for ``--corruption``: ``"none,gaussian_noise:3"``.
+        stream: as for ``--stream``: ``"iid,sorted,dirichlet:0.1"``.
         data_dir: folder of the datasets, each in a folder of its name. ``$OCD_BENCH_DATA`` and the cache are searched next.
         device: ``auto``, ``cpu`` or ``cuda[:i]``.
         offline: whether the network must not be used.
@@ -270,6 +272,7 @@ def run(
         tasks=tasks,
         dataset=None if dataset is None else ",".join(_names("dataset", dataset)[0]),
         corruption=corruption,
+        stream=stream,
         methods=wanted,
         preset=preset,
         seeds=_seeds(seeds, preset),

@@ -93,6 +93,9 @@ CERTAINTY = ("confidence", "correct")
 GROUPS = "groups"
 """What is stored beside the scores where samples have groups (:attr:`ocd_bench.Samples.groups`); no metric has this name."""
 
+POSITION = "position"
+"""What is stored beside the scores of a stream that is not in the order of the data: each sample's place in it, from 0."""
+
 KNOWN: Mapping[str, Metric] = {
     "accuracy": Metric("fraction", True),
     "cross_entropy": Metric("nats", False),
@@ -115,9 +118,10 @@ def metric_info(task: Task, name: str) -> Metric:
     Raises:
         UsageError: if its name is not a common one and the task does not declare it.
     """
-    if name == GROUPS:
+    if name in (GROUPS, POSITION):
+        what = "groups" if name == GROUPS else "places in a stream"
         raise UsageError(
-            f"task {task.name!r}: no metric can be named {GROUPS!r}: the groups of samples are stored under that name"
+            f"task {task.name!r}: no metric can be named {name!r}: the {what} of samples are stored under that name"
         )
     info = task.metric_info.get(name) or KNOWN.get(name)
     if info is None:

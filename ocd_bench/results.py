@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
+def parts_of(dataset: str) -> tuple[str, str, str]:
+    """Name, corruption and stream of a dataset as cells and tables name it.
+
+    Example:
+        >>> parts_of("mnist+fog-3@dirichlet-0.1"), parts_of("mnist@sorted"), parts_of("mnist")
+        (('mnist', 'fog-3', 'dirichlet-0.1'), ('mnist', '', 'sorted'), ('mnist', '', ''))
+    """
+    rest, _, stream = dataset.partition("@")
+    name, _, variant = rest.partition("+")
+    return name, variant, stream
+
+
 class Key(NamedTuple):
     """The name of a cell."""
 

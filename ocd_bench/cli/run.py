@@ -23,6 +23,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure on corrupted test samples: a kind (gaussian_noise:3) or a set of the task's (cifar10-c:5, all:3); "
         "'none' adds the clean test set",
     )
+    parser.add_argument(
+        "--stream",
+        metavar="S[,S]",
+        help="order of the test samples: iid (default: that of the data), sorted (by class), dirichlet:A (label shift), mixed "
+        "(corruptions within a batch), continual (one corruption after the other, no reset)",
+    )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the datasets, each in a folder of its name")
     parser.add_argument("--preset", metavar="quick|default|paper", help="sizes and training lengths (default: default)")
     parser.add_argument("--methods", metavar="M[,M]|all", help="rows of the table ('ocd-bench list methods')")
@@ -120,6 +126,7 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
         tasks=_names(args.task, "--task") if args.task is not None else earlier["tasks"],
         dataset=args.dataset if args.dataset is not None else earlier.get("dataset"),
         corruption=args.corruption if args.corruption is not None else earlier.get("corruption"),
+        stream=args.stream if args.stream is not None else earlier.get("stream"),
         methods=_names(args.methods, "--methods") if args.methods is not None else earlier.get("methods", ()),
         preset=preset,
         seeds=seeds,

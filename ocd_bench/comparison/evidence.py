@@ -28,7 +28,7 @@ import numpy as np
 from ocd_bench.comparison.pairing import Pair
 from ocd_bench.comparison.spread import Spread, moderate
 from ocd_bench.report.table import BASE
-from ocd_bench.results import Key, Run
+from ocd_bench.results import Key, Run, parts_of
 from ocd_bench.stats import (
     Array,
     Dependence,
@@ -152,7 +152,7 @@ def _spread(pair: Pair, old: _Side, new: _Side, parts: tuple[tuple[float, float]
         for number, side in enumerate((old, new))
         for seed, value in zip(side.seeds, side.values, strict=True)
     }
-    return Spread((pair.name.task, pair.name.dataset.partition("+")[0]), variance / scale, int(freedom), residuals)
+    return Spread((pair.name.task, parts_of(pair.name.dataset)[0]), variance / scale, int(freedom), residuals)
 
 
 def settle(evidence: Evidence) -> Evidence:

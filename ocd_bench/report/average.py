@@ -15,7 +15,7 @@ from ocd_bench.report import remarks
 from ocd_bench.report.columns import columns_of
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, TableMetric, verdict
-from ocd_bench.results import Key, Run, primary_of
+from ocd_bench.results import Key, Run, parts_of, primary_of
 from ocd_bench.stats import Estimate, Paired, estimate, mean_sd
 
 NAME = "average"
@@ -26,7 +26,9 @@ def averages(run: Run) -> dict[str, tuple[Group, ...]]:
     found: dict[str, dict[str, dict[str, None]]] = {}
     for key in run.cells:
         if run.info.get("tasks", {}).get(key.task, {}).get("average"):
-            found.setdefault(key.task, {}).setdefault(key.dataset.partition("+")[2], {})[key.dataset] = None
+            _, variant, stream = parts_of(key.dataset)
+            title = (f"+{variant}" if variant else "") + (f"@{stream}" if stream else "")
+            found.setdefault(key.task, {}).setdefault(title, {})[key.dataset] = None
     return {
         task: tuple(_group(run, task, variant, list(names)) for variant, names in variants.items() if len(names) > 1)
         for task, variants in found.items()
@@ -34,21 +36,22 @@ def averages(run: Run) -> dict[str, tuple[Group, ...]]:
 
 
 def corruption_averages(run: Run) -> dict[str, tuple[Group, ...]]:
-    """For each dataset a group of means over each named set of corruptions the run was asked for, by task; and, of the kinds in
-    no such set, one over all of one severity where there are two or more.
+    """Groups of means over kinds of corruption by task, for each dataset and stream: over each named set that the run was asked
+    for; and, of the kinds in no such set, over all of one severity where there are two or more.
 
     Every kind has the same test samples, so the interval is that of one test set, of the samples' means over kinds. There is no
     such group if scores are missing, or if a metric is not the mean of its scores.
     """
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
     for key in run.cells:
-        name, _, variant = key.dataset.partition("+")
+        name, variant, stream = parts_of(key.dataset)
         if variant:
-            found.setdefault((key.task, name), {})[variant] = None
+            found.setdefault((key.task, name, f"@{stream}" if stream else ""), {})[variant] = None
     groups: dict[str, tuple[Group, ...]] = {}
-    for (task, name), variants in found.items():
+    for (task, name, stream), variants in found.items():
         for title, members in _families(run, task, list(variants)).items():
-            if group := _corruptions(run, task, f"{name}: {title}", [f"{name}+{member}" for member in members]):
+            datasets = [f"{name}+{member}{stream}" for member in members]
+            if group := _corruptions(run, task, f"{name}{stream}: {title}", datasets):
                 groups[task] = (*groups.get(task, ()), group)
     return groups
 
@@ -109,7 +112,7 @@ def _group(run: Run, task: str, variant: str, datasets: Sequence[str]) -> Group:
     parts = _paired(run, kept)
     by_method = {m: tuple(_mean(run, task, m, seed, datasets) for seed in seeds[m]) for m in methods}
     metric, rows = _means(run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
-    title = f"average of {len(datasets)} datasets" + (f"+{variant}" if variant else "")
+    title = f"average of {len(datasets)} datasets{variant}"
     size = sum(sizes.values())
     notes = _notes(run, kept, seeds, size) + _remarks(run, task, datasets, seeds, rows)
     return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)

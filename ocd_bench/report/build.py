@@ -11,7 +11,7 @@ from ocd_bench.report.calibration import of_cells
 from ocd_bench.report.columns import columns_of, field_names
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, Table, TableMetric, verdict
-from ocd_bench.results import Key, Run, primary_of
+from ocd_bench.results import Key, Run, parts_of, primary_of
 from ocd_bench.stats import Estimate, Paired, mean_sd
 
 LEGEND = (
@@ -195,7 +195,7 @@ def _notes(
     facts += _layers(run, ok)
     notes = ["; ".join(facts)] if facts else []
     names = run.info.get("notes", {})
-    note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{dataset.partition('+')[0]}")
+    note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{parts_of(dataset)[0]}")
     if note:
         notes.append(str(note))
     notes += remarks.of_tuning(run, task, [dataset])

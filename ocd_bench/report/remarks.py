@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ocd_bench.report.table import Row
-from ocd_bench.results import Key, Run
+from ocd_bench.results import Key, Run, parts_of
 from ocd_bench.stats import SEEDS
 
 
@@ -36,6 +36,6 @@ def of_intervals(run: Run, keys: Iterable[Key], rows: Sequence[Row]) -> tuple[st
 def of_tuning(run: Run, task: str, datasets: Iterable[str]) -> tuple[str, ...]:
     """Whether default settings were revised after scores on a test set had been seen."""
     seen = set(run.info.get("tasks", {}).get(task, {}).get("seen_in_tuning", ()))
-    if any(dataset.partition("+")[0] in seen for dataset in datasets):
+    if any(parts_of(dataset)[0] in seen for dataset in datasets):
         return ("test set seen in tuning: default settings were revised after scores on it had been seen",)
     return ()

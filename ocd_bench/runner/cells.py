@@ -20,14 +20,22 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Variant:
-    """The clean test set (no kind), or a corruption of it with severity 1 to 5."""
+    """The clean test set (no kind), or a corruption of it with severity 1 to 5; and the order in which its samples come, if it
+    is not that of the data (:mod:`ocd_bench.runner.streams`)."""
 
     kind: str = ""
     severity: int = 0
+    stream: str = ""
+
+    @property
+    def plain(self) -> Variant:
+        """The same test samples in the order of the data."""
+        return Variant(self.kind, self.severity)
 
     def label(self, dataset: str) -> str:
-        """The dataset's name in cell files and tables."""
-        return f"{dataset}+{self.kind}-{self.severity}" if self.kind else dataset
+        """The dataset's name in cell files and tables: ``mnist``, ``mnist+fog-3``, ``mnist+fog-3@sorted``."""
+        name = f"{dataset}+{self.kind}-{self.severity}" if self.kind else dataset
+        return f"{name}@{self.stream.replace(':', '-')}" if self.stream else name
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[
         return {task.name: default_datasets(task.datasets()) for task in tasks}
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if "/" in name or "+" in name or name in ("", ".", ".."):
+        if any(mark in name for mark in "/+@") or name in ("", ".", ".."):
             raise UsageError(f"--dataset {name!r}: expected the name of a dataset or of a folder inside --data-dir")
     if len(tasks) == 1:
         return {tasks[0].name: names}

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from ocd_bench.errors import NotApplicable, OCDBenchError
 from ocd_bench.method import Context, Method
-from ocd_bench.metrics import CERTAINTY, GROUPS, REDUCTIONS, metric_info, primary_metric
+from ocd_bench.metrics import CERTAINTY, GROUPS, POSITION, REDUCTIONS, metric_info, primary_metric
 from ocd_bench.results import json_bytes
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.blame import Blame, message_of, printable
@@ -23,6 +23,7 @@ from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch, same_bytes
 from ocd_bench.runner.machine import PeakMemory
 from ocd_bench.runner.store import new_cell
+from ocd_bench.runner.streams import Course
 from ocd_bench.samples import Samples
 from ocd_bench.task import Task
 
@@ -48,6 +49,49 @@ class Measured:
     scores: dict[str, np.ndarray] | None = None
     output: torch.Tensor | None = None
     trace: str | None = None
+
+
+@dataclass
+class Answers:
+    """Per-sample scores of one test variant, in the order of the data, and what they took.
+
+    Attributes:
+        seconds: of the predictions. Those of a course are divided among its variants.
+        output: the outputs, where they are small enough to keep.
+    """
+
+    scores: dict[str, np.ndarray]
+    seconds: float
+    output: torch.Tensor | None = None
+
+
+def _batch(course: Course, tests: Sequence[Samples], rows: slice) -> Samples:
+    """A test batch of a course."""
+    if course.order is None:
+        return tests[0].take(rows)
+    which, places = course.order[rows].T
+    if len(tests) == 1:
+        return tests[0].take(places)
+    pairs = list(zip(which.tolist(), places.tolist(), strict=True))
+    return Samples(
+        torch.stack([tests[number].inputs[place] for number, place in pairs]),
+        torch.stack([tests[number].targets[place] for number, place in pairs]),
+    )
+
+
+def _in_data_order(arrays: Mapping[str, np.ndarray], order: np.ndarray, number: int) -> dict[str, np.ndarray]:
+    """Scores of one variant, from scores in the order of the stream, with each sample's place in the stream."""
+    places = np.flatnonzero(order[:, 0] == number)
+    places = places[order[places, 1].argsort()]  # by the sample's index in the data
+    return {**{name: array[places] for name, array in arrays.items()}, POSITION: places.astype(np.float64)}
+
+
+def _stored(answers: Answers, test: Samples) -> dict[str, np.ndarray]:
+    """What the archive of scores holds."""
+    groups = test.groups
+    if groups is None or len(groups.unique()) == groups.numel():
+        return answers.scores
+    return {**answers.scores, GROUPS: groups.numpy()}
 
 
 class MethodRun:
@@ -81,37 +125,48 @@ class MethodRun:
         self._memory = PeakMemory(context.device)
         self._expected: tuple[torch.Size, torch.dtype] | None = None
 
-    def measure(self, variant: Variant, test: Samples, dataset: str, data: str) -> Measured:
-        """The cell of one test variant. An error of the method also becomes a cell."""
-        context, method = self.context, self.method
-        cell = new_cell(context.task.name, variant.label(dataset), method.name, context.request.seed)
-        cell.update(self.head, layer=context.layer, n_test=len(test))
-        if test.groups is not None:
-            cell["groups"] = len(test.groups.unique())
-        cell["fingerprint"] = {**self.head["fingerprint"], "data": data, "base": self.base.sha256}
-        scores, output = None, None
+    def measure(
+        self, course: Course, tests: Mapping[Variant, Samples], dataset: str, data: Mapping[Variant, str]
+    ) -> list[Measured]:
+        """The cells of the test variants of a course. An error of the method also becomes a cell, of every variant."""
+        heads = [self._cell(variant, tests[variant], dataset, data[variant]) for variant in course.variants]
+        if course.problem:
+            return [Measured({**cell, "status": "not-applicable", "reason": course.problem}) for cell in heads]
+        answers: list[Answers | None] = [None] * len(heads)
         self._memory.start()
         if not self._fitted:
             self._guard(self._fit)
             self._fitted = True
         if self._problem is None:
-            result = self._guard(lambda: self._predict(test))
-            if result is not None:
-                scores, output, seconds = result
-                self._guard(functools.partial(self._fill, cell, scores, seconds, len(test)))
-                if test.groups is not None and cell["groups"] < test.groups.numel():
-                    scores = {**scores, GROUPS: test.groups.numpy()}
+            found = self._guard(lambda: self._predict(course, [tests[variant] for variant in course.variants]))
+            for number, answer in enumerate(found or ()):
+                answers[number] = answer
+                self._guard(functools.partial(self._fill, heads[number], answer))
         changes = self.watch.changes()
         self.changed = bool(changes)
         if changes and (self._problem is None or self._problem[0] != "failed"):
             where = self.blame.of_item(self.method)
             self._problem = "failed", f"changed what it shares with others: {'; '.join(changes)} ({where})"
         if self._problem is not None:
-            cell.update(status=self._problem[0], reason=self._problem[1], metrics={}, cost={}, detail={})
-            scores = output = None
+            for cell in heads:
+                cell.update(status=self._problem[0], reason=self._problem[1], metrics={}, cost={}, detail={})
+            answers = [None] * len(heads)
             if self._fitted and self._predictor is not None and not changes:
                 self._problem = None  # the next test set may work although this one failed
-        return Measured(cell, scores, output, self.trace)
+        return [
+            Measured(cell, trace=self.trace)
+            if answer is None
+            else Measured(cell, _stored(answer, tests[variant]), answer.output, self.trace)
+            for variant, cell, answer in zip(course.variants, heads, answers, strict=True)
+        ]
+
+    def _cell(self, variant: Variant, test: Samples, dataset: str, data: str) -> dict[str, Any]:
+        cell = new_cell(self.context.task.name, variant.label(dataset), self.method.name, self.context.request.seed)
+        cell.update(self.head, layer=self.context.layer, n_test=len(test))
+        if test.groups is not None:
+            cell["groups"] = len(test.groups.unique())
+        cell["fingerprint"] = {**self.head["fingerprint"], "data": data, "base": self.base.sha256}
+        return cell
 
     def _guard(self, action: Callable[[], Any]) -> Any:
         self.trace = None
@@ -138,15 +193,16 @@ class MethodRun:
         self._predictor = predictor
         self._fit_s = time.perf_counter() - start + sum(self.context.charges)
 
-    def _predict(self, test: Samples) -> tuple[dict[str, np.ndarray], torch.Tensor | None, float]:
+    def _predict(self, course: Course, tests: Sequence[Samples]) -> list[Answers]:
+        """The scores of each variant of a course, in the order of its samples."""
         task, device, size = self.context.task, self.context.device, self.context.batch_size
         if hasattr(self._predictor, "reset"):
             self._predictor.reset()
         scores: dict[str, list[torch.Tensor]] = {}
         kept: list[torch.Tensor] = []
-        kept_bytes, seconds = 0, 0.0
-        for begin in range(0, len(test), size):
-            batch = test.take(slice(begin, begin + size))
+        total, kept_bytes, seconds = sum(map(len, tests)), 0, 0.0
+        for begin in range(0, total, size):
+            batch = _batch(course, tests, slice(begin, begin + size))
             inputs, targets = batch.inputs.to(device, copy=True), batch.targets.to(device, copy=True)
             start = time.perf_counter()
             output = self._predictor(inputs, targets) if self.method.uses_test_labels else self._predictor(inputs)
@@ -161,17 +217,22 @@ class MethodRun:
                         raise RuntimeError(f"metric {name!r} of task {task.name!r}: expected real numbers ({len(output)},)")
                     scores.setdefault(name, []).append(value.detach().double().cpu())
             kept_bytes += output.numel() * output.element_size()
-            if kept_bytes <= OUTPUT_LIMIT:
+            if kept_bytes <= OUTPUT_LIMIT and course.order is None:
                 kept.append(output.cpu())
-            self.context.progress(f"{self.method.name}: test", min(begin + size, len(test)), len(test))
+            self.context.progress(f"{self.method.name}: test", min(begin + size, total), total)
         arrays = {name: torch.cat(values).numpy() for name, values in scores.items()}
         for name, array in arrays.items():
-            if array.shape != (len(test),):
-                raise RuntimeError(f"metric {name!r} gave scores of shape {array.shape}, expected ({len(test)},)")
+            if array.shape != (total,):
+                raise RuntimeError(f"metric {name!r} gave scores of shape {array.shape}, expected ({total},)")
             if not np.isfinite(array).all():
                 count = int((~np.isfinite(array)).sum())
-                raise BadAnswer(f"metric {name!r} is not finite on {count} of {len(test)} samples")
-        return arrays, torch.cat(kept) if kept_bytes <= OUTPUT_LIMIT else None, seconds
+                raise BadAnswer(f"metric {name!r} is not finite on {count} of {total} samples")
+        if course.order is None:
+            return [Answers(arrays, seconds, torch.cat(kept) if kept_bytes <= OUTPUT_LIMIT else None)]
+        return [
+            Answers(_in_data_order(arrays, course.order.numpy(), number), seconds * len(test) / total)
+            for number, test in enumerate(tests)
+        ]
 
     def _check(self, output: Any, batch: Samples, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Check that an output has the shape and dtype of the base's output, and that the batch is unchanged."""
@@ -193,11 +254,11 @@ class MethodRun:
             if not same_bytes(now.cpu(), before):
                 raise BadAnswer(f"changed the test batch's {what} in place (change a copy)")
 
-    def _fill(self, cell: dict[str, Any], scores: Mapping[str, np.ndarray], seconds: float, n: int) -> None:
-        task = self.context.task
+    def _fill(self, cell: dict[str, Any], answers: Answers) -> None:
+        task, scores, seconds, n = self.context.task, answers.scores, answers.seconds, cell["n_test"]
         primary = primary_metric(task, scores)
         for name, array in scores.items():
-            if name in CERTAINTY and name not in task.metric_info:
+            if name in (*CERTAINTY, POSITION) and name not in task.metric_info:
                 continue
             info = metric_info(task, name)
             cell["metrics"][name] = {

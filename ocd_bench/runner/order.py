@@ -12,7 +12,7 @@ from typing import Any
 from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact
 
-REPEATED = ("tasks", "dataset", "corruption", "methods", "preset", "seeds", "overrides", "device", "plugins")
+REPEATED = ("tasks", "dataset", "corruption", "stream", "methods", "preset", "seeds", "overrides", "device", "plugins")
 """Fields of a request that run.json stores."""
 
 
@@ -31,6 +31,7 @@ class RunRequest:
     tasks: tuple[str, ...]
     dataset: str | None = None
     corruption: str | None = None
+    stream: str | None = None
     methods: tuple[str, ...] = ()
     preset: str = "default"
     seeds: tuple[int, ...] = (0,)
@@ -98,7 +99,7 @@ def read_request(path: Path) -> dict[str, Any]:
     request = run.get("request")
     if not isinstance(request, dict):
         raise UsageError(f"--config {path}: written by a version that did not store the options; give the options again")
-    texts = ("dataset", "corruption", "preset", "device")
+    texts = ("dataset", "corruption", "stream", "preset", "device")
     lists = ("tasks", "methods", "seeds", "plugins")
     if (
         any(not isinstance(request.get(name), str | None) for name in texts)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from ocd_bench.config import fingerprint
 from ocd_bench.engine.capture import candidates
 from ocd_bench.engine.selection import layer_entropy
 from ocd_bench.errors import NotApplicable, OCDBenchError, UsageError
@@ -19,6 +20,7 @@ from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import PROBE
 from ocd_bench.runner.job import Job
 from ocd_bench.runner.stored import Recipe, with_stored_samples, write_samples
+from ocd_bench.runner.streams import Course, course_of, courses
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.seeds import derive
 
@@ -34,13 +36,15 @@ class Views:
     Attributes:
         hidden: the splits without test samples, for methods. ``hidden.test`` is the validation split.
         tests: the test samples of each variant.
-        data: fingerprint of all samples with the test samples of each variant.
+        data: fingerprint of all samples with the test samples of each variant, and with their order if it is another.
+        courses: which variants a method sees together, and in which order.
         note: what the reader says about the data.
     """
 
     hidden: Splits
     tests: Mapping[Variant, Samples]
     data: Mapping[Variant, str]
+    courses: Sequence[Course]
     note: str
 
     def restore(self, job: Job) -> None:
@@ -62,12 +66,20 @@ def load(job: Job) -> Views:
     hook = job.manager.hook.ocd_bench_load_data
     found = job.contract.call("load_data", lambda: hook(task=job.task, request=job.request))
     splits = _stored(job, job.contract.splits(found))
-    tests = {variant: _variant(job, splits, variant) for variant in job.group.variants}
-    data = {
+    sets = {variant: _variant(job, splits, variant) for variant in dict.fromkeys(each.plain for each in job.group.variants)}
+    prints = {
         variant: tensor_sha256(*(t for s in (splits.train, splits.val, test) for t in (s.inputs, s.targets)))
-        for variant, test in tests.items()
+        for variant, test in sets.items()
     }
-    return Views(dataclasses.replace(splits, test=splits.val), tests, data, splits.note)
+    tests = {each: sets[each.plain] for each in job.group.variants}
+    size = job.config.section("run").batch_size
+    ways = [course_of(members, tests, job.request, size) for members in courses(job.group.variants)]
+    data = {each: prints[each.plain] for each in job.group.variants}
+    for course in ways:
+        if course.order is not None:
+            together = [tensor_sha256(course.order), *(data[each] for each in course.variants)]
+            data.update({each: fingerprint([each.label(""), *together]) for each in course.variants})
+    return Views(dataclasses.replace(splits, test=splits.val), tests, data, ways, splits.note)
 
 
 def _stored(job: Job, splits: Splits) -> Splits:

@@ -12,6 +12,7 @@ from ocd_bench.runner.cells import Variant, cell_name
 from ocd_bench.runner.fingerprints import MEASURING, code_of, differences, hook_modules, named_files, object_print, versions
 from ocd_bench.runner.job import Job, Todo
 from ocd_bench.runner.sandbox import Message
+from ocd_bench.runner.streams import courses
 
 Heads = Mapping[str, Mapping[str, Any]]
 """By method, the fields that all of its cells begin with: ``fingerprint`` and ``made_by``."""
@@ -56,16 +57,18 @@ def unfinished(job: Job, heads: Heads, data: Mapping[Variant, str]) -> Todo:
     stale: list[str] = []
     reasons: dict[str, None] = {}
     for method in job.methods:
-        missing = []
-        for variant in job.group.variants:
-            cell, changed = _finished(job, method, variant, heads[method.name], data[variant])
-            if cell is not None:
-                job.send(Message("cell", {"cell": cell, "reused": True}))
+        missing: list[Variant] = []
+        for members in courses(job.group.variants):
+            found = [_finished(job, method, variant, heads[method.name], data[variant]) for variant in members]
+            if all(cell is not None for cell, _ in found):
+                for cell, _ in found:
+                    job.send(Message("cell", {"cell": cell, "reused": True}))
                 continue
-            missing.append(variant)
-            if changed:
-                stale.append(_name(job, method, variant))
-                reasons.update(dict.fromkeys(changed))
+            missing += members  # what is measured without a reset is measured together
+            for variant, (_, changed) in zip(members, found, strict=True):
+                if changed:
+                    stale.append(_name(job, method, variant))
+                    reasons.update(dict.fromkeys(changed))
         if missing:
             todo.append((method, missing))
     if stale:

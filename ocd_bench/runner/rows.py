@@ -53,7 +53,9 @@ class Rows:
     ) -> None:
         self.job, self.bases, self.views, self.heads = job, bases, views, heads
         self.base, self.context, self.ranked = base, context, ranked
-        self.watch = Watch(base.model, [views.hidden.train, views.hidden.val, *views.tests.values()])
+        self.watch = Watch(
+            base.model, [views.hidden.train, views.hidden.val, *{id(each): each for each in views.tests.values()}.values()]
+        )
         self.outputs: dict[str, torch.Tensor] = {}
         self.in_child = False
         """Whether this process is one method's own."""
@@ -74,12 +76,15 @@ class Rows:
         self.watch.begin()
         context = self._restrict(method, asked)
         runner = MethodRun(method, context, self.base, self.heads[method.name], self.job.blame, self.watch, self.in_child)
-        for variant in variants:
+        for course in self.views.courses:
+            if course.variants[0] not in variants:
+                continue
             arm(self.job.run.cell_timeout)
-            measured = runner.measure(variant, self.views.tests[variant], self.job.group.dataset, self.views.data[variant])
-            if asked[0] and measured.cell["status"] == "ok":
-                measured.cell["detail"]["entropies"] = dict(self.context.ranking())
-            send_cell(self.job, measured, variant)
+            found = runner.measure(course, self.views.tests, self.job.group.dataset, self.views.data)
+            for variant, measured in zip(course.variants, found, strict=True):
+                if asked[0] and measured.cell["status"] == "ok":
+                    measured.cell["detail"]["entropies"] = dict(self.context.ranking())
+                send_cell(self.job, measured, variant)
         arm(None)
         return not runner.changed
 
@@ -124,8 +129,7 @@ class Rows:
                 if message.what == "began":
                     began.add(message.values["method"])
                 if message.what == "cell":
-                    kind, severity = message.values["variant"]
-                    settled.add((message.values["cell"]["method"], Variant(kind, severity)))
+                    settled.add((message.values["cell"]["method"], Variant(*message.values["variant"])))
                     if child.deadline is not None:
                         child.allow(job.run.cell_timeout)
                     self._keep_output(message)
@@ -196,11 +200,12 @@ def send_cell(job: Job, measured: Measured, variant: Variant) -> None:
     if measured.scores is not None:
         blobs["scores"] = pack_scores(measured.scores)
     wanted = job.run.figures and type(job.task).figures is not Task.figures
-    if wanted and measured.output is not None and not variant.kind:
+    if wanted and measured.output is not None and variant == Variant():
         buffer = io.BytesIO()
         np.save(buffer, measured.output.numpy())
         blobs["output"] = buffer.getvalue()
-    values = {"cell": measured.cell, "reused": False, "variant": (variant.kind, variant.severity), "trace": measured.trace}
+    key = (variant.kind, variant.severity, variant.stream)
+    values = {"cell": measured.cell, "reused": False, "variant": key, "trace": measured.trace}
     job.send(Message("cell", values, blobs))
 
 

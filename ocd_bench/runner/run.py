@@ -17,6 +17,7 @@ from ocd_bench.runner.cells import Group, Variant, assign_datasets, parse_sets, 
 from ocd_bench.runner.order import Outcome, RunRequest
 from ocd_bench.runner.store import SCHEMA, RunFolder
 from ocd_bench.runner.stored import ANEW
+from ocd_bench.runner.streams import with_streams
 
 
 def plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
@@ -81,7 +82,7 @@ def _corruption(request: RunRequest, task: Any, dataset: str) -> str | None:
 
 
 def _variants(request: RunRequest, task: Any, dataset: str) -> tuple[Variant, ...]:
-    return parse_variants(_corruption(request, task, dataset), task)
+    return with_streams(parse_variants(_corruption(request, task, dataset), task), request.stream)
 
 
 def _rows(request: RunRequest, task: Any, manager: Any) -> tuple[str, ...]:
