@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-MAY_DIFFER = {"cost", "fingerprint", "environment", "sha256"}
+MAY_DIFFER = {"cost", "fingerprint", "made_by", "environment", "sha256"}
 
 
 def scores(folder: Path) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from ocd_bench.layout import Layout
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.metrics import Metric
 from ocd_bench.plugin import hookimpl
+from ocd_bench.progress import Progress
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.settings import setting
 from ocd_bench.task import Dataset, Request, Source, Task
@@ -27,6 +28,7 @@ __all__ = [
     "NotApplicable",
     "OCDBenchError",
     "Predictor",
+    "Progress",
     "Request",
     "Run",
     "Samples",

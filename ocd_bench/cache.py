@@ -6,6 +6,7 @@ complete or absent, and damage is detected. A warning names a damaged entry, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -28,6 +29,8 @@ KINDS = ("bases", "embeddings", "stages")
 """Sub-folders of the cache folder that hold entries. Downloads (``data``) are not entries: they are not computed here."""
 OLD_SUFFIXES = (".pt", ".json")
 """Suffixes of files that earlier versions stored in the same folders. They are no longer read."""
+STALE = 14 * 86_400.0
+"""Seconds after which the state of a run that was never continued is removed."""
 
 Warn = Callable[[str], None]
 
@@ -83,8 +86,11 @@ def entry_path(kind: str, name: str, key: str) -> Path:
         name: first part of the file's name, for human readers.
         key: hexadecimal fingerprint.
     """
-    safe = "".join(sign if sign.isalnum() or sign in "-_.+" else "_" for sign in name)[:120]
-    return cache_folder() / kind / f"{safe}-{key[:16]}{SUFFIX}"
+    return cache_folder() / kind / f"{_safe(name)[:120]}-{key[:16]}{SUFFIX}"
+
+
+def _safe(name: str) -> str:
+    return "".join(sign if sign.isalnum() or sign in "-_.+" else "_" for sign in name)
 
 
 def read_entry(path: Path) -> Entry | None:
@@ -132,6 +138,22 @@ def keep(kind: str, name: str, key: str, record: Mapping[str, Any], content: byt
         warn(f"cannot write the cache {path.parent}: {error.strerror or error}; nothing is kept there (set OCD_BENCH_CACHE)")
         return False
     return True
+
+
+def discard(kind: str, name: str) -> None:
+    """Remove all entries whose name begins with ``name``."""
+    folder = cache_folder() / kind
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if path.name.startswith(f"{_safe(name)}-") and path.suffix == SUFFIX:
+                path.unlink(missing_ok=True)
+
+
+def tidy() -> None:
+    """Remove temporary files of dead processes, and states of runs that nobody has continued for :data:`STALE`."""
+    remove_leftovers(cache_folder() / kind for kind in KINDS)
+    with contextlib.suppress(OSError):
+        clear(("stages",), STALE)
 
 
 # -- tensors --------------------------------------------------------------------------------------------------------------

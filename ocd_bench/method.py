@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ocd_bench.errors import NotApplicable
+from ocd_bench.progress import Progress
 
 __all__ = ["Context", "Method", "Predictor"]
 
@@ -44,6 +45,7 @@ class Context:
         batch_size: samples per test batch. Test samples come in a fixed order, the same for every method.
         ranking: function that returns (layer name, entropy in nats) by the entropy criterion (paper, section 3.3), best first.
         progress: function of (what, steps done, steps in total), for the progress line.
+        loops: see :meth:`stage`.
         fold_bases: function of the number of folds K. It returns K pairs of a further base and the indices ``(n,)`` of the
             training samples that this base was not trained on (one fold). The further bases start from the same initial
             weights as the base, and are cached like it. Raises ``NotApplicable`` if the base is not trained by the runner, and
@@ -64,11 +66,14 @@ class Context:
     batch_size: int
     ranking: Callable[[], list[tuple[str, float]]]
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    loops: Callable[[str, Hashable], Progress] = lambda what, key: Progress()
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
     base_anew: Callable[[], tuple[torch.nn.Module, str]] = _no_base_anew
     charges: list[float] = field(default_factory=list)
     """Seconds that other methods spent on values that this one reused through :meth:`shared`. The runner adds them to
     ``cost.fit_s``."""
+    resumed: list[float] = field(default_factory=list)
+    """Seconds that processes which were killed spent on loops that this method continued (:meth:`stage`)."""
     _shared: dict[Hashable, tuple[Any, float]] = field(default_factory=dict)
 
     @property
@@ -100,10 +105,22 @@ class Context:
             value, seconds = self._shared[key]
             self.charges.append(seconds)
             return value
-        start = time.perf_counter()
+        start, resumed = time.perf_counter(), sum(self.resumed)
         value = build()
-        self._shared[key] = value, time.perf_counter() - start
+        self._shared[key] = value, time.perf_counter() - start + sum(self.resumed) - resumed
         return value
+
+    def stage(self, what: str, key: Hashable) -> Progress:
+        """The progress of a loop that may keep its state, so that a run that was killed continues there.
+
+        Args:
+            what: one word for the progress line, such as ``training``.
+            key: what the loop depends on beside the base, the layer, the samples and the settings: begin it with the method's
+                name. Plain values, tuples of them, dataclasses and functions of a module.
+        """
+        from ocd_bench.cache import model_sha256
+
+        return self.loops(what, (key, model_sha256(self.base)))
 
     @property
     def shared_count(self) -> int:

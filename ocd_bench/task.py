@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +17,7 @@ __all__ = ["Dataset", "Request", "Source", "Task"]
 if TYPE_CHECKING:
     import torch
 
+    from ocd_bench.progress import Progress
     from ocd_bench.samples import Samples, Splits
 
 
@@ -237,7 +238,7 @@ class Task:
 
     # -- base ---------------------------------------------------------------------------------------------------------
     def train_base(
-        self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
+        self, model: torch.nn.Module, splits: Splits, request: Request, progress: Progress
     ) -> torch.nn.Module | None:
         """Train the base and return it. Default: None, and the runner trains it with :meth:`loss`.
 
@@ -245,7 +246,8 @@ class Task:
             model: what :meth:`base_model` returned, on the device.
             splits: the task's splits; ``splits.test`` is the validation split.
             request: dataset, settings, seed.
-            progress: call it with (steps done, steps in total).
+            progress: call it with (steps done, steps in total). A long training may also keep its state with it, see
+                :class:`ocd_bench.Progress`, so that a run that was killed continues there; otherwise it begins again.
         """
         return None
 

@@ -11,6 +11,7 @@ import torch
 from ocd_bench.engine.gain import choose_gain, gain_on_validation, standard_errors
 from ocd_bench.engine.problem import Quality
 from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.progress import Progress
 from tests.toy_engine import data, loss, problem
 
 GAINS = (0.0, 0.5, 1.0)
@@ -64,13 +65,13 @@ def test_a_single_candidate_is_chosen_without_evaluation():
     def never(*_):
         raise AssertionError("nothing is to be computed")
 
-    assert gain_on_validation(problem(), OCDSettings(gains=(1.0,)), never).value == 1
+    assert gain_on_validation(problem(), OCDSettings(gains=(1.0,)), never, ()).value == 1
 
 
 def test_losses_are_those_of_at_most_so_many_validation_samples():
     val = data(50, seed=8)
     seen, told = [], []
-    task = problem(val=val, progress=lambda *what: told.append(what))
+    task = problem(val=val, stage=lambda what, key: Progress(lambda *steps: told.append((what, *steps))))
 
     def outputs(inputs, gains, start):
         assert start == sum(map(len, seen))
@@ -78,7 +79,7 @@ def test_losses_are_those_of_at_most_so_many_validation_samples():
         base = task.layer.model(inputs)
         return [base - gain * base for gain in gains]
 
-    gain = gain_on_validation(task, OCDSettings(gains=GAINS, val_samples=20, batch_size=8), outputs)
+    gain = gain_on_validation(task, OCDSettings(gains=GAINS, val_samples=20, batch_size=8), outputs, ())
     assert [len(piece) for piece in seen] == [8, 8, 4]
     rows = [int((val[0] == row).all(1).nonzero()) for row in torch.cat(seen)]
     assert len(set(rows)) == 20
@@ -104,8 +105,8 @@ def test_the_quality_is_that_of_all_validation_samples():
         return [torch.stack([(gain == 1.0) * (rows == 5), gain + 0 * rows], 1) for gain in gains]
 
     how = OCDSettings(gains=GAINS, batch_size=3)
-    assert gain_on_validation(task, how, outputs).value == 0.5
-    assert gain_on_validation(replace(task, quality=None), how, outputs).value == 1.0
+    assert gain_on_validation(task, how, outputs, ()).value == 0.5
+    assert gain_on_validation(replace(task, quality=None), how, outputs, ()).value == 1.0
 
 
 def test_a_margin_requires_a_higher_quality():
@@ -144,4 +145,4 @@ def test_with_a_margin_a_quality_gain_within_its_standard_error_is_not_enough(ma
         return [base, 10.0 * torch.nn.functional.one_hot(val[1][start : start + len(inputs)], base.shape[1])]  # of less loss
 
     how = OCDSettings(gains=(0.0, 1.0), gain_margin=margin)
-    assert gain_on_validation(task, how, outputs).value == taken
+    assert gain_on_validation(task, how, outputs, ()).value == taken

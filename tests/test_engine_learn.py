@@ -10,7 +10,8 @@ from torch import nn
 
 from ocd_bench.engine.learn import Trainee, Training, learn
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import shuffled
+from ocd_bench.engine.targets import Shuffled
+from ocd_bench.progress import Progress
 
 
 def test_the_rate_warms_up_then_follows_a_half_cosine_or_is_constant():
@@ -24,12 +25,12 @@ def test_the_rate_warms_up_then_follows_a_half_cosine_or_is_constant():
 
 
 def test_batches_are_permutations_of_equal_size():
-    batches = shuffled(10, 4, torch.Generator().manual_seed(0))
+    batches = Shuffled(10, 4, torch.Generator().manual_seed(0))
     drawn = [next(batches) for _ in range(4)]
     assert [len(batch) for batch in drawn] == [4, 4, 4, 4]
     for first, second in (drawn[:2], drawn[2:]):
         assert len(torch.cat([first, second]).unique()) == 8
-    assert len(next(shuffled(3, 128, torch.Generator()))) == 3
+    assert len(next(Shuffled(3, 128, torch.Generator()))) == 3
 
 
 def fit_line(how: Training, validate=None):
@@ -49,7 +50,7 @@ def fit_line(how: Training, validate=None):
 
     told: list[tuple[int, int]] = []
     net = nn.Sequential(nn.Linear(3, 1))
-    best, history = learn(Trainee(net, None), loss, validate or left, how, lambda *step: told.append(step))
+    best, history = learn(Trainee(net, None), loss, validate or left, how, Progress(lambda *step: told.append(step)))
     assert told == [(step, how.steps) for step in range(1, how.steps + 1)]
     return net, best, history, left
 

@@ -75,7 +75,7 @@ def test_without_randomness_one_precomputed_pass_is_used_for_every_batch():
     task = problem(count=40)
     settings = replace(QUICK, steps=10, batch_size=16)
     form = FullForm(task.layer.shape)
-    batch, known = stream(task, settings).batches(form)
+    batch, known, _ = stream(task, settings).batches(form)
     assert len(known) == 40
     everything, _ = stream(task).make(form, torch.arange(40), seeded())
     for _ in range(3):
@@ -94,10 +94,10 @@ def test_with_augmentation_every_batch_is_new_unless_passes_say_otherwise():
     task = problem(count=16, augment=shaken)
     settings = replace(QUICK, batch_size=16)
     form = FullForm(task.layer.shape)
-    batch, _ = stream(task, settings).batches(form)
+    batch, _, _ = stream(task, settings).batches(form)
     first, second = batch()[0].code, batch()[0].code
     assert torch.cdist(first, second).min() > 0
-    batch, known = stream(task, replace(settings, passes=3)).batches(form)
+    batch, known, _ = stream(task, replace(settings, passes=3)).batches(form)
     assert len(known) == 48
     assert len(known.code.unique(dim=0)) == 48
     drawn = torch.cat([batch()[0].code for _ in range(3)])
@@ -108,7 +108,7 @@ def test_where_not_even_a_batch_fits_one_augmented_pass_is_made(monkeypatch):
     task = problem("conv", count=12, picture=True, augment=shaken)
     monkeypatch.setattr(capture_module, "BUDGET", 2000)
     assert task.layer.rows(task.train[0]) < 8
-    _, known = stream(task, replace(QUICK, batch_size=8)).batches(FullForm(task.layer.shape))
+    _, known, _ = stream(task, replace(QUICK, batch_size=8)).batches(FullForm(task.layer.shape))
     assert len(known) == 12
 
 

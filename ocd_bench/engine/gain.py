@@ -5,7 +5,7 @@ The gain 0 gives the base itself, so a hypernetwork that does not help is switch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -86,26 +86,35 @@ def choose_gain(
 
 
 def gain_on_validation(
-    problem: Problem, how: GainSettings, outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]]
+    problem: Problem,
+    how: GainSettings,
+    outputs: Callable[[Tensor, Sequence[float], int], Sequence[Tensor]],
+    key: Hashable,
 ) -> Gain:
     """:func:`choose_gain` among ``how.gains`` by the losses of validation samples. A single candidate is taken as it is.
 
     Args:
         outputs: of inputs ``(N, ...)``, the candidates and the index of the first sample: one ``(N, ...)`` per candidate.
+        key: what the outputs depend on beside the problem.
     """
     candidates = how.gains
     if len(candidates) == 1:
         return Gain(float(candidates[0]))
     inputs, targets = validation_samples(problem, how.val_samples)
-    losses, scores = [], []
-    for start in range(0, len(inputs), how.batch_size):
+    losses, scores, done = list[Tensor](), list[Tensor](), 0
+    loop = problem.stage("gain", (how, key))
+    if state := loop.resume():
+        losses, scores, done = state["losses"], state["scores"], state["done"]
+    for start in range(done, len(inputs), how.batch_size):
         piece = slice(start, start + how.batch_size)
         y = targets[piece].to(problem.device)
         found = outputs(inputs[piece], candidates, start)
         losses.append(torch.stack([problem.loss(output, y).detach().cpu() for output in found]))
         if problem.quality:
             scores.append(torch.stack([problem.quality.scores(output, y).detach().double().cpu() for output in found]))
-        problem.progress("gain", min(len(inputs), start + how.batch_size), len(inputs))
+        done = min(len(inputs), start + how.batch_size)
+        loop(done, len(inputs))
+        loop.save(lambda: {"losses": losses, "scores": scores, "done": done}, finished=done == len(inputs))  # noqa: B023
     if not problem.quality:
         return choose_gain(candidates, torch.cat(losses, 1), share=how.gain_share)
     values = torch.cat(scores, 1)  # (G, M)

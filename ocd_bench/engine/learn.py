@@ -7,17 +7,17 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ocd_bench.engine.condition import AuxiliaryHead
+from ocd_bench.progress import Progress
 
 if TYPE_CHECKING:
     from ocd_bench.engine.settings import OCDSettings
 
-Progress = Callable[[int, int], None]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -69,6 +69,13 @@ def details(history: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+class RandomSource(Protocol):
+    """Random numbers whose state can be kept, such as a generator of torch."""
+
+    def get_state(self) -> Any: ...
+    def set_state(self, state: Any, /) -> object: ...
+
+
 class Trainee(nn.Module, Generic[Network]):
     """A network in training, with the auxiliary head that is not used afterwards (None for none)."""
 
@@ -116,12 +123,90 @@ class EMA(Generic[Network]):
             own.copy_(value)
 
 
+class Course(Generic[Network]):
+    """A training on its way: everything that changes from step to step.
+
+    Args:
+        trainee: trained in place, in train mode.
+        sources: everything beside torch's global generator that the loss draws random numbers from.
+
+    Attributes:
+        average: the trainee with averaged weights.
+        best: a frozen copy of the averaged network of least validation loss.
+    """
+
+    def __init__(self, trainee: Trainee[Network], how: Training, sources: Sequence[RandomSource]) -> None:
+        parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
+        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+        self.trainee, self.sources, self.step = trainee, sources, 0
+        self.optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay, fused=fused)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, how.rate)
+        self.average = EMA(trainee, how.ema)
+        self.best: Network | None = None
+        self.history: list[Record] = []
+        self._groups = [group for group in trainee.groups() if group]
+        self._best_loss, self._totals, self._count = math.inf, Counter[str](), 0
+
+    def advance(self, parts: Mapping[str, Tensor]) -> None:
+        """One step along the gradient of the sum of ``parts``."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        for group in self._groups:
+            nn.utils.clip_grad_norm_(group, 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.average.update(self.trainee)
+        self._totals.update({name: float(part.detach()) for name, part in parts.items()})
+        self._count += 1
+        self.step += 1
+
+    def record(self, value: float) -> None:
+        """Record the validation loss ``value`` of the average, and the mean training loss since the last record."""
+        means = {name: total / self._count for name, total in self._totals.items()}
+        self.history.append(Record(self.step, sum(means.values()), value, means))
+        self._totals.clear()
+        self._count = 0
+        if self.best is None or value < self._best_loss:
+            self.best, self._best_loss = copy.deepcopy(self.average.module.network), value
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the following steps depend on, as tensors and plain values."""
+        return {
+            "step": self.step,
+            "trainee": self.trainee.state_dict(),
+            "average": self.average.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sources": [source.get_state() for source in self.sources],
+            "best": None if self.best is None else self.best.state_dict(),
+            "history": [(record.step, record.train, record.val, dict(record.parts)) for record in self.history],
+            "since": (self._best_loss, dict(self._totals), self._count),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same training."""
+        self.step = self.average.updates = state["step"]
+        self.trainee.load_state_dict(state["trainee"])
+        self.average.module.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        for source, kept in zip(self.sources, state["sources"], strict=True):
+            source.set_state(kept)
+        if state["best"] is not None:
+            self.best = copy.deepcopy(self.average.module.network)
+            self.best.load_state_dict(state["best"])
+        self.history = [Record(*values) for values in state["history"]]
+        self._best_loss, totals, self._count = state["since"]
+        self._totals = Counter(totals)
+
+
 def learn(
     trainee: Trainee[Network],
     loss: Callable[[Trainee[Network]], Mapping[str, Tensor]],
     validate: Callable[[Trainee[Network]], float],
     how: Training,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
+    sources: Sequence[RandomSource] = (),
 ) -> tuple[Network, list[Record]]:
     """Minimise ``loss``. Returns a frozen copy of the network with the averaged weights of least validation loss.
 
@@ -129,42 +214,25 @@ def learn(
         trainee: trained in place, in train mode.
         loss: the loss of the next batch, as named scalars to be summed.
         validate: validation loss of a trainee in eval mode; called without gradients.
+        progress: shows the steps, and keeps the state of a training that may be killed.
+        sources: everything beside torch's global generator that ``loss`` draws random numbers from.
 
     With ``how.evaluations == 1`` the last weights are returned, whatever their validation loss.
     """
-    parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
-    groups = [group for group in trainee.groups() if group]
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay, fused=fused)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, how.rate)
-    average = EMA(trainee, how.ema)
+    progress = progress or Progress()
     evaluate_at = {round(how.steps * (k + 1) / how.evaluations) for k in range(how.evaluations)}
-    best: Network | None = None
-    best_loss, totals, count = math.inf, Counter[str](), 0
-    history: list[Record] = []
+    course = Course(trainee, how, sources)
+    if state := progress.resume():
+        course.load(state)
     trainee.train()
-    for step in range(1, how.steps + 1):
-        optimizer.zero_grad(set_to_none=True)
-        parts = loss(trainee)
-        torch.stack(list(parts.values())).sum().backward()
-        for group in groups:
-            nn.utils.clip_grad_norm_(group, 1.0)
-        optimizer.step()
-        schedule.step()
-        average.update(trainee)
-        totals.update({name: float(part.detach()) for name, part in parts.items()})
-        count += 1
-        if step in evaluate_at:
+    while course.step < how.steps:
+        course.advance(loss(trainee))
+        if course.step in evaluate_at:
             with torch.no_grad():
-                value = validate(average.module)
-            means = {name: total / count for name, total in totals.items()}
-            history.append(Record(step, sum(means.values()), value, means))
-            totals.clear()
-            count = 0
-            if best is None or value < best_loss:
-                best, best_loss = copy.deepcopy(average.module.network), value
-        progress(step, how.steps)
-    return best if best is not None else average.module.network, history
+                course.record(validate(course.average.module))
+        progress(course.step, how.steps)
+        progress.save(course.state, finished=course.step == how.steps)
+    return course.best if course.best is not None else course.average.module.network, course.history
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ The fit is a line of stages: capture → overfit → encode → learn. A predict
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 
@@ -21,11 +21,12 @@ from ocd_bench.engine.diffusion import Diffusion, NoiseStream
 from ocd_bench.engine.forms import Delta, Form
 from ocd_bench.engine.gain import Gain, GainSettings, gain_on_validation
 from ocd_bench.engine.hypernetwork import CodeNetwork, ConstantScale, FastDenoiser, HyperNetwork, Regressor, ScaleNetwork, Trunk
-from ocd_bench.engine.learn import Record, Trainee, Training, learn, parameter_count
+from ocd_bench.engine.learn import RandomSource, Record, Trainee, Training, learn, parameter_count
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.engine.targets import Pieces, Targets, TargetSettings, TargetStream
 from ocd_bench.errors import NotApplicable
+from ocd_bench.progress import Progress
 from ocd_bench.seeds import derive, seeded
 
 LARGEST_OUTPUT = 1024
@@ -157,12 +158,17 @@ class FittedOCD:
         """Outputs ``(N, ...)`` with the samples' own weights; those of several draws are combined by ``problem.combine``."""
         return self.outputs(inputs, (gain,), draws, start)[0]
 
-    def choose_gain(self, draws: int) -> Gain:
-        """The gain for ensembles of ``draws``, of ``settings.gains``, by the losses of validation samples."""
+    def choose_gain(self, draws: int, key: Hashable = ()) -> Gain:
+        """The gain for ensembles of ``draws``, of ``settings.gains``, by the losses of validation samples.
+
+        Args:
+            key: where this fit differs from others of its problem and settings.
+        """
         return gain_on_validation(
             self.problem,
             GainSettings.of(self.settings),
             lambda inputs, gains, start: self.outputs(inputs, gains, draws, start, purpose="validation"),
+            (self.settings, draws, key),
         )
 
 
@@ -179,9 +185,10 @@ def fit(problem: Problem, settings: OCDSettings, variant: Variant = Variant()) -
         encoder, describe = condition_inputs(problem, settings)
         stream = TargetStream(problem, TargetSettings.of(settings), describe, encoder is not None)  # capture, overfit
         picked = pick_form(stream)  # encode
-        batch, known = stream.batches(picked.form)
+        batch, known, sources = stream.batches(picked.form)
         trainee = _trainee(problem, settings, variant, picked.form, encoder, known)
-        network, history, val = _learn(problem, settings, stream, batch, trainee)
+        loop = problem.stage("hypernetwork", (settings, variant))
+        network, history, val = _learn(problem, settings, stream, batch, trainee, loop, sources)
         few = val.take(slice(200)).to(problem.device)
         rho = network.scale.pairs(network.condition(few.features, few.inputs), few.code).cpu()
     return FittedOCD(problem, settings, describe, network, history, rho, picked.scores)
@@ -242,6 +249,8 @@ def _learn(
     stream: TargetStream,
     batch: Callable[[], tuple[Targets, Pieces]],
     trainee: Trainee[CodeNetwork],
+    loop: Progress,
+    sources: Sequence[RandomSource],
 ) -> tuple[CodeNetwork, list[Record], Targets]:
     """The trained network, its history, and the targets of validation samples."""
     how = LossSettings.of(settings)
@@ -265,10 +274,7 @@ def _learn(
             total += float(parts.get("task", sum(parts.values()))) * len(targets)  # the task's loss decides, where it is known
         return total / len(val)
 
-    def progress(done: int, total: int) -> None:
-        problem.progress("hypernetwork", done, total)
-
-    return *learn(trainee, loss, validate, Training.of(settings), progress), val
+    return *learn(trainee, loss, validate, Training.of(settings), loop, (*sources, noise)), val
 
 
 def losses(

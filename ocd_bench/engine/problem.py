@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ocd_bench.engine.capture import TargetLayer, flat
 from ocd_bench.errors import NotApplicable
+from ocd_bench.progress import Progress
 
 Data = tuple[Tensor, Tensor]
 """Inputs and targets of N samples, on the CPU."""
@@ -70,7 +71,8 @@ class Problem:
         combine: from the outputs of several draws to one.
         seed: every random number drawn here derives from it.
         folds: gives bases trained without a part of the training samples, for cross-fitting.
-        progress: called with what is done, how much of it, and the total.
+        stage: ``stage(what, key)`` gives the progress of a loop that can be continued. ``key`` is what its result depends on,
+            beside the problem.
         remember: ``remember(key, build)`` returns what ``build`` built on the first call with an equal key, so that several
             fits of one problem share their targets.
     """
@@ -90,5 +92,5 @@ class Problem:
     combine: Combine = lambda outputs: outputs.mean(0)
     seed: int = 0
     folds: FoldBases = no_folds
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    stage: Callable[[str, Hashable], Progress] = lambda what, key: Progress()
     remember: Callable[[Hashable, Callable[[], Any]], Any] = lambda key, build: build()

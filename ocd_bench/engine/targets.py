@@ -8,9 +8,10 @@ well. Validation and test samples meet the base itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from ocd_bench.engine.capture import Describe, TargetLayer, Trace
 from ocd_bench.engine.forms import FORMS, Delta, Form, FullForm
+from ocd_bench.engine.learn import RandomSource
 from ocd_bench.engine.overfit import Overfit, losses, overfitted
 from ocd_bench.engine.problem import CPU, Data, Problem
+from ocd_bench.progress import Progress
 from ocd_bench.seeds import seeded
 
 if TYPE_CHECKING:
@@ -265,28 +268,21 @@ class TargetStream:
 
     # --- targets made beforehand
 
-    def _filled(
-        self, layer: TargetLayer, form: Form, inputs: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> Iterator[Targets]:
-        """Targets of samples in batches of 256, on the CPU, augmented."""
-        for x, y in zip(inputs.split(256), targets.split(256), strict=True):
-            yield self._encoded(layer, form, *self.copy(x, y, generator), generator)[0].to(CPU)
-
     def bank(self, form: Form) -> Targets:
         """Targets of all training samples, ``passes`` times over (at least once), in their order, on the CPU."""
         generator, passes = seeded(self.problem.seed, "targets"), max(1, self.how.passes)
         order = self.grouped(torch.arange(len(self.fold)))
-        found, done = list[Targets](), 0
-        for _ in range(passes):
-            for layer, x, y in self.parts(order):
-                for targets in self._filled(layer, form, x, y, generator):
-                    found.append(targets)
-                    done += len(targets)
-                    self.problem.progress("overfit", done, passes * len(order))
+        pieces = (piece for _ in range(passes) for part in self.parts(order) for piece in _split(*part))
+
+        def made(layer: TargetLayer, x: Tensor, y: Tensor) -> Targets:
+            return self._encoded(layer, form, *self.copy(x, y, generator), generator)[0].to(CPU)
+
+        loop = self.problem.stage("overfit", ("bank", self.how, type(form), form.size))
+        found = gathered(pieces, made, generator, loop, passes * len(order))
         if len(self.layers) == 1:
-            return join(found)
+            return found
         places = order.argsort() + len(order) * torch.arange(passes)[:, None]
-        return join(found).take(places.flatten())
+        return found.take(places.flatten())
 
     def whole_bank(self) -> Targets | None:
         """Targets made beforehand with ΔW itself as the code, which a basis is fitted to.
@@ -317,10 +313,11 @@ class TargetStream:
         example, _ = self._encoded(self.problem.layer, form, *self.copy(x, y, pilot), pilot)
         return len(inputs) * example.numbers() <= BANK_LIMIT
 
-    def batches(self, form: Form) -> tuple[Callable[[], tuple[Targets, Pieces]], Targets]:
-        """A function that gives the next training batch on the device, and targets to take statistics from, on the CPU."""
+    def batches(self, form: Form) -> tuple[Callable[[], tuple[Targets, Pieces]], Targets, Sequence[RandomSource]]:
+        """A function that gives the next training batch on the device; targets to take statistics from, on the CPU; and the
+        sources of random numbers behind the batches."""
         seed, how = self.problem.seed, self.how
-        indices = shuffled(len(self.fold) * max(1, how.passes), how.batch_size, seeded(seed, "order"))
+        indices = Shuffled(len(self.fold) * max(1, how.passes), how.batch_size, seeded(seed, "order"))
         changes = seeded(seed, "augment")
         if self.beforehand(form):
             bank = self._bank(form)
@@ -330,7 +327,7 @@ class TargetStream:
                 found = bank.take(chosen).to(self.problem.device)
                 return found, self.traced_from_bank(found, chosen, changes) if how.answers else ()
 
-            return known, bank
+            return known, bank, (indices, changes)
 
         def fresh() -> tuple[Targets, Pieces]:
             return self.make(form, self.grouped(next(indices)), changes)
@@ -338,7 +335,8 @@ class TargetStream:
         pilot = seeded(seed, "pilot")
         some = torch.randperm(len(self.fold), generator=pilot)[:512]
         pilot = seeded(seed, "pilot")
-        return fresh, join([self.make(form, self.grouped(few), pilot)[0].to(CPU) for few in some.split(256)])
+        some_targets = join([self.make(form, self.grouped(few), pilot)[0].to(CPU) for few in some.split(256)])
+        return fresh, some_targets, (indices, changes)
 
     def _bank(self, form: Form) -> Targets:
         whole = self.whole_bank()
@@ -351,9 +349,13 @@ class TargetStream:
 
         def build() -> Targets:
             inputs, targets = validation_samples(self.problem, limit)
-            generator, layer = seeded(self.problem.seed, "validation"), self.problem.layer
-            pairs = zip(inputs.split(256), targets.split(256), strict=True)
-            return join([self._encoded(layer, form, x, y, generator)[0].to(CPU) for x, y in pairs])
+            generator = seeded(self.problem.seed, "validation")
+
+            def made(layer: TargetLayer, x: Tensor, y: Tensor) -> Targets:
+                return self._encoded(layer, form, x, y, generator)[0].to(CPU)
+
+            loop = self.problem.stage("overfit", ("validation", self.how, limit, type(form), form.size))
+            return gathered(_split(self.problem.layer, inputs, targets), made, generator, loop, len(inputs))
 
         return self.problem.remember(("validation", self.how, limit), build)
 
@@ -370,11 +372,74 @@ class TargetStream:
         return gained / count if gained > 0 else 1.0
 
 
-def shuffled(samples: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Index batches without end: permutations, cut into batches of equal size. A remainder is left out of its permutation."""
-    batch_size = min(batch_size, samples)
-    while True:
-        yield from torch.randperm(samples, generator=generator)[: samples // batch_size * batch_size].split(batch_size)
+def _split(layer: TargetLayer, inputs: Tensor, targets: Tensor) -> Iterator[tuple[TargetLayer, Tensor, Tensor]]:
+    """The samples 256 at a time."""
+    for x, y in zip(inputs.split(256), targets.split(256), strict=True):
+        yield layer, x, y
+
+
+def gathered(
+    pieces: Iterable[tuple[TargetLayer, Tensor, Tensor]],
+    made: Callable[[TargetLayer, Tensor, Tensor], Targets],
+    generator: torch.Generator,
+    loop: Progress,
+    total: int,
+) -> Targets:
+    """What ``made`` makes of all pieces, as one. Begins where a process that was killed has kept the loop's state.
+
+    Args:
+        generator: the only source of random numbers of ``made``.
+        total: samples in all pieces.
+    """
+    done, count, found = 0, 0, list[Targets]()
+    if state := loop.resume():
+        done, count, found = state["pieces"], state["count"], [Targets(**state["targets"])]
+        generator.set_state(state["generator"])
+
+    def now() -> dict[str, Any]:
+        targets = {field.name: getattr(join(found), field.name) for field in fields(Targets)}
+        return {"pieces": done, "count": count, "targets": targets, "generator": generator.get_state()}
+
+    for layer, x, y in islice(pieces, done, None):
+        found.append(made(layer, x, y))
+        done, count = done + 1, count + len(x)
+        loop(count, total)
+        loop.save(now, finished=count == total)
+    return join(found)
+
+
+class Shuffled:
+    """Index batches without end: permutations, cut into batches of equal size. A remainder is left out of its permutation.
+
+    Its place in the permutation can be kept and set, as the state of a generator.
+    """
+
+    def __init__(self, samples: int, batch_size: int, generator: torch.Generator) -> None:
+        self.samples, self.batch_size, self.generator = samples, min(batch_size, samples), generator
+        self._before = generator.get_state()
+        self._left: list[Tensor] = []
+
+    def __iter__(self) -> Shuffled:
+        return self
+
+    def __next__(self) -> Tensor:
+        if not self._left:
+            self._before = self.generator.get_state()
+            whole = self.samples // self.batch_size * self.batch_size
+            self._left = list(torch.randperm(self.samples, generator=self.generator)[:whole].split(self.batch_size))[::-1]
+        return self._left.pop()
+
+    def get_state(self) -> dict[str, Any]:
+        """The generator before the present permutation, and how many of its batches are left."""
+        return {"before": self._before if self._left else self.generator.get_state(), "left": len(self._left)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go to the place of a state."""
+        self.generator.set_state(state["before"])
+        self._left = []
+        if state["left"]:
+            first = next(self)
+            self._left = [*self._left, first][: state["left"]]
 
 
 def numbers(trace: Trace) -> int:

@@ -52,7 +52,9 @@ class OCDNearest(Method):
         settings = context.settings("ocd")
         nearest = Nearest(problem_of(context, context.layer), settings)
         how = GainSettings.of(settings)
-        gain = gain_on_validation(nearest.problem, how, lambda inputs, gains, start: nearest.outputs(inputs, gains))
+        gain = gain_on_validation(
+            nearest.problem, how, lambda inputs, gains, start: nearest.outputs(inputs, gains), ("ocd-nn", settings)
+        )
         return NearestPredictor(nearest, gain)
 
 
@@ -83,7 +85,9 @@ class Capacity(Method):
         if (gate := gate_of(problem, settings.gate)) is not None:
             fitted = GatedPlain(fitted, gate)
         how = GainSettings.of(settings)
-        gain = gain_on_validation(problem, how, lambda inputs, gains, start: fitted.outputs(inputs, gains))
+        gain = gain_on_validation(
+            problem, how, lambda inputs, gains, start: fitted.outputs(inputs, gains), ("capacity", settings)
+        )
         return PlainPredictor(fitted, gain)
 
 

@@ -52,7 +52,7 @@ def problem_of(context: Context, layer: str, section: str = "ocd") -> Problem:
             ("fold layers", layer, count),
             lambda: [(TargetLayer(base, layer), held) for base, held in context.fold_bases(count)],
         ),
-        progress=context.progress,
+        stage=lambda what, key: context.stage(what, (section, layer, key)),
         remember=lambda key, build: context.shared((section, layer, key), build),
     )
 
@@ -150,7 +150,9 @@ class OCD(Method):
         if share and fitted.problem.signature is not None:
             gate = context.shared(("gate", self.section, share), lambda: gate_of(fitted.problem, share))
             fitted = gated(fitted, gate)
-        gain = context.shared(("gain", *key, self.draws, share), lambda: fitted.choose_gain(self.draws))
+        gain = context.shared(
+            ("gain", *key, self.draws, share), lambda: fitted.choose_gain(self.draws, (self.variant(settings), share))
+        )
         return OCDPredictor(self.changed(fitted), gain, self.draws)
 
 

@@ -18,13 +18,15 @@ from ocd_bench.config import BaseSettings, Config, fingerprint
 from ocd_bench.errors import OCDBenchError, UsageError
 from ocd_bench.layers import check_layers
 from ocd_bench.online import keep_group_norms_contiguous
+from ocd_bench.progress import Progress
 from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.contract import TaskContract
 from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
 from ocd_bench.runner.lease import Lease
 from ocd_bench.runner.sandbox import Child, Message, Send, run_child
+from ocd_bench.runner.stages import Stages
 from ocd_bench.runner.stored import Recipe, read_tensors, write_tensors
-from ocd_bench.runner.training import Progress, mean_loss, train
+from ocd_bench.runner.training import mean_loss, train
 from ocd_bench.samples import Splits
 from ocd_bench.seeds import derive
 from ocd_bench.task import Request, Task
@@ -87,7 +89,7 @@ class Bases:
     device: torch.device
     manager: Any
     contract: TaskContract
-    progress: Progress
+    progress: Callable[[str, int, int], None]
     note: Callable[[str], None]
     isolate: bool = False
     seconds: float | None = None
@@ -199,6 +201,7 @@ class Bases:
             while True:
                 base = self._cached(model, key)
                 if base is not None:
+                    self._kept(key).discard()  # left by a process that was killed after it had stored the base
                     lease.release()
                     return base
                 if lease.held or lease.acquire():
@@ -212,6 +215,10 @@ class Bases:
                 return base or self._made(model, key, splits, lease)
             finally:
                 lease.release()
+
+    def _kept(self, key: str) -> Stages:
+        """The kept state of the training of the base of that key."""
+        return Stages(self._name, key, self.note)
 
     @property
     def _name(self) -> str:
@@ -237,7 +244,14 @@ class Bases:
         return BaseModel(_freeze(model), model_sha256(model), key, fit_s, True)
 
     def _made(self, model: torch.nn.Module, key: str, splits: Splits, lease: Lease | None) -> BaseModel:
-        content, fit_s = self._in_child(model, splits, lease) if self.isolate else self._here(model, splits, lease)
+        kept = self._kept(key) if lease is not None else None
+        try:
+            found = self._in_child(model, splits, kept, lease) if self.isolate else self._here(model, splits, kept, lease)
+        except OCDBenchError:
+            if kept is not None:
+                kept.discard()
+            raise
+        content, fit_s = found
         try:
             model.load_state_dict(unpack(content))
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -252,17 +266,20 @@ class Bases:
                 )
         if lease is not None:
             keep(KIND, self._name, key, {"fit_s": fit_s}, content, self.note)
+        if kept is not None:
+            kept.discard()
         return BaseModel(_freeze(model), model_sha256(model), key, fit_s, False)
 
-    def _here(self, model: torch.nn.Module, splits: Splits, lease: Lease | None) -> tuple[bytes, float]:
-        def progress(what: str, done: int, total: int) -> None:
+    def _here(self, model: torch.nn.Module, splits: Splits, kept: Stages | None, lease: Lease | None) -> tuple[bytes, float]:
+        def show(done: int, total: int) -> None:
             if lease is not None:
                 lease.renew()
-            self.progress(what, done, total)
+            self.progress("base", done, total)
 
         start = time.perf_counter()
+        progress = Progress(show) if kept is None else kept.loop("base", None, show)
         try:
-            trained = self.task.train_base(model, splits, self.request, lambda done, total: progress("base", done, total))
+            trained = self.task.train_base(model, splits, self.request, progress)
             if trained is None:
                 settings = self.config.section("base")
                 trained = train(model, self.task, splits, self.request, settings, self.device, progress)
@@ -273,10 +290,12 @@ class Bases:
             raise BaseFailed(f"training of the base model: {message_of(error)} ({where})") from error
         if not isinstance(trained, torch.nn.Module):
             raise self.contract.broken("train_base", f"returned {type(trained).__name__}", "a torch.nn.Module or None")
-        fit_s = time.perf_counter() - start
+        fit_s = time.perf_counter() - start + progress.earlier
         return pack({name: tensor.detach().cpu() for name, tensor in trained.state_dict().items()}), fit_s
 
-    def _in_child(self, model: torch.nn.Module, splits: Splits, lease: Lease | None) -> tuple[bytes, float]:
+    def _in_child(
+        self, model: torch.nn.Module, splits: Splits, kept: Stages | None, lease: Lease | None
+    ) -> tuple[bytes, float]:
         answers: dict[str, Message] = {}
 
         def work(send: Send) -> None:
@@ -284,7 +303,7 @@ class Bases:
             shown = Throttled(send)
             child = dataclasses.replace(self, progress=shown.progress)
             try:
-                content, fit_s = child._here(model, splits, None)
+                content, fit_s = child._here(model, splits, kept, None)
             except BaseFailed as failure:
                 send(Message("failed", {"reason": str(failure), "trace": failure.trace}))
             except OCDBenchError as error:

@@ -83,6 +83,11 @@ class Job:
         return self.folder.path / BASES if self.run.keep_bases else None
 
     @property
+    def name(self) -> str:
+        """The group's name in file names."""
+        return f"{self.group.task}-{self.group.dataset}-s{self.group.seed}"
+
+    @property
     def threads(self) -> int:
         """Number of threads that compute."""
         return self.config.section("run").threads

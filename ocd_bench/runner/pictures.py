@@ -20,7 +20,7 @@ def draw_figures(job: Job, splits: Splits, outputs: Mapping[str, torch.Tensor]) 
         outputs: of each method, on the test samples.
     """
     job.doing("figures")
-    folder = job.folder.path / "figures" / f"{job.group.task}-{job.group.dataset}-s{job.group.seed}"
+    folder = job.folder.path / "figures" / job.name
 
     def draw(send: Send) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from ocd_bench.config import fingerprint
 from ocd_bench.errors import UsageError
 from ocd_bench.method import Method
+from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.cells import Variant, cell_name
 from ocd_bench.runner.fingerprints import MEASURING, code_of, differences, hook_modules, named_files, object_print, versions
 from ocd_bench.runner.job import Job, Todo
@@ -42,6 +43,30 @@ def _head(job: Job, method: Method, base_key: str) -> dict[str, Any]:
             "base": base_key,
         },
     }
+
+
+def fits_of(job: Job, base: BaseModel, layer: str) -> str:
+    """Fingerprint of everything that fits on this base and layer depend on, whichever method they belong to.
+
+    It covers the code of every known method. So methods can share a fit, and other ``--methods`` do not change it.
+    """
+    sections = job.config.as_dict()
+    sections["base"].pop("cache")
+    codes = {name: object_print(method) for name, method in sorted(job.manager.methods.items())}
+    core = code_of(MEASURING)
+    packages = core.packages.union(*(packages for _, packages in codes.values()))
+    return fingerprint(
+        {
+            "methods": {name: code for name, (code, _) in codes.items()},
+            "core": core.sha256,
+            "packages": versions(packages),
+            "sections": sections,
+            "preset": job.run.preset,
+            "files": named_files(sections, job.run.data_dirs),
+            "base": [base.key, base.sha256],
+            "layer": layer,
+        }
+    )
 
 
 def unfinished(job: Job, heads: Heads, data: Mapping[Variant, str]) -> Todo:

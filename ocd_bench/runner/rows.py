@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ocd_bench.method import Context, Method
+from ocd_bench.progress import Progress
 from ocd_bench.runner.base import BaseModel, Bases, Throttled
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch
 from ocd_bench.runner.job import Job, Todo
 from ocd_bench.runner.measure import Measured, MethodRun
 from ocd_bench.runner.prepare import Views, base_anew, fold_bases
-from ocd_bench.runner.reuse import Heads
+from ocd_bench.runner.reuse import Heads, fits_of
 from ocd_bench.runner.sandbox import Child, Message, Send, arm, run_child
+from ocd_bench.runner.stages import Stages
 from ocd_bench.runner.store import new_cell, pack_scores
 from ocd_bench.task import Task
 
@@ -56,17 +58,19 @@ class Rows:
         self.watch = Watch(
             base.model, [views.hidden.train, views.hidden.val, *{id(each): each for each in views.tests.values()}.values()]
         )
+        self.stages = Stages(job.name, fits_of(job, base, context.layer), job.note)
         self.outputs: dict[str, torch.Tensor] = {}
         self.in_child = False
         """Whether this process is one method's own."""
 
     def measure(self, todo: Todo) -> None:
-        """Measure each method, and send its cells."""
+        """Measure each method, and send its cells. States of unfinished fits are kept until all are measured."""
         try:
             if self.job.run.isolate:
                 self._in_children(todo)
             else:
                 self._in_this_process(todo)
+            self.stages.discard()
         finally:
             self.context.forget()
 
@@ -89,20 +93,29 @@ class Rows:
         return not runner.changed
 
     def _restrict(self, method: Method, asked: list[bool]) -> Context:
-        """The context of one method, with its own sections and its own account of seconds."""
+        """The context of one method, with its own sections, its own account of seconds, and loops that keep their state."""
+        resumed: list[float] = []
 
         def ranking() -> list[tuple[str, float]]:
             asked[0] = True
             return self.context.ranking()
+
+        def loop(what: str, key: Hashable) -> Progress:
+            def show(done: int, total: int) -> None:
+                self.bases.progress(what, done, total)
+
+            return self.stages.loop(what, key, show, resumed.append)
 
         return dataclasses.replace(
             self.context,
             settings=self.job.reader_of(method),
             ranking=ranking,
             progress=self.bases.progress,
+            loops=loop,
             fold_bases=lambda folds: fold_bases(self.job, self.bases, self.views.hidden, self.base, folds),
             base_anew=lambda: base_anew(self.bases, self.views.hidden),
             charges=[],
+            resumed=resumed,
         )
 
     # -- in processes of their own --------------------------------------------------------------------------------------------

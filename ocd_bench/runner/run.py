@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_bench._version import __version__
+from ocd_bench.cache import tidy
 from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve
 from ocd_bench.errors import OCDBenchError, Terminated, Unavailable, UsageError
 from ocd_bench.results import config_differences
@@ -119,6 +120,7 @@ def execute(request: RunRequest, groups: Sequence[Group], folder: RunFolder, man
     from ocd_bench.runner.workers import results
 
     run = describe(request, groups, manager)
+    tidy()
     folder.warn = reporter.note
     folder.write_run(run)
     outcome = results(request, groups, folder, manager, reporter)

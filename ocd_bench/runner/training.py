@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ocd_bench.config import BaseSettings
 from ocd_bench.errors import UsageError
+from ocd_bench.progress import Progress
 
 if TYPE_CHECKING:
     from ocd_bench.samples import Samples, Splits
     from ocd_bench.task import Request, Task
-
-Progress = Callable[[str, int, int], None]
 
 
 def train(
@@ -26,7 +24,10 @@ def train(
     device: torch.device,
     progress: Progress,
 ) -> torch.nn.Module:
-    """Minimise ``task.loss`` on the training samples. Keep the weights of the epoch with the smallest mean validation loss."""
+    """Minimise ``task.loss`` on the training samples. Keep the weights of the epoch with the smallest mean validation loss.
+
+    A training that was killed continues at the step that ``progress`` has kept.
+    """
     order = request.generator("base-order")
     changes = request.generator("base-augment")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -35,10 +36,34 @@ def train(
     total = max(1, settings.epochs * batches)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     best, best_state = float("inf"), None
-    for epoch in range(settings.epochs):
+    done, before = 0, order.get_state()
+    if state := progress.resume():
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        changes.set_state(state["augment"])
+        order.set_state(state["order"])
+        done, best, best_state = state["done"], state["best"], state["best_state"]
+
+    def now() -> dict[str, Any]:
+        return {
+            "done": done,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "augment": changes.get_state(),
+            "order": before,
+            "best": best,
+            "best_state": best_state,
+        }
+
+    for epoch in range(done // batches, settings.epochs):
         model.train()
+        before = order.get_state()
         permutation = torch.randperm(len(splits.train), generator=order)
         for number, indices in enumerate(permutation.split(settings.batch_size)):
+            if epoch * batches + number < done:
+                continue  # done before the training was killed
             batch = splits.train.take(indices)
             inputs, targets = task.subsample(batch.inputs, batch.targets, changes)
             if settings.augment:
@@ -50,11 +75,16 @@ def train(
             loss.backward()
             optimizer.step()
             schedule.step()
-            progress("base", epoch * batches + number + 1, total)
+            done = epoch * batches + number + 1
+            progress(done, total)
+            if number + 1 < batches:
+                progress.save(now)
         validation = mean_loss(model.eval(), task, splits.val, settings.batch_size, device)
         if validation < best or best_state is None:
             best = validation
             best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        done, before = (epoch + 1) * batches, order.get_state()
+        progress.save(now, finished=done == total)
     if best_state is not None:
         model.load_state_dict(best_state)
     return model

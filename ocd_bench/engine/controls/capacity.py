@@ -14,7 +14,7 @@ from ocd_bench.engine.learn import Record, Trainee, Training, learn, parameter_c
 from ocd_bench.engine.ocd import LARGEST_OUTPUT, condition_inputs, initial_weights, small_output
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import Targets, TargetSettings, TargetStream, join, shuffled, validation_samples
+from ocd_bench.engine.targets import Shuffled, Targets, TargetSettings, TargetStream, join, validation_samples
 from ocd_bench.errors import NotApplicable
 from ocd_bench.seeds import seeded
 
@@ -84,7 +84,7 @@ def _first(known: Targets) -> tuple[Features, Tensor | None]:
 
 
 def _train(problem: Problem, settings: OCDSettings, stream: TargetStream, trainee: Trainee[PlainNetwork]) -> FittedPlain:
-    indices = shuffled(len(problem.train[0]), settings.batch_size, seeded(problem.seed, "order"))
+    indices = Shuffled(len(problem.train[0]), settings.batch_size, seeded(problem.seed, "order"))
     changes = seeded(problem.seed, "augment")
 
     def loss(module: Trainee[PlainNetwork]) -> dict[str, Tensor]:
@@ -102,10 +102,8 @@ def _train(problem: Problem, settings: OCDSettings, stream: TargetStream, traine
         (output,) = FittedPlain(problem, stream.describe, module.network, []).outputs(held, (1.0,))
         return float(problem.loss(output, answers.to(problem.device)).mean())
 
-    def progress(done: int, total: int) -> None:
-        problem.progress("capacity", done, total)
-
-    network, history = learn(trainee, loss, validate, Training.of(settings), progress)
+    loop = problem.stage("capacity", settings)
+    network, history = learn(trainee, loss, validate, Training.of(settings), loop, (indices, changes))
     return FittedPlain(problem, stream.describe, network, history)
 
 
