@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocd_bench import results
 from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.merging import merge_runs
 from ocd_bench.plugin import hookimpl
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def load(path: str | Path, *more: str | Path, plugins: str | Sequence[str] = ())
 
     .. versionadded:: 0.1
     """
-    stored = results.merge_runs([results.read_run(folder) for folder in (path, *more)])
+    stored = merge_runs([results.read_run(folder) for folder in (path, *more)])
     return Run(stored, _plugins=_names("plugins", plugins)[0])
 
 

@@ -5,7 +5,6 @@ A run folder is plain JSON and NumPy archives, so this module needs neither torc
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocd_bench.errors import UsageError
-from ocd_bench.files import is_intact, sha256, write_atomic
+from ocd_bench.files import is_intact, sha256
+from ocd_bench.files import write_atomic as write_atomic  # a public name of this module
 from ocd_bench.metrics import GROUPS
 from ocd_bench.reading import guarded, list_folder, quoted, read_bytes, read_json, read_npz
 from ocd_bench.shapes import checked_cell, checked_run
@@ -75,9 +75,7 @@ class Run:
         Raises:
             UsageError: if the archive is damaged, or does not fit its cell.
         """
-        if key not in self._loaded:
-            self._loaded[key] = self._load(key)
-        return self._loaded[key].get(metric)
+        return self.arrays(key).get(metric)
 
     def groups(self, key: Key) -> Array | None:
         """Groups of the test samples, integers ``(N,)`` or ``(N, K)`` (:attr:`ocd_bench.Samples.groups`); None where the folder
@@ -92,6 +90,12 @@ class Run:
         if stored is None and (cell.get("groups") or 0) >= cell["n_test"]:
             return np.arange(cell["n_test"])  # every sample is a group of its own
         return stored
+
+    def arrays(self, key: Key) -> Mapping[str, Array]:
+        """Every array of a cell's score archive, by name; see :meth:`scores`."""
+        if key not in self._loaded:
+            self._loaded[key] = self._load(key)
+        return self._loaded[key]
 
     def _load(self, key: Key) -> dict[str, Array]:
         import numpy as np
@@ -225,75 +229,7 @@ def primary_of(cell: Mapping[str, Any]) -> str:
     return next(name for name, metric in cell["metrics"].items() if metric.get("primary"))
 
 
-# -- several folders as one ---------------------------------------------------------------------------------------------
-
-
-def merge_runs(runs: Sequence[Run]) -> Run:
-    """The union of the runs' cells (shards of one run, or runs of different tasks).
-
-    A cell that is in several runs must be the same in all: status, fingerprints, metric values. Its cost may differ.
-
-    Raises:
-        UsageError: for a cell or a configuration on which two runs disagree; the message names both.
-    """
-    if not runs:
-        raise UsageError("no run folder given")
-    if len(runs) == 1:
-        return runs[0]
-    cells: dict[Key, dict[str, Any]] = {}
-    sources: dict[Key, Path] = {}
-    origin: dict[Key, str] = {}
-    for run in runs:
-        for key, cell in run.cells.items():
-            if key not in cells:
-                cells[key], origin[key] = cell, run.name
-            else:
-                _same_cell(key, cells[key], cell, origin[key], run.name)
-            if key in run.sources:
-                sources.setdefault(key, run.sources[key])
-    info = _merge_info(runs)
-    figures = {names: files for run in reversed(runs) for names, files in run.figures.items()}
-    ordered = {key: cells[key] for key in in_order(cells, info)}
-    return Run(", ".join(run.name for run in runs), info, ordered, sources, figures=figures)
-
-
-def _same_cell(key: Key, first: Mapping[str, Any], second: Mapping[str, Any], where: str, there: str) -> None:
-    for what in ("status", "fingerprint", "metrics", "n_test", "layer"):
-        if first.get(what) != second.get(what):
-            raise UsageError(f"cell {key.stem} differs in {what} between {where} and {there}")
-    if first.get("scores_sha256", second.get("scores_sha256")) != second.get("scores_sha256", first.get("scores_sha256")):
-        raise UsageError(f"cell {key.stem} differs in its scores between {where} and {there}")
-
-
-def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
-    info = copy.deepcopy(runs[0].info)
-    for key in ("tasks", "plugins", "notes"):
-        info.setdefault(key, {})
-    for run in runs[1:]:
-        for what in ("preset", "ocd_bench"):
-            if run.info.get(what) != info.get(what):
-                raise UsageError(
-                    f"{runs[0].name} and {run.name} differ in {what}: {info.get(what)!r} and {run.info.get(what)!r}"
-                )
-        for task, entry in run.info.get("tasks", {}).items():
-            mine = info["tasks"].setdefault(task, {**entry, "dataset": [], "config": {}})
-            mine["dataset"] = list(dict.fromkeys([*mine.get("dataset", []), *entry.get("dataset", [])]))
-            for difference in config_differences(mine.get("config", {}), entry.get("config", {}), common=True):
-                raise UsageError(f"{runs[0].name} and {run.name} differ in configuration: {task}: {difference}")
-            mine["config"] = {**entry.get("config", {}), **mine.get("config", {})}
-            if sets := {**entry.get("corruption_sets", {}), **mine.get("corruption_sets", {})}:
-                mine["corruption_sets"] = sets
-        for name in ("seeds", "methods"):
-            info[name] = list(dict.fromkeys([*info.get(name, []), *run.info.get(name, [])]))
-        for name in ("plugins", "notes"):
-            info[name] = {**run.info.get(name, {}), **info[name]}
-    info["seeds"] = sorted(info.get("seeds", []))
-    environments = [run.info.get("environment", {}) for run in runs]
-    if any(environment != environments[0] for environment in environments):
-        info["environments"] = {run.name: environment for run, environment in zip(runs, environments, strict=True)}
-    return info
-
-
+# -- two configurations ----------------------------------------------------------------------------------------------
 def config_differences(
     first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]], common: bool = False
 ) -> list[str]:
@@ -317,36 +253,6 @@ def config_differences(
 def _is_new(section: str, key: str, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
     """Whether one of two configurations is older than a setting that only decides how numbers are rounded."""
     return (section, key) == ("run", "threads") and (key not in one or key not in two)
-
-
-def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
-    """Write a merged run as a run folder of its own: cells, scores, figures and tracebacks, ``run.json`` last.
-
-    Args:
-        run: what :func:`merge_runs` made of ``sources``.
-
-    Raises:
-        UsageError: if ``out`` holds a run already, or cannot be written.
-    """
-    if (out / "run.json").exists():
-        raise UsageError(f"--out {out}: holds a run already; choose another folder")
-    try:
-        for name in ("cells", "scores"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        for key, cell in run.cells.items():
-            if key in run.sources:
-                write_atomic(out / "scores" / f"{key.stem}.npz", read_bytes(run.sources[key]))
-            write_atomic(out / "cells" / f"{key.stem}.json", json_bytes(cell))
-        for source in sources:
-            for folder in ("figures", "errors", "bases"):
-                for file in sorted((source / folder).rglob("*")):
-                    target = out / file.relative_to(source)
-                    if file.is_file() and not target.exists():
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        write_atomic(target, read_bytes(inside(file, source)))
-        write_atomic(out / "run.json", json_bytes(run.info))
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot write there: {error.strerror or error}") from error
 
 
 def json_bytes(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:

@@ -19,6 +19,7 @@ STATUSES = ("ok", "failed", "not-applicable")
 LONGEST_NAME = 200
 """Most characters of the name of a task, dataset, method or metric: it becomes part of a file's name."""
 LARGEST = 1e300
+MOST_SHARDS = 100_000
 MOST_SAMPLES = 2**40
 
 Check = Callable[[Any], bool]
@@ -51,6 +52,11 @@ def _count(value: Any) -> bool:
 
 def _seed(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _shard(value: Any) -> bool:
+    index, _, count = value.partition("/") if isinstance(value, str) and len(value) < 20 else ("", "", "")
+    return index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= MOST_SHARDS
 
 
 def _optional(check: Check) -> Check:
@@ -107,6 +113,7 @@ AVERAGE: dict[str, tuple[Check, bool, str]] = {
 TASK: dict[str, tuple[Check, bool, str]] = {
     "dataset": (_list_of(_text), False, "a list of texts"),
     "config": (_table_of(_table_of(_anything)), False, "a table of sections"),
+    "methods": (_list_of(_text), False, "a list of texts"),
     "average": (_optional(_table_of(_anything)), False, "a table"),
 }
 
@@ -116,6 +123,7 @@ RUN: dict[str, tuple[Check, bool, str]] = {
     "preset": (_text, False, "a text"),
     "seeds": (_list_of(_seed), False, "a list of whole numbers"),
     "methods": (_list_of(_text), False, "a list of texts"),
+    "shards": (_list_of(_shard), False, "a list of shards such as 1/4"),
     "tasks": (_table_of(_table_of(_anything)), False, "a table of tasks"),
     "environment": (_table_of(_anything), False, "a table"),
     "environments": (_table_of(_table_of(_anything)), False, "a table of tables"),

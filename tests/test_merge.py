@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from ocd_bench.cli import main
 from ocd_bench.results import Key, read_run
+from tests.faulty import run_here, write_plugin
 from tests.runs import edit_cell, make_run
 
 
@@ -39,7 +41,7 @@ def test_shards_become_the_run_they_were_cut_from(tmp_path: Path, capsys: pytest
 
 def test_one_shard_twice_is_fine(tmp_path: Path):
     part = shards(tmp_path)[0]
-    assert main(["merge", str(part), str(part), "--out", str(tmp_path / "all")]) == 0
+    assert main(["merge", str(part), str(part), "--allow-missing", "--out", str(tmp_path / "all")]) == 0
     assert len(read_run(tmp_path / "all").cells) == 3
 
 
@@ -61,7 +63,7 @@ def test_another_schema_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_an_existing_run_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     parts = shards(tmp_path)
-    assert main(["merge", str(parts[0]), "--out", str(parts[1])]) == 2
+    assert main(["merge", *map(str, parts), "--out", str(parts[1])]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert len(read_run(parts[1]).cells) == 3
 
@@ -74,3 +76,76 @@ def test_machines_that_differ_are_all_kept(tmp_path: Path):
     assert main(["merge", *map(str, parts), "--out", str(tmp_path / "all")]) == 0
     environments = read_run(tmp_path / "all").info["environments"]
     assert [environments[str(part)]["cpu"] for part in parts] == ["Test CPU", "Test CPU", "Another CPU"]
+
+
+def test_missing_cells_are_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    first, second, _ = shards(tmp_path)
+    (second / "cells" / "images-mnist-ocd-s1.json").unlink()
+    words = ["merge", str(first), str(second), "--out", str(tmp_path / "all")]
+    assert main(words) == 3
+    err = capsys.readouterr().err
+    assert "missing: 4 cells: images-mnist-base-s2, images-mnist-ocd-s1, images-mnist-ocd-s2, images-mnist-tent-s2" in err
+    assert "--allow-missing" in err
+    assert not (tmp_path / "all").exists()
+    assert main([*words, "--allow-missing"]) == 0
+    assert "missing: 4 cells" in capsys.readouterr().err
+    assert len(read_run(tmp_path / "all").cells) == 5
+
+
+def test_a_method_that_only_one_task_has_is_not_missing_in_another(tmp_path: Path):
+    config = {"base": {"lr": 0.1}}
+
+    def tasks(**methods: list[str]) -> dict:
+        return {"tasks": {name: {"dataset": ["mnist"], "config": config, "methods": rows} for name, rows in methods.items()}}
+
+    one = make_run(tmp_path / "one", {"base": 0.0}, (0,), groups=[("images", "mnist")], info=tasks(images=["base"]))
+    two = make_run(
+        tmp_path / "two", {"base": 0.0, "ocd": 0.1}, (0, 1), groups=[("tables", "mnist")], info=tasks(tables=["base", "ocd"])
+    )
+    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "all")]) == 0
+
+
+def test_a_method_without_any_cell_is_missing_if_the_plan_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tasks = {"images": {"dataset": ["mnist"], "config": {}, "methods": ["base", "ocd", "tent", "memo"]}}
+    run = make_run(tmp_path / "one", seeds=(0,), info={"tasks": tasks})
+    assert main(["merge", str(run), "--out", str(tmp_path / "all")]) == 3
+    assert "missing: 1 cell: images-mnist-memo-s0" in capsys.readouterr().err
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    parts = [
+        make_run(tmp_path / f"part{seed}", seeds=(seed,), groups=[("images", f"set{seed}")], info={"shards": [f"{seed + 1}/3"]})
+        for seed in range(3)
+    ]
+    assert main(["merge", str(parts[0]), str(parts[2]), "--out", str(tmp_path / "two")]) == 3
+    assert "missing: shard 2/3" in capsys.readouterr().err
+    assert main(["merge", *map(str, parts), "--out", str(tmp_path / "all")]) == 0
+    assert read_run(tmp_path / "all").info["shards"] == ["1/3", "2/3", "3/3"]
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_other_scores_of_one_cell_are_a_conflict(tmp_path: Path, capsys: pytest.CaptureFixture[str], hashed: bool):
+    one, two = (make_run(tmp_path / name, seeds=(0,)) for name in ("one", "two"))
+    path = two / "scores" / "images-mnist-ocd-s0.npz"
+    with np.load(path) as arrays:
+        reversed_scores = {name: array[::-1] for name, array in arrays.items()}
+    np.savez_compressed(path, **reversed_scores)
+    if hashed:
+        for run in (one, two):
+            scores = (run / "scores" / "images-mnist-ocd-s0.npz").read_bytes()
+            edit_cell(run, "images-mnist-ocd-s0", scores_sha256=hashlib.sha256(scores).hexdigest())
+    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "all")]) == 2
+    assert "images-mnist-ocd-s0 differs in its scores between" in capsys.readouterr().err
+
+
+def test_shards_of_a_real_run_say_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
+    plugin = write_plugin(tmp_path / "plugin")
+    for part in (1, 2):
+        words = ("--methods", "base,scaled", "--seeds", "2", "--shard", f"{part}/2", "--quiet")
+        assert run_here(plugin, *words, "--out", str(tmp_path / f"part{part}")) == 0
+    capsys.readouterr()
+    assert main(["merge", str(tmp_path / "part2"), "--out", str(tmp_path / "half")]) == 3
+    assert "missing: shard 1/2; 2 cells: dots-default-base-s0, dots-default-scaled-s0" in capsys.readouterr().err
+    assert main(["merge", str(tmp_path / "part2"), str(tmp_path / "part1"), "--out", str(tmp_path / "all")]) == 0
+    assert len(read_run(tmp_path / "all").cells) == 4

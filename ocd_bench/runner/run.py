@@ -156,6 +156,7 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         entry["seen_in_tuning"] = [dataset.name for dataset in task.datasets() if dataset.seen_in_tuning]
         if task.average:
             entry["average"] = {"unit": task.average.unit, "higher_is_better": task.average.higher_is_better}
+        entry["methods"] = list(dict.fromkeys([*entry.get("methods", []), *group.methods]))
         config = resolve(task, [manager.method(n) for n in group.methods], request.preset, request.overrides)
         entry["config"] = config.as_dict()
         threads.append(config.section("run").threads)
@@ -170,6 +171,7 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         "environment": environment(choose_device(request.device), max(threads, default=1)),
         "plugins": {p["name"]: p["version"] for p in manager.describe()},
         "request": request.as_dict(),
+        **({"shards": [f"{request.shard[0] + 1}/{request.shard[1]}"]} if request.shard[1] > 1 else {}),
         "notes": {},
     }
 

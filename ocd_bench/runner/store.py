@@ -98,8 +98,11 @@ class RunFolder:
                 merged["tasks"][task] = {**run["tasks"][task], "dataset": list(datasets), "config": config}
                 if sets := {**entry.get("corruption_sets", {}), **run["tasks"][task].get("corruption_sets", {})}:
                     merged["tasks"][task]["corruption_sets"] = sets
-        for key in ("seeds", "methods"):
-            merged[key] = list(dict.fromkeys([*old.get(key, []), *run[key]]))
+                methods = dict.fromkeys([*entry.get("methods", []), *run["tasks"][task].get("methods", [])])
+                merged["tasks"][task]["methods"] = list(methods)
+        for key in ("seeds", "methods", "shards"):
+            if key in old or key in run:
+                merged[key] = list(dict.fromkeys([*old.get(key, []), *run.get(key, [])]))
         self._make()
         write_atomic(self.path / "run.json", json_bytes(seal(json.loads(json_bytes(merged, _plain)))))
 

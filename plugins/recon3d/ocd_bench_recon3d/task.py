@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +135,7 @@ class Recon3D(ocd_bench.Task):
         model: torch.nn.Module,
         splits: ocd_bench.Splits,
         request: ocd_bench.Request,
-        progress: Callable[[int, int], None],
+        progress: ocd_bench.Progress,
     ) -> torch.nn.Module:
         """Adam on random rays of all training views, cosine schedule (as tiny_nerf trains, whose sample is a ray)."""
         import torch
@@ -147,7 +147,14 @@ class Recon3D(ocd_bench.Task):
         draw = request.generator("base-rays")
         optimizer = torch.optim.Adam(model.parameters(), settings.base_lr * (0.2 if settings.checkpoint else 1.0))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.base_steps))
-        for step in range(settings.base_steps):
+        first = 0
+        if state := progress.resume():
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            draw.set_state(state["draw"])
+            first = state["step"]
+        for step in range(first, settings.base_steps):
             chosen = torch.randint(len(rays), (settings.base_rays,), generator=draw)
             rendered = model(rays[chosen].to(device)[None, None])[0, 0, :, :3]
             loss = (rendered - colours[chosen].to(device)).square().mean()
@@ -156,6 +163,15 @@ class Recon3D(ocd_bench.Task):
             optimizer.step()
             schedule.step()
             progress(step + 1, settings.base_steps)
+            progress.save(
+                lambda: {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "draw": draw.get_state(),
+                    "step": step + 1,  # noqa: B023
+                }
+            )
         return model
 
     def select_layer(self, model: torch.nn.Module, request: ocd_bench.Request) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_bench import DataMissing, Request, Splits, UsageError
+from ocd_bench import DataMissing, Progress, Request, Splits, UsageError
 from ocd_bench.config import resolve
 from ocd_bench_recon3d import meshes, rays, scores
 from ocd_bench_recon3d.model import PoseEncoder, TinyNeRF, composite
@@ -266,10 +266,10 @@ def test_training_starts_from_the_checkpoint(tmp_path: Path) -> None:
     swapped = TinyNeRF(2, 6)
     kept = request_for("primitives", tmp_path, checkpoint="begun.pt", base_steps=0)
     splits = task.load_data(kept)
-    assert same_weights(task.train_base(swapped, splits, kept, lambda done, total: None), torch_model)
+    assert same_weights(task.train_base(swapped, splits, kept, Progress()), torch_model)
     assert "base begins from begun.pt" in splits.note
     further = request_for("primitives", tmp_path, checkpoint="begun.pt", base_steps=2)
-    assert not same_weights(task.train_base(TinyNeRF(2, 6), splits, further, lambda done, total: None), torch_model)
+    assert not same_weights(task.train_base(TinyNeRF(2, 6), splits, further, Progress()), torch_model)
 
 
 @pytest.mark.parametrize(("name", "value"), [("size", 7), ("train_views", 0), ("samples", 1), ("near", 6), ("base_steps", -1)])
@@ -286,7 +286,7 @@ def test_the_authors_checkpoint_renders_view_101_near_21_5_db() -> None:
         pytest.skip(f"needs {SHARED / name}")
     task, asked = Recon3D(), request_for("lego", SHARED, preset="default", checkpoint=name, base_steps=0)
     splits = task.load_data(asked)
-    model = task.train_base(task.base_model(splits, asked), splits, asked, lambda done, total: None)
+    model = task.train_base(task.base_model(splits, asked), splits, asked, Progress())
     view = splits.test.take([1])  # test views are 100 ... 105
     with torch.no_grad():
         value = task.metrics(model(view.inputs), view.targets)["psnr"].item()

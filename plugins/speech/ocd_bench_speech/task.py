@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ocd_bench import Dataset, Request, Splits, Task
+from ocd_bench import Dataset, Progress, Request, Splits, Task
 from ocd_bench_speech.datasets import DATASETS
 from ocd_bench_speech.settings import SpeechSettings
 
@@ -76,9 +76,7 @@ class SpeechTask(Task):
         model.trained = True
         return load_checkpoint(model, path, "install the package again")
 
-    def train_base(
-        self, model: torch.nn.Module, splits: Splits, request: Request, progress: Callable[[int, int], None]
-    ) -> torch.nn.Module:
+    def train_base(self, model: torch.nn.Module, splits: Splits, request: Request, progress: Progress) -> torch.nn.Module:
         """Adam on new mixtures of the training speech at each step; see :mod:`ocd_bench_speech.training`. Packaged weights are
         not trained further. A model of another plugin is trained, from ``speech.checkpoint`` if that names a file."""
         from ocd_bench_speech.training import make_mixer, train
@@ -87,8 +85,9 @@ class SpeechTask(Task):
         if getattr(model, "trained", False):
             return model
         begin(model, request)
-        mixer = make_mixer(splits.extras, splits.train, request.settings, request.generator("base mixtures"))
-        return train(model, mixer, splits.val, request.settings, progress)
+        generator = request.generator("base mixtures")
+        mixer = make_mixer(splits.extras, splits.train, request.settings, generator)
+        return train(model, mixer, generator, splits.val, request.settings, progress)
 
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The last projection, as in the paper; None (the entropy criterion decides) for a model of another plugin."""

@@ -14,16 +14,17 @@ from ocd_bench_speech.mulcat import GatedLSTM
 from ocd_bench_speech.separation import pit_si_sdr
 
 if TYPE_CHECKING:
-    from ocd_bench import Samples
+    from ocd_bench import Progress, Samples
     from ocd_bench_speech.settings import SpeechSettings
 
 
 def train(
     model: nn.Module,
     mixer: Callable[[int], Tensor],
+    generator: torch.Generator,
     val: Samples,
     settings: SpeechSettings,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> nn.Module:
     """Minimise the mean of -SI-SDR over all scales: Adam, warm-up, cosine schedule to zero, ``base_steps`` steps.
 
@@ -32,6 +33,7 @@ def train(
 
     Args:
         mixer: function from a count to the sources ``(count, C, T)`` of new mixtures.
+        generator: its random numbers.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.base_lr)
@@ -43,7 +45,14 @@ def train(
     )
     every = max(1, total // max(1, settings.base_checks))
     best, kept = float("inf"), None
-    for step in range(1, total + 1):
+    first = 0
+    if state := progress.resume():
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        generator.set_state(state["mixer"])
+        first, best, kept = state["step"], state["best"], state["kept"]
+    for step in range(first + 1, total + 1):
         sources = mixer(settings.base_batch).to(device)
         model.train()
         estimates = model.all_scales(sources.sum(1)) if isinstance(model, GatedLSTM) else [model(sources.sum(1))]
@@ -58,6 +67,17 @@ def train(
             if current < best:
                 best, kept = current, copy.deepcopy(model.state_dict())
         progress(step, total)
+        progress.save(
+            lambda: {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "mixer": generator.get_state(),
+                "step": step,  # noqa: B023
+                "best": best,  # noqa: B023
+                "kept": kept,  # noqa: B023
+            }
+        )
     if kept is not None:
         model.load_state_dict(kept)
     return model

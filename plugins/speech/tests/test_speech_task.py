@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from ocd_bench import DataMissing, Request, Splits, UsageError
+from ocd_bench import DataMissing, Progress, Request, Splits, UsageError
 from ocd_bench.testing import TaskConformance
 from ocd_bench_speech.separation import pit_si_sdr
 from ocd_bench_speech.task import SpeechSettings, SpeechTask
@@ -75,7 +75,7 @@ def test_every_seed_has_the_same_data_and_its_own_training(splits: Splits) -> No
     for seed in (0, 0, 1):
         torch.manual_seed(0)
         asked = request(seed=seed)
-        model = TASK.train_base(TASK.base_model(splits, asked), splits, asked, lambda done, total: None)
+        model = TASK.train_base(TASK.base_model(splits, asked), splits, asked, Progress())
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -87,7 +87,7 @@ def test_training_improves_the_separation(splits: Splits) -> None:
     model, calls = TASK.base_model(splits, asked), []
     with torch.no_grad():
         before = float(pit_si_sdr(model.eval()(splits.val.inputs), splits.val.targets).mean())
-    TASK.train_base(model, splits, asked, lambda done, total: calls.append((done, total)))
+    TASK.train_base(model, splits, asked, Progress(lambda done, total: calls.append((done, total))))
     with torch.no_grad():
         after = float(pit_si_sdr(model.eval()(splits.val.inputs), splits.val.targets).mean())
     assert calls[0] == (1, 60)
@@ -101,7 +101,7 @@ def test_training_takes_the_samples_of_another_plugin(splits: Splits) -> None:
     asked = request(model="conv_tasnet", channels=8, base_steps=3)
     model = TASK.base_model(foreign, asked)
     before = [p.clone() for p in model.parameters()]
-    TASK.train_base(model, foreign, asked, lambda done, total: None)
+    TASK.train_base(model, foreign, asked, Progress())
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ocd_bench import Request, Splits, UsageError
+from ocd_bench import Progress, Request, Splits, UsageError
 from ocd_bench_speech import weights
 from ocd_bench_speech.models import build
 from ocd_bench_speech.task import SpeechSettings, SpeechTask
@@ -40,7 +40,7 @@ def has(model: torch.nn.Module, state: dict[str, torch.Tensor], but: str = "noth
 
 def trained(request: Request, splits: Splits, model: torch.nn.Module | None = None) -> torch.nn.Module:
     model = model or TASK.base_model(splits, request)
-    return TASK.train_base(model, splits, request, lambda done, total: None)
+    return TASK.train_base(model, splits, request, Progress())
 
 
 @pytest.fixture
