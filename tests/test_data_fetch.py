@@ -1,9 +1,11 @@
 """Fetching from a real HTTP server on this machine: resuming, verification, safe extraction."""
 
+import contextlib
 import hashlib
 import io
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,14 +14,16 @@ from pathlib import Path
 import pytest
 
 from ocd_bench import Dataset, Source, Task, UsageError
+from ocd_bench.data import fetch as fetching
+from ocd_bench.data.archives import unpack
 from ocd_bench.data.catalogue import catalogue, choose
-from ocd_bench.data.fetch import fetch, state, unpack
+from ocd_bench.data.fetch import fetch, state
 
 CONTENT = bytes(range(256)) * 2000
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT, with ranges for most paths. ``/breaks`` closes the first connection half way."""
+    """Serves CONTENT, with ranges for most paths. ``/breaks`` closes the first connection half way; others misbehave."""
 
     asked: list[str | None] = []
     broken = False
@@ -27,6 +31,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         type(self).asked.append(wanted)
+        if self.path in ("/garbage", "/redirects", "/gone", "/endless", "/drips"):
+            self.misbehave()
+            return
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.path != "/whole" else 0
         self.send_response(206 if start else 200)
         body = CONTENT[start:]
@@ -39,6 +46,22 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.wfile.write(body)
+
+    def misbehave(self) -> None:
+        if self.path == "/garbage":
+            self.wfile.write(b"\x1b[31mwhat?\r\n\r\n")
+            return
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        self.send_response(302 if self.path == "/redirects" else 200)
+        self.send_header("Location", "http://[::bad")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the client has had enough
+            while self.path != "/redirects":
+                self.wfile.write(CONTENT if self.path == "/endless" else b"x")
+                self.wfile.flush()
+                time.sleep(0.0 if self.path == "/endless" else 0.02)
 
     def log_message(self, *arguments: object) -> None:
         """Quiet."""
@@ -97,6 +120,73 @@ def test_an_unreachable_server_is_a_one_line_error(tmp_path: Path) -> None:
         fetch(tmp_path, source("http://127.0.0.1:9/x"))
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/garbage", "not an answer of a web server"),
+        ("/redirects", "not an answer of a web server"),
+        ("/gone", "the server answers 404"),
+        ("/endless", f"sends more than the recorded {len(CONTENT)} bytes; the file was deleted"),
+        ("/a b", "not an answer of a web server"),
+    ],
+)
+def test_a_server_that_misbehaves_is_one_line_and_keeps_nothing(server: str, tmp_path: Path, path: str, text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        fetch(tmp_path, source(f"{server}{path}"))
+    assert text in str(raised.value)
+    assert str(raised.value).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "nonsense", ""])
+def test_only_addresses_of_the_web_are_opened(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError, match="must begin with http"):
+        fetch(tmp_path, source(url))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recorded_path_stays_in_the_folder(server: str, tmp_path: Path) -> None:
+    outside = Source(f"{server}/x", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "../file.bin")
+    with pytest.raises(UsageError, match="leads out of the dataset's folder"):
+        fetch(tmp_path / "in", outside)
+    assert not (tmp_path / "file.bin").exists()
+
+
+def test_a_server_that_drips_is_cut_off_and_its_part_is_kept(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "time_limit", lambda size: 0.3)
+    begin = time.monotonic()
+    with pytest.raises(UsageError, match=r"slower than 20 kB/s.*the same command resumes it"):
+        fetch(tmp_path, source(f"{server}/drips"))
+    assert time.monotonic() - begin < 20
+    assert 0 < (tmp_path / "file.bin.part").stat().st_size < 5000
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_time_limit_allows_a_slow_line() -> None:
+    assert fetching.time_limit(0) == 120
+    assert fetching.time_limit(170_000_000) == pytest.approx(8620)
+
+
+def test_one_process_downloads_and_the_others_wait(server: str, tmp_path: Path) -> None:
+    found: list[bool] = []
+    told: list[str] = []
+
+    def work() -> None:
+        found.append(fetch(tmp_path, source(f"{server}/x"), note=told.append))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [False] * 5 + [True]
+    assert len(Handler.asked) == 1
+    assert all("which downloads" in line for line in told)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
 def test_a_file_is_ok_absent_or_corrupted(tmp_path: Path) -> None:
     what = source("http://127.0.0.1:9/x")
     assert state(tmp_path, what) == "absent"
@@ -139,3 +229,24 @@ def test_catalogue() -> None:
     assert [entry.dataset.name for entry in choose(entries, [])] == ["wood"]
     with pytest.raises(UsageError, match="did you mean 'wood'"):
         choose(entries, ["woot"])
+
+
+def test_an_archive_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as file:
+        file.writestr("first.txt", "x")
+        file.writestr(link, "/etc")
+        file.writestr("link/inside.txt", "x")
+    with zipfile.ZipFile(tmp_path / "plain.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.txt", bytes(range(256)) * 20)
+    for name, place, value in (("encrypted.zip", 6, 1), ("method.zip", 8, 99)):
+        data = bytearray((tmp_path / "plain.zip").read_bytes())
+        for header, shift in ((data.find(b"PK\x03\x04"), 0), (data.find(b"PK\x01\x02"), 2)):
+            data[header + place + shift] = value
+        (tmp_path / name).write_bytes(bytes(data))
+    for name in ("link.zip", "encrypted.zip", "method.zip"):
+        with pytest.raises(UsageError) as raised:
+            unpack(tmp_path / name, tmp_path / "in")
+        assert name in str(raised.value)
+        assert not (tmp_path / "in").exists()

@@ -1,21 +1,33 @@
-"""Download and verification of files. An interrupted download is resumed. A file is kept only if its SHA-256 is as recorded."""
+"""Download and verification of files. An interrupted download is resumed. A file is kept only if its SHA-256 is as recorded.
+
+A server is not trusted: a body that is longer than recorded is cut off as soon as it is, and one that is too slow after a time
+(:func:`time_limit`). Several processes that want one file wait for the one that downloads it.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tarfile
+import http.client
+import sys
+import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ocd_bench.data.archives import unpack
 from ocd_bench.errors import UsageError
+from ocd_bench.printable import one_line
+from ocd_bench.runner.lease import Lease
 from ocd_bench.task import Dataset, Source
 
 CHUNK = 2**18
 TIMEOUT = 30.0
+"""Seconds without a byte after which a server counts as silent."""
+SLOWEST = 20_000.0
+"""Bytes per second that a server must send on average."""
+WAIT = 0.2
+"""Seconds between two looks at a download of another process."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -53,31 +65,73 @@ def refuse_corrupted(dataset: Dataset, directories: Sequence[Path]) -> None:
             )
 
 
-def fetch(folder: Path, source: Source, progress: Progress = lambda what, done, total: None) -> bool:
+def time_limit(size: int) -> float:
+    """Seconds that the download of so many bytes may take before it is cut off, to be resumed."""
+    return 120.0 + size / SLOWEST
+
+
+def to_stderr(line: str) -> None:
+    """The default for a line to the user."""
+    print(f"ocd-bench: {line}", file=sys.stderr)
+
+
+def fetch(
+    folder: Path,
+    source: Source,
+    progress: Progress = lambda what, done, total: None,
+    note: Callable[[str], None] = to_stderr,
+) -> bool:
     """Download one file into ``folder`` unless it is there already, and unpack it where it is an archive.
 
     An interrupted download leaves ``NAME.part``; the next call resumes it.
+
+    Args:
+        progress: called with the path, the bytes that are there, and the recorded size.
+        note: takes a line if another process downloads the file.
 
     Returns:
         Whether anything was downloaded.
 
     Raises:
-        UsageError: if the server cannot be reached, the folder cannot be written, or the SHA-256 of the download differs from
-            the recorded one.
+        UsageError: if the server cannot be reached or sends something else than recorded, or the folder cannot be written.
     """
     path = folder / source.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{source.path!r}: the recorded path leads out of the dataset's folder; nothing was downloaded")
     if state(folder, source) == "ok":
         return False
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(source, part, progress)
+    except OSError as error:
+        raise UsageError(f"{path.parent}: cannot be written ({error.strerror or error}); choose another folder") from error
+    lease = Lease(path.with_name(f".{path.name}.lease"))
+    if not lease.acquire():
+        note(f"waiting for {lease.owner()}, which downloads {path}")
+        while not lease.acquire():
+            time.sleep(WAIT)
+    try:
+        if state(folder, source) == "ok":
+            return False
+        _fetch(path, folder, source, progress, lease)
+    finally:
+        lease.release()
+    return True
+
+
+def _fetch(path: Path, folder: Path, source: Source, progress: Progress, lease: Lease) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        _download(source, part, progress, lease)
+    except urllib.error.HTTPError as error:
+        raise UsageError(f"{source.url}: the server answers {error.code} {_line(error.reason)}") from error
     except urllib.error.URLError as error:
         raise UsageError(
-            f"{source.url}: cannot be reached ({error.reason}); try again later, the download is then resumed"
+            f"{source.url}: cannot be reached ({_line(error.reason)}); try again later, the download is then resumed"
         ) from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise UsageError(f"{source.url}: not an answer of a web server ({type(error).__name__}: {_line(error)})") from error
     except OSError as error:
-        raise UsageError(f"{part}: download broke off ({error}); the same command resumes it") from error
+        raise UsageError(f"{part}: download broke off ({_line(error)}); the same command resumes it") from error
     found = sha256(part)
     if found != source.sha256:
         part.unlink()
@@ -87,52 +141,39 @@ def fetch(folder: Path, source: Source, progress: Progress = lambda what, done, 
     if source.unpack:
         unpack(part, folder)  # before the archive gets its final name: an interrupted fetch is repeated
     part.replace(path)
-    return True
 
 
-def _download(source: Source, part: Path, progress: Progress) -> None:
+def _download(source: Source, part: Path, progress: Progress, lease: Lease) -> None:
     done = part.stat().st_size if part.exists() else 0
     if done >= source.size:
         if done == source.size:
             return
         part.unlink()
         done = 0
+    if not source.url.startswith(("http://", "https://")):
+        raise ValueError("the address must begin with http:// or https://")
     headers = {"User-Agent": "ocd-bench"} | ({"Range": f"bytes={done}-"} if done else {})
+    begin, limit = time.monotonic(), time_limit(source.size)
     with urllib.request.urlopen(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT) as answer:
         if done and answer.status != 206:  # the server cannot resume a download: start again
             done = 0
         with part.open("ab" if done else "wb") as file:
-            while block := answer.read(CHUNK):
-                file.write(block)
+            while block := answer.read1(CHUNK):  # what has arrived, at most so much
                 done += len(block)
+                if done > source.size:
+                    break
+                file.write(block)
                 progress(source.path, done, source.size)
+                lease.renew()
+                if time.monotonic() - begin > limit:
+                    raise OSError(f"slower than {SLOWEST / 1000:g} kB/s: {done} of {source.size} bytes after {limit:.0f} s")
+    if done > source.size:
+        part.unlink()
+        raise UsageError(f"{source.url}: sends more than the recorded {source.size} bytes; the file was deleted")
     if done < source.size:
         raise OSError(f"{done} of {source.size} bytes")
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Extract a zip or tar archive into ``folder``. Members outside of the folder, links and devices are refused.
-
-    Raises:
-        UsageError: if the archive is damaged or has such a member; the message names the archive.
-    """
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                for name in file.namelist():
-                    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                        raise UsageError(f"{archive}: member {name!r} points outside the folder; nothing was extracted")
-                _need(folder, sum(member.file_size for member in file.infolist()))
-                file.extractall(folder)
-        else:
-            with tarfile.open(archive) as file:
-                members = file.getmembers()
-                _need(folder, sum(member.size for member in members))
-                file.extractall(folder, members, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise UsageError(f"{archive}: cannot be extracted ({error})") from error
-
-
-def _need(folder: Path, size: int) -> None:
-    if size > shutil.disk_usage(folder).free:
-        raise UsageError(f"{folder}: {size / 1e6:,.0f} MB are needed to extract the archive, more than is free")
+def _line(error: object) -> str:
+    """An error in one printable line."""
+    return one_line(str(error))[:200]
