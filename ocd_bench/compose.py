@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.method import Context, Method, Predictor
+from ocd_bench.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -71,14 +72,22 @@ class Composite(Method):
         The first one's predictor and what the second one shares are shared among all methods with the same first part.
         """
         leader, shared = context.shared(("led by", self.first.name), lambda: (Leader(self.first, context), {}))
-        follower = self.second.fit(led(context, leader.model, shared))
+        follower = self.second.fit(led(context, self.first.name, leader.model, shared))
         return Composed(leader, follower)
 
 
-def led(context: Context, model: torch.nn.Module, shared: dict[Any, Any]) -> Context:
-    """The context of the second method: the same, with ``model`` as the base and shared values of its own."""
+def led(context: Context, first: str, model: torch.nn.Module, shared: dict[Any, Any]) -> Context:
+    """The context of the second method: the same, with ``model`` as the base, and shared values and kept loops of its own.
+
+    Args:
+        first: name of the first method.
+    """
+
+    def loops(what: str, key: Hashable) -> Progress:
+        return context.loops(what, ("led by", first, key))
+
     values = {field.name: getattr(context, field.name) for field in fields(Context)}
-    return _LedContext(**{**values, "base": model, "fold_bases": _no_folds, "_shared": shared})
+    return _LedContext(**{**values, "base": model, "fold_bases": _no_folds, "loops": loops, "_shared": shared})
 
 
 def _no_folds(folds: int) -> Any:

@@ -12,16 +12,19 @@ import torch
 from torch import nn
 
 from ocd_bench.cache import entry_path, listed, pack, unpack
+from ocd_bench.compose import led
 from ocd_bench.config import BaseSettings
 from ocd_bench.engine.controls.capacity import fit_plain
 from ocd_bench.engine.ocd import fit
 from ocd_bench.engine.targets import Shuffled
+from ocd_bench.methods.ocd import OCD
 from ocd_bench.progress import Progress
 from ocd_bench.runner import stages
 from ocd_bench.runner.stages import Stage, Stages, plain
 from ocd_bench.runner.training import train
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.task import Request, Task
+from ocd_bench.testing.toy import ToyClasses, toy_context
 from tests.toy_engine import QUICK, data, problem
 
 
@@ -89,8 +92,8 @@ def test_a_fit_that_is_killed_after_every_few_steps_ends_the_same(settings: Any,
         fitted = fit(problem(count=600, val=data(40, seed=3), augment=noisy, stage=stage), settings)
         return fitted, fitted.choose_gain(2)
 
-    (one, gain), (other, again) = whole(work), broken(work, every)[0]
-    assert broken(work, every)[1] >= 24 // every
+    (one, gain), ((other, again), kills) = whole(work), broken(work, every)
+    assert kills >= 24 // every
     assert same(one.network, other.network)
     assert one.history == other.history
     assert gain == again
@@ -281,6 +284,18 @@ def test_a_state_of_other_work_is_not_found(clock: Clock) -> None:
     assert loop(work="w" * 63 + "x").resume() is None
     assert loop(what="other").resume() is None
     assert loop(key=("key", 2)).resume() is None
+
+
+def test_a_fit_on_what_another_method_adapts_has_loops_of_its_own() -> None:
+    asked: list[Any] = []
+    context, _ = toy_context(ToyClasses(), OCD(), {})
+    context = replace(context, loops=lambda what, key: asked.append(plain(key)) or Progress())
+    context.stage("training", "ocd")
+    led(context, "tent", context.base, {}).stage("training", "ocd")
+    led(context, "bn", context.base, {}).stage("training", "ocd")
+    other = replace(context, base=nn.Linear(2, 2))
+    other.stage("training", "ocd")
+    assert len({repr(key) for key in asked}) == len(asked) == 4
 
 
 def test_finished_work_leaves_no_state_and_others_keep_theirs(clock: Clock) -> None:

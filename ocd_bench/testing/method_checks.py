@@ -313,7 +313,7 @@ def check_second_of_two(trial: MethodTrial) -> str:
         context, test = toy_context(TOYS[toy](False), trial.method, trial.overrides)
         leader = Leader(_RestlessMethod(), context)
         try:
-            follower = trial.method.fit(led(context, leader.model, {}))
+            follower = trial.method.fit(led(context, "restless", leader.model, {}))
         except NotApplicable as reason:
             raise Fault(f"cannot be fitted on the model of another method ({reason})") from reason
         outputs = trial.predict(Composed(leader, follower), test)
