@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.capture import LayerRefused, TargetLayer, candidates, refusal, unfold
 from ocd_bench.engine.forms import Full, RankOne
+from ocd_bench.engine.targets import numbers
 from ocd_bench.errors import UsageError
 
 N = 4
@@ -199,13 +201,63 @@ def count(module: nn.Module) -> list[int]:
 
 def test_modules_below_the_layer_are_not_computed_again():
     model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.ReLU(), nn.Linear(3, 3)), nn.Linear(3, 3), nn.Linear(3, 2))
-    below, nested, above = count(model[0]), count(model[1][1]), count(model[3])
     layer = TargetLayer(model, "2")
+    layer.trace(torch.randn(5, 3))  # the first one is tried out
+    below, nested, above = count(model[0]), count(model[1][1]), count(model[3])
     trace = layer.trace(torch.randn(5, 3))
     assert (below, nested, above) == ([1], [1], [1])
     for _ in range(3):
         trace.replay(torch.zeros(5, 1, 3))
     assert (below, nested, above) == ([1], [1], [4])
+
+
+class Functions(nn.Module):
+    """Functions between modules, below the layer; ``kept`` is used above it again."""
+
+    def __init__(self, below) -> None:
+        super().__init__()
+        self.low, self.layer, self.below = nn.Linear(3, 4), nn.Linear(4, 4), below
+
+    def forward(self, x):
+        kept, *others = (self.below(self.low(x)) + 1).split(2, 1)
+        mixed = torch.cat([*others, F.relu(kept)], 1)
+        return self.layer(mixed[:, : mixed.shape[1]]).tanh() * kept.sum(1, keepdim=True)
+
+
+class Double(torch.autograd.Function):
+    """Invisible to torch functions."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, slope):
+        return 2 * slope
+
+
+@pytest.mark.parametrize("below", [torch.sin, Double.apply], ids=["function", "autograd-function"])
+def test_functions_below_the_layer_are_not_computed_again_where_torch_sees_them(below):
+    torch.manual_seed(0)
+    model, inputs, change = Functions(below).double(), torch.randn(N, 3).double(), torch.randn(N, 4, 4).double()
+    layer = TargetLayer(model, "layer")
+    trace = layer.trace(inputs)
+    torch.testing.assert_close(apply(trace, Full(change)), one_by_one(model, "layer", inputs, change)[0])
+    if below is torch.sin:
+        with CountOperations() as counter:
+            trace.replay(torch.zeros_like(trace.response))
+        assert "aten::sin" not in counter.called
+        assert "aten::tanh" in counter.called
+
+
+class CountOperations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.called = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.called.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
 
 
 class Reused(nn.Module):
@@ -220,11 +272,17 @@ class Reused(nn.Module):
         return self.shared(torch.tanh(self.layer(self.shared(torch.relu(self.shared(self.block(x)))))))
 
 
+def test_what_only_modules_below_the_layer_use_is_not_kept():
+    model = nn.Sequential(nn.Linear(3, 1000), nn.Linear(1000, 1000), nn.Linear(1000, 2), nn.Linear(2, 2))
+    assert numbers(TargetLayer(model, "2").trace(torch.randn(5, 3))) <= 5 * (3 + 1000 + 1000 + 1000 + 3 * 2)
+
+
 def test_a_module_used_below_and_above():
     torch.manual_seed(0)
     model, inputs = Reused().double(), torch.randn(N, 3).double()
     change = torch.randn(N, 3, 3).double()
     layer = TargetLayer(model, "layer")
+    layer.trace(inputs)  # the first one is tried out
     runs = count(model.shared)
     trace = layer.trace(inputs)
     found = apply(trace, Full(change))
@@ -307,6 +365,9 @@ def test_hooks_and_patched_forwards_of_the_model_are_kept():
     runs = count(model[0])
     own = model[0].forward
     layer = TargetLayer(model, "1")
+    layer.trace(torch.randn(2, 2))  # the first one is tried out
+    seen.clear()
+    runs[0] = 0
     trace = layer.trace(torch.randn(2, 2))
     torch.testing.assert_close(trace.replay(torch.zeros(2, 1, 2)), trace.output)
     assert len(seen) == 2

@@ -153,7 +153,7 @@ class Diffusion(nn.Module):
         return error, self.schedule.split(output, x_t, t, self.prediction)[0]
 
     def sample(self, denoise: Denoise, noise: Tensor) -> Tensor:
-        """Samples ``(N, K)`` from noise of that shape."""
+        """Samples ``(N, ...)`` from noise of that shape."""
         return ddim(lambda x, t: denoise(x, self.scaled(t)), self.schedule, noise, self.steps, prediction=self.prediction)
 
     def scaled(self, t: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -34,7 +35,8 @@ def time_embedding(t: Tensor, width: int, period: float = 10_000.0) -> Tensor:
 
 
 class Block(nn.Module):
-    """``h + gate * MLP(shift + (1 + scale) * LayerNorm(h))``; shift, scale and gate come from the condition ``(N, width)``.
+    """``h + gate * MLP(shift + (1 + scale) * LayerNorm(h))``; shift, scale and gate, ``(N, 3 * width)`` together, are ``steer``
+    of the condition ``(N, width)``.
 
     An adaLN-Zero block (Peebles and Xie 2023): the gate starts at zero.
     """
@@ -47,8 +49,8 @@ class Block(nn.Module):
         nn.init.zeros_(self.steer.weight)
         nn.init.zeros_(self.steer.bias)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        shift, scale, gate = self.steer(condition).chunk(3, 1)  # each (N, width)
+    def forward(self, h: Tensor, steering: Tensor) -> Tensor:
+        shift, scale, gate = steering.chunk(3, 1)  # each (N, width)
         return h + gate * self.net(shift + (1 + scale) * self.norm(h))
 
 
@@ -68,10 +70,22 @@ class Trunk(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, condition: Tensor, start: Tensor | None = None) -> Tensor:
+        return self.steered(self.steering(condition), start)
+
+    def steering(self, condition: Tensor) -> Iterator[Tensor]:
+        """What depends on the condition alone, in the order of its use: the beginning, and the steering of each block."""
         condition = F.silu(condition)
-        h = self.begin(condition) if start is None else self.begin(condition) + start  # (N, width)
+        yield self.begin(condition)
         for block in self.blocks:
-            h = block(h, condition)
+            yield block.steer(condition)  # type: ignore[operator, union-attr]
+
+    def steered(self, steering: Iterable[Tensor], start: Tensor | None = None) -> Tensor:
+        """The rest."""
+        parts = iter(steering)
+        begin = next(parts)
+        h = begin if start is None else begin + start  # (N, width)
+        for block, part in zip(self.blocks, parts, strict=True):
+            h = block(h, part)
         return self.last(F.silu(self.norm(h)))
 
 
@@ -88,6 +102,12 @@ class FastDenoiser(nn.Module):
     def forward(self, code: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         time = self.time(time_embedding(t, self.width).to(code.dtype))
         return self.trunk(condition + time, self.code(code))
+
+    def several(self, codes: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """The same for D codes of each sample, ``(D, N, size)``. What does not depend on the code is computed once."""
+        time = self.time(time_embedding(t, self.width).to(codes.dtype))
+        steering = tuple(self.trunk.steering(condition + time))
+        return torch.stack([self.trunk.steered(steering, self.code(code)) for code in codes])
 
 
 class ConstantScale(nn.Module):
@@ -269,7 +289,13 @@ class HyperNetwork(CodeNetwork):
         return {"diffusion": error}, implied.reshape(repeats, *directions.shape)
 
     def draw(self, e: Tensor, noise: Tensor) -> Tensor:
-        return torch.stack([self.diffusion.sample(lambda x, t: self.network(x, t, e), one) for one in noise])
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            t = t[:1].expand(len(e))  # all draws are at one noise level
+            if isinstance(self.network, FastDenoiser):
+                return self.network.several(x, t, e)
+            return torch.stack([self.network(one, t, e) for one in x])
+
+        return self.diffusion.sample(denoise, noise)
 
 
 class Regressor(CodeNetwork):
@@ -282,4 +308,4 @@ class Regressor(CodeNetwork):
         return {"regression": F.mse_loss(implied, directions)}, implied.unsqueeze(0)
 
     def draw(self, e: Tensor, noise: Tensor) -> Tensor:
-        return torch.stack([self.network(e) for _ in noise])
+        return self.network(e).expand(noise.shape)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ocd_bench.engine.settings import OCDSettings
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+BETAS = 0.9, 0.999
+BLOCK = 2**17
+"""Numbers of ΔW that are updated at a time by Adam on one position: half a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def overfit(layer: TargetLayer, trace: Trace, targets: Tensor, loss: Loss, how: 
         The weight changes, without gradient history.
     """
     rank_one = trace.single and how.optimizer == "sgd"
+    if trace.single and how.optimizer == "adam":
+        return _adam_on_one_position(layer, trace, targets, loss, how)
     outputs, columns = layer.shape
     with torch.inference_mode(False), torch.enable_grad():
         # u (N, O), or ΔW (N, O, I)
@@ -78,6 +83,34 @@ def overfit(layer: TargetLayer, trace: Trace, targets: Tensor, loss: Loss, how: 
             optimizer.step()
     change.grad = None
     return RankOne(change, trace.positions[:, 0]) if rank_one else Full(change)
+
+
+@torch.inference_mode(False)
+def _adam_on_one_position(layer: TargetLayer, trace: Trace, targets: Tensor, loss: Loss, how: Overfit) -> Full:
+    """Adam where every gradient is an outer product δ aᵀ with the same a.
+
+    Both moments are then outer products too: (mean of δ) aᵀ and (mean of δ²) (a²)ᵀ, so that only their factors of O numbers are
+    kept. The update is none, because of ε, and is added to ΔW in place, block by block, so that a block stays in the cache.
+    """
+    a = trace.positions[:, 0]  # (N, I)
+    size, (beta1, beta2), epsilon = a.abs(), BETAS, 1e-8
+    first = second = a.new_zeros(len(targets), layer.shape[0])  # (N, O)
+    change = a.new_zeros(len(targets), *layer.shape)  # (N, O, I)
+    rows = max(1, BLOCK // (layer.shape[0] * layer.shape[1]))
+    for step in range(1, how.steps + 1):
+        with torch.enable_grad():
+            shift = torch.bmm(trace.positions, change.mT).requires_grad_()  # (N, 1, O)
+            (slope,) = torch.autograd.grad(loss(trace.replay(shift), targets).sum(), shift)
+        with torch.no_grad():
+            first = beta1 * first + (1 - beta1) * slope[:, 0]
+            second = beta2 * second + (1 - beta2) * slope[:, 0].square()
+            move = -how.lr / (1 - beta1**step) * first
+            spread = (second / (1 - beta2**step)).sqrt()
+            parts = (tensor.split(rows) for tensor in (change, move, spread, a, size))
+            for own, up, down, along, long in zip(*parts, strict=True):
+                below = torch.baddbmm(own.new_tensor(epsilon), down.unsqueeze(2), long.unsqueeze(1))
+                own.addcdiv_(up.unsqueeze(2) * along.unsqueeze(1), below)
+    return Full(change)
 
 
 def overfitted(
