@@ -1,8 +1,8 @@
 """Speed as ratios: each line times two computations in turn in this process, after a check that both compute the same thing.
 
-The sides of a line: what OCD-Bench does, and a plain loop, the base network alone, or the code of a method's authors. A ratio is
-(samples per second of ours) / (of the other). The table has the median and the range over the rounds. Without a GPU and with one
-thread (--threads 1, the default) the seconds are those of the CPU, so that other processes disturb less.
+The sides of a line: what OCD-Bench does, and a plain loop, the base network alone, or the code of a method's authors. A ratio
+is (samples per second of ours) / (of the other). The table has the median and the range over the rounds. Without a GPU and with
+one thread (--threads 1, the default) the seconds are those of the CPU, so that other processes disturb less.
 
     python benchmarks/speed.py
     python benchmarks/speed.py --only adapted --rounds 9

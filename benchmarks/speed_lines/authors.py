@@ -1,8 +1,8 @@
 """Lines of methods beside the code of their authors, where a folder of it is given (``--authors``).
 
-Expected are clones of the public repositories, at any depth: tent.py (Wang et al.), eata.py and sar.py with sam.py (Niu et al.),
-adapt_algorithms.py of T3A (Iwasawa and Matsuo), cifar-10-exps/test_calls/test_adapt.py of MEMO (Zhang et al.). Their functions
-run as they are, on the CPU, on ResNet-20 with random weights and random pictures.
+Expected are clones of the public repositories, at any depth: tent.py (Wang et al.), eata.py and sar.py with sam.py (Niu et
+al.), adapt_algorithms.py of T3A (Iwasawa and Matsuo), cifar-10-exps/test_calls/test_adapt.py of MEMO (Zhang et al.). Their
+functions run as they are, on the CPU, on ResNet-20 with random weights and random pictures.
 """
 
 from __future__ import annotations
