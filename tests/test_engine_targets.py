@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -9,9 +11,11 @@ import torch
 from torch import nn
 
 import ocd_bench.engine.capture as capture_module
+import ocd_bench.engine.size as size_module
 from ocd_bench.engine.capture import Describe
 from ocd_bench.engine.choose_form import pick_form
 from ocd_bench.engine.forms import FORMS, Form, FullForm, RankOneForm
+from ocd_bench.engine.ocd import fit
 from ocd_bench.engine.overfit import Overfit, overfit
 from ocd_bench.engine.problem import Problem
 from ocd_bench.errors import UsageError
@@ -154,3 +158,39 @@ def test_a_new_form_is_one_class_that_the_settings_then_accept():
         del FORMS["last-column"]
     with pytest.raises(UsageError, match="setting ocd.form='last-column': expected one of auto, full, rank-one"):
         replace(QUICK, form="last-column")
+
+
+@pytest.mark.parametrize("make", ["bank", "validation"])
+def test_traces_are_dropped_chunk_by_chunk(make, monkeypatch):
+    """Those of a whole batch can take gigabytes."""
+    task = problem(count=12)
+    alive: list[weakref.ref] = []
+    most = 0
+    trace = task.layer.trace
+
+    def watched(inputs: torch.Tensor):
+        nonlocal most
+        made = trace(inputs)
+        alive.append(weakref.ref(made))
+        most = max(most, sum(one() is not None for one in alive))
+        return made
+
+    monkeypatch.setattr(task.layer, "rows", lambda inputs: 2)
+    monkeypatch.setattr(task.layer, "trace", watched)
+    targets = stream(task, replace(QUICK, task_weight=1.0))
+    form = FullForm(task.layer.shape)
+    found = targets.bank(form) if make == "bank" else targets.validation(form, 12)
+    assert len(found) == 12
+    assert len(alive) == 6
+    assert most <= 2
+
+
+def test_a_full_form_that_is_too_large_is_refused_before_it_allocates(monkeypatch):
+    """A layer of 8,192 x 8,192 on a machine of 17 GB."""
+    monkeypatch.setattr(size_module, "memory", lambda device: 2**34)
+    model = nn.Sequential(nn.Linear(6, 8192), nn.Linear(8192, 8192), nn.Linear(8192, 3)).eval().requires_grad_(False)
+    task = problem("1", model=model, count=8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match=r"form full \(67108864\): .* of a layer of 8192 x 8192 would take about .* GB"):
+        fit(task, replace(QUICK, form="full", steps=1))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kilobytes

@@ -64,12 +64,12 @@ def _pick(stream: TargetStream) -> Picked:
         return Picked(_usable(FORMS[name].of(layer.shape, basis), trace).to(problem.device))
     limit = max(2, min(FITTED, BUDGET // (layer.shape[0] * layer.shape[1]), max(64, 8 * layer.rows(first))))
     x, y = changed(torch.randperm(len(inputs), generator=generator)[:limit])
-    pieces = list(overfitted(layer, x, y, problem.loss, stream.how.overfit))
+    pieces = overfitted(layer, x, y, problem.loss, stream.how.overfit)
     if name != "auto":
         return Picked(_fitted(name, basis, concatenate([delta for _, _, delta in pieces])).to(problem.device))
-    trace, answers, delta = pieces[0]
+    trace, answers, delta = next(pieces)
     held = max(1, len(trace) // 4)
-    known = concatenate([delta.take(slice(held, None)), *(other for _, _, other in pieces[1:])])
+    known = concatenate([delta.take(slice(held, None)), *(other for _, _, other in pieces)])
     trace = layer.trace(trace.inputs[:held])
     candidates = _candidates(trace, known, layer.shape)
     choice = choose_form(trace, answers[:held], problem.loss, delta.take(slice(held)), candidates, tolerance=0.1)

@@ -22,8 +22,9 @@ from ocd_bench.engine.forms import Delta, Form
 from ocd_bench.engine.gain import Gain, GainSettings, gain_on_validation
 from ocd_bench.engine.hypernetwork import CodeNetwork, ConstantScale, FastDenoiser, HyperNetwork, Regressor, ScaleNetwork, Trunk
 from ocd_bench.engine.learn import RandomSource, Record, Trainee, Training, learn, parameter_count
-from ocd_bench.engine.problem import Problem
+from ocd_bench.engine.problem import CPU, Problem
 from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.size import check_codes, check_network
 from ocd_bench.engine.targets import Pieces, Targets, TargetSettings, TargetStream
 from ocd_bench.errors import NotApplicable
 from ocd_bench.progress import Progress
@@ -40,6 +41,7 @@ def fast_hypernetwork(
     settings: OCDSettings, form: Form, condition: Callable[[int], Condition], scale: Callable[[int], ConstantScale]
 ) -> CodeNetwork:
     """Diffusion by a residual network over codes."""
+    check_network(form, settings.width, CPU)
     e, denoiser = condition(settings.width), FastDenoiser(form.size, settings.width, settings.depth)
     return HyperNetwork(e, denoiser, scale(settings.width), form, Diffusion.of(settings))
 
@@ -48,6 +50,7 @@ def regressor(
     settings: OCDSettings, form: Form, condition: Callable[[int], Condition], scale: Callable[[int], ConstantScale]
 ) -> CodeNetwork:
     """The same network without diffusion."""
+    check_network(form, settings.width, CPU)
     e, trunk = condition(settings.width), Trunk(form.size, settings.width, settings.depth)
     return Regressor(e, trunk, scale(settings.width), form)
 
@@ -177,7 +180,7 @@ def fit(problem: Problem, settings: OCDSettings, variant: Variant = Variant()) -
 
     Raises:
         NotApplicable: if overfitting changes nothing.
-        UsageError: if overfitting diverges, or the form asked for does not fit the layer.
+        UsageError: if overfitting diverges, or the form asked for does not fit the layer, or its codes the memory.
     """
     if not variant.task_loss:
         settings = replace(settings, task_weight=0.0)
@@ -185,6 +188,7 @@ def fit(problem: Problem, settings: OCDSettings, variant: Variant = Variant()) -
         encoder, describe = condition_inputs(problem, settings)
         stream = TargetStream(problem, TargetSettings.of(settings), describe, encoder is not None)  # capture, overfit
         picked = pick_form(stream)  # encode
+        check_codes(picked.form, settings.batch_size, problem.device)
         batch, known, sources = stream.batches(picked.form)
         trainee = _trainee(problem, settings, variant, picked.form, encoder, known)
         loop = problem.stage("hypernetwork", (settings, variant))

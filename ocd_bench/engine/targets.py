@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BANK_LIMIT = 2**28
 """Numbers that targets made beforehand may take, where the settings do not ask for them."""
 
-KEPT = 2**30
+KEPT = 2**28
 """Numbers (not bytes) that traces kept from step to step may take."""
 
 Pieces = Sequence[tuple[Trace, Tensor]]
@@ -202,17 +202,22 @@ class TargetStream:
         """Targets of changed samples at :meth:`grouped` indices, on the device, and their traces where answers are kept."""
         parts, pieces = [], list[tuple[Trace, Tensor]]()
         for layer, x, y in self.parts(indices):
-            found, traces = self._encoded(layer, form, *self.copy(x, y, generator), generator)
-            parts.append(found)
-            pieces += traces
+            parts.append(self._encoded(layer, form, *self.copy(x, y, generator), generator, pieces))
         return join(parts), pieces
 
     def _encoded(
-        self, layer: TargetLayer, form: Form, inputs: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> tuple[Targets, Pieces]:
-        """Targets of samples as they are, but subsampled."""
+        self,
+        layer: TargetLayer,
+        form: Form,
+        inputs: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        pieces: list[tuple[Trace, Tensor]] | None = None,
+    ) -> Targets:
+        """Targets of samples as they are, but subsampled. Their traces are added to ``pieces`` where answers are kept; without
+        a list they are dropped chunk by chunk, since those of a few hundred samples can take gigabytes."""
         x, y = self.part(inputs, targets, generator)
-        parts, pieces, start = [], list[tuple[Trace, Tensor]](), 0
+        parts, start = [], 0
         for trace, answers, delta in overfitted(layer, x, y, self.problem.loss, self.how.overfit):
             rows = slice(start, start + len(answers))
             found = Targets(self.describe(trace), form.encode(delta, trace))
@@ -220,10 +225,11 @@ class TargetStream:
                 found = replace(found, inputs=inputs[rows].to(answers.device))
             if self.how.answers:
                 found = replace(found, answers=targets[rows].to(answers.device))
-                pieces.append((trace, answers))
+                if pieces is not None:
+                    pieces.append((trace, answers))
             parts.append(found)
             start = rows.stop
-        return join(parts), pieces
+        return join(parts)
 
     def traced(self, targets: Targets, generator: torch.Generator, most: int = 0, layer: TargetLayer | None = None) -> Pieces:
         """Traces of the samples of targets: the base runs on them again, on new parts of them where a part is taken.
@@ -275,7 +281,7 @@ class TargetStream:
         pieces = (piece for _ in range(passes) for part in self.parts(order) for piece in _split(*part))
 
         def made(layer: TargetLayer, x: Tensor, y: Tensor) -> Targets:
-            return self._encoded(layer, form, *self.copy(x, y, generator), generator)[0].to(CPU)
+            return self._encoded(layer, form, *self.copy(x, y, generator), generator).to(CPU)
 
         loop = self.problem.stage("overfit", ("bank", self.how, type(form), form.size))
         found = gathered(pieces, made, generator, loop, passes * len(order))
@@ -310,7 +316,7 @@ class TargetStream:
             return False
         x, y = self.problem.train[0][:1], self.problem.train[1][:1]
         pilot = seeded(self.problem.seed, "pilot")
-        example, _ = self._encoded(self.problem.layer, form, *self.copy(x, y, pilot), pilot)
+        example = self._encoded(self.problem.layer, form, *self.copy(x, y, pilot), pilot)
         return len(inputs) * example.numbers() <= BANK_LIMIT
 
     def batches(self, form: Form) -> tuple[Callable[[], tuple[Targets, Pieces]], Targets, Sequence[RandomSource]]:
@@ -352,7 +358,7 @@ class TargetStream:
             generator = seeded(self.problem.seed, "validation")
 
             def made(layer: TargetLayer, x: Tensor, y: Tensor) -> Targets:
-                return self._encoded(layer, form, x, y, generator)[0].to(CPU)
+                return self._encoded(layer, form, x, y, generator).to(CPU)
 
             loop = self.problem.stage("overfit", ("validation", self.how, limit, type(form), form.size))
             return gathered(_split(self.problem.layer, inputs, targets), made, generator, loop, len(inputs))
