@@ -8,10 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from ocd_bench.engine.condition import Condition
+from ocd_bench.engine.forms import FullForm
+from ocd_bench.engine.hypernetwork import ScaleNetwork
 from ocd_bench.engine.learn import Trainee, Training, learn
+from ocd_bench.engine.ocd import LossSettings, fast_hypernetwork, losses
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import Shuffled
+from ocd_bench.engine.targets import Shuffled, Targets
 from ocd_bench.progress import Progress
+from tests.toy_engine import QUICK
 
 
 def test_the_rate_warms_up_then_follows_a_half_cosine_or_is_constant():
@@ -88,3 +93,31 @@ def test_more_evaluations_than_steps_are_allowed():
 def test_settings_contain_the_training_configuration():
     settings = OCDSettings(steps=7, lr=0.3, weight_decay=0.2, lr_schedule="constant", ema=0.4, evaluations=2)
     assert Training.of(settings) == Training(7, 0.3, 0.2, "constant", 0.4, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_step_waits_for_the_gpu():
+    """From the second step on: the first may set things up. Targets come from memory, as where they were made beforehand."""
+    device = torch.device("cuda")
+    features, form, how = {"input": torch.randn(64, 6)}, FullForm((4, 6)), replace(QUICK, task_weight=0.0, batch_size=16)
+    bank = Targets(features, torch.randn(64, form.size))
+    network = fast_hypernetwork(
+        how, form, lambda width: Condition.like(features, None, width, None), lambda width: ScaleNetwork(width)
+    )
+    network.calibrate(bank)
+    indices, noise, steps = Shuffled(64, 16, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0), [0]
+
+    def loss(trainee: Trainee) -> dict[str, torch.Tensor]:
+        steps[0] += 1
+        torch.cuda.set_sync_debug_mode("error" if steps[0] > 1 else "default")
+        return losses(trainee, bank.take(next(indices)).to(device), None, LossSettings.of(how), noise)
+
+    def validate(trainee: Trainee) -> float:
+        torch.cuda.set_sync_debug_mode("default")
+        return 0.0
+
+    try:
+        learn(Trainee(network, None).to(device), loss, validate, Training(steps=4, lr=1e-3, evaluations=1))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert steps == [4]

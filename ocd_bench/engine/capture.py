@@ -1,9 +1,9 @@
 """Stage 1, capture: run the base once, and keep the input and output of the target layer, and I(x).
 
 A sample's ΔW changes only what comes after the target layer. So the base runs once (:meth:`TargetLayer.trace`). Each later run
-(:meth:`Trace.replay`) reuses the outputs of the modules below the layer, adds ``positions @ ΔW_sᵀ`` to the layer's own output
-and computes the rest, for all samples at once. Only outputs of modules are reused. Functions called between modules
-(``F.relu``, ``torch.cat``) are computed again, so a model built of modules adapts faster.
+(:meth:`Trace.replay`) reuses the outputs of the modules and functions below the layer, adds ``positions @ ΔW_sᵀ`` to the
+layer's own output and computes the rest, for all samples at once. In a model that overwrites its activations only outputs of
+modules are reused; functions called between modules (``F.relu``, ``torch.cat``) are computed again.
 
 I(x) = (i_L, a_L, f(x)) is the layer's input, the layer's activation and the model's output (paper section 3.1); see
 :class:`Describe`.

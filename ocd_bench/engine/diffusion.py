@@ -140,8 +140,9 @@ class Diffusion(nn.Module):
 
     def noise(self, x0: Tensor, last: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Standard normal noise ``(N, ...)`` and random times ``(N,)`` for ``x0``; the time of the first ``last`` is T - 1."""
-        noise = torch.randn(x0.shape, generator=generator).to(x0)
-        t = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(x0.device)
+        # The copies need not be waited for.
+        noise = torch.randn(x0.shape, generator=generator).to(x0, non_blocking=x0.is_cuda)
+        t = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(x0.device, non_blocking=x0.is_cuda)
         t[:last] = len(self.schedule) - 1
         return noise, t
 

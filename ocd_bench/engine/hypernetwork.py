@@ -188,11 +188,15 @@ class ScaleNetwork(ConstantScale):
 
     def lengths(self, code: Tensor) -> Tensor:
         """Lengths ``(N,)`` of codes ``(N, K)``, at least a thousandth of the typical one; a shorter code is no change."""
-        return code.norm(dim=1).clamp(min=1e-3 * float(self.length))
+        return code.norm(dim=1).maximum(self.shortest(1e-3))
 
     def split(self, code: Tensor) -> Tensor:
         lengths = code.norm(dim=1, keepdim=True)  # (N, 1); the zero code stays zero
-        return code * code.shape[1] ** 0.5 / lengths.clamp(min=1e-8 * float(self.length))
+        return code * code.shape[1] ** 0.5 / lengths.maximum(self.shortest(1e-8))
+
+    def shortest(self, share: float) -> Tensor:
+        """A share of the typical length, as a tensor: reading a number would wait for the GPU."""
+        return (share * self.length.double()).to(self.length.dtype)
 
     def join(self, e: Tensor, directions: Tensor) -> Tensor:
         return directions * self(e).unsqueeze(1) / directions.shape[-1] ** 0.5

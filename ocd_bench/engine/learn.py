@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -145,7 +144,8 @@ class Course(Generic[Network]):
         self.best: Network | None = None
         self.history: list[Record] = []
         self._groups = [group for group in trainee.groups() if group]
-        self._best_loss, self._totals, self._count = math.inf, Counter[str](), 0
+        self._best_loss, self._count = math.inf, 0
+        self._totals: dict[str, Tensor | float] = {}
 
     def advance(self, parts: Mapping[str, Tensor]) -> None:
         """One step along the gradient of the sum of ``parts``."""
@@ -156,13 +156,14 @@ class Course(Generic[Network]):
         self.optimizer.step()
         self.schedule.step()
         self.average.update(self.trainee)
-        self._totals.update({name: float(part.detach()) for name, part in parts.items()})
+        for name, part in parts.items():  # as tensors: reading a number would wait for the GPU
+            self._totals[name] = self._totals.get(name, 0.0) + part.detach().double()
         self._count += 1
         self.step += 1
 
     def record(self, value: float) -> None:
         """Record the validation loss ``value`` of the average, and the mean training loss since the last record."""
-        means = {name: total / self._count for name, total in self._totals.items()}
+        means = {name: float(total) / self._count for name, total in self._totals.items()}
         self.history.append(Record(self.step, sum(means.values()), value, means))
         self._totals.clear()
         self._count = 0
@@ -180,7 +181,7 @@ class Course(Generic[Network]):
             "sources": [source.get_state() for source in self.sources],
             "best": None if self.best is None else self.best.state_dict(),
             "history": [(record.step, record.train, record.val, dict(record.parts)) for record in self.history],
-            "since": (self._best_loss, dict(self._totals), self._count),
+            "since": (self._best_loss, {name: float(total) for name, total in self._totals.items()}, self._count),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -197,7 +198,7 @@ class Course(Generic[Network]):
             self.best.load_state_dict(state["best"])
         self.history = [Record(*values) for values in state["history"]]
         self._best_loss, totals, self._count = state["since"]
-        self._totals = Counter(totals)
+        self._totals = dict(totals)
 
 
 def learn(

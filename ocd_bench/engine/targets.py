@@ -92,7 +92,7 @@ class Targets:
 
     def to(self, device: torch.device) -> Targets:
         """On another device."""
-        return self._map(lambda part: part.to(device))
+        return self._map(lambda part: part.to(device, non_blocking=device.type == "cuda"))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Targets:
         inputs = None if self.inputs is None else change(self.inputs)
