@@ -102,9 +102,8 @@ def one(axis: str, size: int) -> None:
     """Measure one size in this process, and print the numbers as JSON."""
     import torch
 
-    from ocd_bench.errors import OCDBenchError
-
     from ocd_bench.engine.ocd import fit
+    from ocd_bench.errors import OCDBenchError
 
     torch.set_num_threads(1)
     fit(problem(64, 8), settings(steps=1))  # imports that torch puts off
