@@ -91,6 +91,19 @@ def test_a_run_that_is_stopped_shows_what_is_finished_and_leaves_nothing(
     assert not (out / ".locks").exists()
 
 
+def test_ctrl_c_in_a_terminal_reaches_every_process_and_leaves_none(plugin: Path, tmp_path: Path) -> None:
+    process = start(plugin, "--methods", "base,slow", "--seeds", "2", "--jobs", "2", "--out", str(tmp_path / "out"))
+    wait_for(tmp_path / "began", process)
+    for _ in range(3):  # an impatient user
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+    printed, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "base" in printed
+    assert "Traceback" not in err
+    assert gone(plugin)
+
+
 def test_a_stopped_run_with_json_prints_the_finished_cells(plugin: Path, tmp_path: Path) -> None:
     process = start(plugin, "--methods", "base,slow", "--json", "--quiet", "--out", str(tmp_path / "out"))
     wait_for(tmp_path / "began", process)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import math
 import os
 import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -110,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign gets a question mark, not a traceback
-    before = _on_termination(_raise_terminated)
+    before = _on_signals(Stop())
     try:
         parser, modules = build_parser()
         args = parser.parse_args(argv)
@@ -154,16 +156,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
-def _raise_terminated(number: int, frame: object) -> NoReturn:
-    raise Terminated(number)
+class Stop:
+    """The handler of SIGINT, SIGTERM and SIGHUP: the first one ends the command.
+
+    While it ends and prints what is finished, further ones are ignored for :attr:`PATIENCE` seconds: an impatient second Ctrl-C
+    must not cost the table.
+    """
+
+    PATIENCE = 2.0
+
+    def __init__(self) -> None:
+        self._first = -math.inf
+
+    def __call__(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if now - self._first < self.PATIENCE:
+            return
+        self._first = now
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
-def _on_termination(handler: Any) -> dict[int, Any]:
-    """Set what happens on SIGTERM and SIGHUP; returns what was set before. Only the main thread may do this."""
+def _on_signals(handler: Stop) -> dict[int, Any]:
+    """Set what happens on SIGINT, SIGTERM and SIGHUP; returns what was set before. Only the main thread may do this."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) in (signal.SIG_DFL, _raise_terminated):  # nohup's SIG_IGN stays
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            known = signal.getsignal(number)
+            # nohup's SIG_IGN stays
+            if known in (signal.SIG_DFL, signal.default_int_handler) or isinstance(known, Stop):
                 before[number] = signal.signal(number, handler)
     return before
 
