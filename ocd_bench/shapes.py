@@ -92,6 +92,8 @@ CELL: dict[str, tuple[Check, bool, str]] = {
     "metrics": (_table_of(_table_of(_anything), _name), True, "a table of metrics"),
     "cost": (_table_of(_optional(_number)), True, "a table of finite numbers"),
     "fingerprint": (_table_of(_optional(_text)), True, "a table of texts"),
+    "chosen": (_optional(_text), False, "a text"),
+    "set_by_user": (_optional(_list_of(_text)), False, "a list of texts"),
     "detail": (_optional(_table_of(_anything)), False, "a table or null"),
     "ocd_bench": (_optional(_text), False, "a text"),
 }

@@ -227,6 +227,12 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert values["bn-adapt"] == values["bn-adapt+base"]
     assert cells["toy-classes", "bn-adapt+ocd"]["status"] == "ok"
     assert "gain" in cells["toy-classes", "bn-adapt+ocd"]["detail"]
+    chosen = {method: (cell["chosen"], cell["set_by_user"]) for (task, method), cell in cells.items() if task == "toy-classes"}
+    assert chosen["bn-adapt+ocd"] == ("validation", ["ocd.steps"])
+    assert chosen["base"] == chosen["bn-adapt"] == chosen["bn-adapt+base"] == ("fixed", [])
+    assert main(["report", str(tmp_path / "run"), "--format", "csv"]) == 0
+    (line, *_) = [line for line in capsys.readouterr().out.splitlines() if ",bn-adapt+ocd,ok" in line]
+    assert "validation; set by user: ocd.steps" in line
     assert json.loads((tmp_path / "run" / "run.json").read_text())["tasks"]["toy-classes"]["config"]["ocd"]["steps"] == 5
     assert main(words) == 0  # every cell is there already
     assert "bn-adapt+ocd" in capsys.readouterr().out

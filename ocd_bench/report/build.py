@@ -149,7 +149,15 @@ def _row(
         extra=extra,
         details={key.seed: run.cells[key].get("detail") or {} for key in ok},
         reliability=of_cells(run, ok),
+        chosen=_chosen(good),
     )
+
+
+def _chosen(cells: Sequence[Mapping[str, Any]]) -> str:
+    """``validation; set by user: ocd.steps``."""
+    ways = dict.fromkeys(str(cell["chosen"]) for cell in cells if cell.get("chosen"))
+    own = dict.fromkeys(str(key) for cell in cells for key in cell.get("set_by_user") or ())
+    return "; ".join(filter(None, [", ".join(ways), f"set by user: {', '.join(own)}" if own else ""]))
 
 
 def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, paired: Paired) -> Estimate | None:

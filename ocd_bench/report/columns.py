@@ -18,6 +18,7 @@ FIELDS: tuple[Field[Row], ...] = (
     _cost("samples_per_s", "samples/s", rank=20, compact=True),
     _cost("peak_memory_mb", "memory MB"),
     _cost("parameters", "parameters"),
+    Field("chosen", "chosen", lambda row: row.chosen or None, kind=Kind.LABEL, compact=False),
 )
 """Columns with one value per row, in their order after the metrics."""
 

@@ -159,6 +159,7 @@ class Row:
         cost: mean over seeds, by name; a name that no cell reports is absent.
         extra: plugins' columns, heading to text.
         details: the cells' ``detail`` by seed, for plots.
+        chosen: how the hyper-parameters were chosen, and which the user set; empty for cells of earlier versions.
         reliability: calibration over all seeds' test samples; None for a task without class probabilities.
     """
 
@@ -175,6 +176,7 @@ class Row:
     extra: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     reliability: Reliability | None = None
+    chosen: str = ""
 
     @property
     def problem(self) -> str:

@@ -16,7 +16,7 @@ from ocd_bench.runner.sandbox import Message
 from ocd_bench.runner.streams import courses
 
 Heads = Mapping[str, Mapping[str, Any]]
-"""By method, the fields that all of its cells begin with: ``fingerprint`` and ``made_by``."""
+"""By method, the fields that all of its cells begin with: ``chosen``, ``set_by_user``, ``fingerprint`` and ``made_by``."""
 
 
 def heads_of(job: Job, base_key: str) -> dict[str, dict[str, Any]]:
@@ -31,7 +31,10 @@ def _head(job: Job, method: Method, base_key: str) -> dict[str, Any]:
     code, packages = object_print(method)
     core = code_of(MEASURING)
     layer, hook_packages = object_print(job.task, hook_modules(job.manager, "ocd_bench_select_layer"))
+    own = {name for part in getattr(method, "parts", (method,)) for name in (part.section, *part.reads)}
     return {
+        "chosen": method.chosen,
+        "set_by_user": sorted(key for key in job.run.overrides if key.partition(".")[0] in own),
         "fingerprint": {"config": fingerprint({"preset": job.run.preset, "sections": sections})},
         "made_by": {
             "method": code,
