@@ -78,7 +78,7 @@ def test_columns_without_any_entry_are_left_out_of_tables_but_not_of_csv(tmp_pat
         "method", "accuracy [%] ↑", "cross_entropy [nats] ↓", "fit s"
     ]  # fmt: skip
     header = render(build_table(read_run(folder)), "csv").splitlines()[0]
-    assert header.endswith("verdict,fit_s,adapt_s,samples_per_s,peak_memory_mb,parameters")
+    assert header.endswith("verdict,fit_s,adapt_s,samples_per_s,peak_memory_mb,parameters,chosen")
 
 
 def test_compact_columns_are_for_narrow_formats(tmp_path: Path):

@@ -65,9 +65,9 @@ class GroupRunner:
         job = self.job
         torch.set_num_threads(1 if job.run.isolate else job.threads)
         views = load(job)
-        self._tell(views)
         job.doing("base_model, loss and metrics on a few samples")
         heads = heads_of(job, self.bases.examine(views.hidden))
+        self._tell(views)  # after weights that do not fit were refused, in one line
         todo = unfinished(job, heads, views.data)
         if not todo and not job.run.keep_bases:
             return
