@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocd_bench import results
 from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.files import write_atomic
 from ocd_bench.merging import merge_runs
 from ocd_bench.plugin import hookimpl
 
@@ -128,6 +129,14 @@ class Run:
         from ocd_bench.report import render
 
         return render(self._table(sections=format == "html"), format, width)
+
+    def write_table(self) -> None:
+        """Write ``table.md`` into the run folder.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        write_atomic(self.path / "table.md", self.table("markdown").encode("utf-8", "backslashreplace"))
 
     def to_pandas(self, of: str = "rows") -> DataFrame:
         """The numbers as a data frame of pandas.
@@ -245,7 +254,8 @@ def run(
     """
     from ocd_bench.config import check_preset
     from ocd_bench.folders import data_directories
-    from ocd_bench.plugin.manager import load_plugins
+    from ocd_bench.runner.order import RunRequest
+    from ocd_bench.runner.start import measure, prepare
 
     check_preset(preset)
     if jobs < 1:
@@ -258,15 +268,6 @@ def run(
         raise UsageError(
             f"jobs={jobs}: a worker process cannot load {own[0].name!r}: put it in a file and give plugins='FILE.py'"
         )
-    manager = load_plugins(names)
-    if own:
-        _register(manager, own_tasks, own_methods)
-
-    from ocd_bench.runner.machine import choose_device
-    from ocd_bench.runner.order import RunRequest
-    from ocd_bench.runner.progress import ConsoleReporter
-    from ocd_bench.runner.run import default_folder, execute, plan
-    from ocd_bench.runner.store import RunFolder
     from ocd_bench.runner.stored import check_folder
 
     request = RunRequest(
@@ -286,20 +287,15 @@ def run(
         bases=None if bases is None else check_folder(Path(bases)),
         keep_bases=keep_bases,
     )
-    groups, left_out = plan(request, manager)
-    choose_device(request.device)
-    folder = RunFolder(Path(out) if out is not None else default_folder(request, groups))
-    total = sum(len(group.methods) * len(group.variants) for group in groups)
-    with ConsoleReporter(total, quiet=not progress) as reporter:
-        for line in left_out:
-            reporter.note(line)
-        outcome = execute(request, groups, folder, manager, reporter)
+    register = (lambda manager: _register(manager, own_tasks, own_methods)) if own else None
+    planned = prepare(request, None if out is None else Path(out), own=register)
+    outcome, path = measure(planned, quiet=not progress)
     if outcome.stopped:
-        raise KeyboardInterrupt(f"{folder.path}: the same call continues")
+        raise KeyboardInterrupt(f"{path}: the same call continues")
     if outcome.problems and not outcome.cells:
         raise UsageError("; ".join(dict.fromkeys(outcome.problems)))
-    finished = Run(results.read_run(folder.path), tuple(outcome.problems), names, manager)
-    folder.write_table(finished.table("markdown"))
+    finished = Run(results.read_run(path), tuple(outcome.problems), names, planned.manager)
+    finished.write_table()
     for line in dict.fromkeys(outcome.problems):
         warnings.warn(line, stacklevel=2)
     return finished

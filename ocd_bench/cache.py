@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIX = ".ocdcache"
-KINDS = ("bases", "embeddings", "stages")
+KINDS = ("bases", "embeddings", "stages", "finished", "times")
 """Sub-folders of the cache folder that hold entries. Downloads (``data``) are not entries: they are not computed here."""
+NOTES = ("finished", "times")
+"""Kinds of entries without content: what a run noted for the next one. ``ocd-bench cache list`` shows them only by name."""
 OLD_SUFFIXES = (".pt", ".json")
 """Suffixes of files that earlier versions stored in the same folders. They are no longer read."""
 STALE = 14 * 86_400.0
@@ -125,6 +127,18 @@ def find(kind: str, name: str, key: str, warn: Warn = to_stderr) -> Entry | None
         warn(f"{path}: {damage}; computed again")
         return None
     return entry if entry is not None and entry.key == key else None
+
+
+def entries(kind: str, name: str) -> Iterator[Entry]:
+    """The undamaged entries of a kind whose file's name begins with ``name``, whatever their key."""
+    pattern = entry_path(kind, name, "*").name
+    for path in sorted(entry_path(kind, name, "").parent.glob(pattern)):
+        try:
+            entry = read_entry(path)
+        except Damaged:
+            continue
+        if entry is not None:
+            yield entry
 
 
 def keep(kind: str, name: str, key: str, record: Mapping[str, Any], content: bytes, warn: Warn = to_stderr) -> bool:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+KINDS_HELP = "bases, embeddings, stages, finished, times (default: all; for list the first three)"
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """``cache list``, ``cache verify``, ``cache clear``."""
@@ -24,7 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("clear", "remove entries; they are computed again when they are needed"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("kinds", nargs="*", metavar="KIND", help="bases, embeddings, stages (default: all)")
+        command.add_argument(
+            "kinds",
+            nargs="*",
+            metavar="KIND",
+            help=KINDS_HELP,
+        )
         if name == "clear":
             command.add_argument(
                 "--older-than",
@@ -40,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the action and return the exit code."""
-    from ocd_bench.cache import KINDS, clear, listed
+    from ocd_bench.cache import KINDS, NOTES, clear, listed
     from ocd_bench.config import nearest
     from ocd_bench.errors import UsageError
     from ocd_bench.folders import cache_folder
@@ -56,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"cache clear: {error.filename or cache_folder()}: {error.strerror or error}") from error
         print(f"removed {_files(count)}, {_size(size)}: {cache_folder()}", file=sys.stderr)
         return 0
+    if args.action == "list" and not args.kinds:
+        kinds = tuple(kind for kind in KINDS if kind not in NOTES)
     found = list(listed(kinds, verify=args.action == "verify"))
     if args.json:
         rows = [{"kind": e.kind, "file": str(e.path), "bytes": e.size, "problem": e.problem or None} for e in found]

@@ -183,6 +183,10 @@ def _layers(args: argparse.Namespace) -> int:
     manager = load_plugins(args.plugin)
     overrides = dict(parse_assignment(text) for text in args.assignments)
 
+    from ocd_bench.runner.start import say_loading
+
+    say_loading()
+
     from ocd_bench.layers import layers_of_task
 
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get into the output of --json

@@ -79,6 +79,10 @@ def _check(args: argparse.Namespace) -> int:
         return 0
 
     from ocd_bench.folders import data_directories
+    from ocd_bench.runner.start import say_loading
+
+    say_loading()
+
     from ocd_bench.testing import check_method, check_task
 
     folders = data_directories(args.data_dir)

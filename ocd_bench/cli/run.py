@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ocd_bench.plugin.manager import Manager
     from ocd_bench.runner.order import Outcome, RunRequest
-    from ocd_bench.runner.store import RunFolder
+    from ocd_bench.runner.start import Planned
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,6 +57,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--keep-bases", action="store_true", help="store the base models in the run folder, for --bases")
     parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts; join them with 'ocd-bench merge'")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say which cells would be measured, what is cached and how long it takes"
+    )
     parser.add_argument("--json", action="store_true", help="print cells as JSON instead of the table")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.set_defaults(run=run)
@@ -64,33 +68,33 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run, print the table, and return the exit code."""
     from ocd_bench.config import check_overrides, known_sections
-    from ocd_bench.plugin.manager import load_plugins
 
     request, from_file = _request(args)
-    manager = load_plugins(request.plugins)
-    if from_file:
+
+    from ocd_bench.runner.start import measure, prepare
+
+    def check(manager: Manager) -> None:
         sections = known_sections(list(manager.tasks.values()), list(manager.methods.values()))
         check_overrides(from_file, sections, f"--config {args.config}")
 
-    from ocd_bench.runner.progress import ConsoleReporter
-    from ocd_bench.runner.run import check_repeat, default_folder, execute, plan
-    from ocd_bench.runner.store import RunFolder
-
-    groups, left_out = plan(request, manager)
-
-    from ocd_bench.runner.machine import choose_device  # torch: a wrong name is found without it
-
-    choose_device(request.device)
-    if args.config is not None and args.config.suffix == ".json":
-        check_repeat(args.config, request, groups, manager)
-    folder = RunFolder(args.out or default_folder(request, groups))
-    total = sum(len(group.methods) * len(group.variants) for group in groups)
-    with ConsoleReporter(total, args.quiet) as reporter:
-        for line in left_out:
-            reporter.note(line)
-        outcome = execute(request, groups, folder, manager, reporter)
-    _print(outcome, folder, manager, args)
+    planned = prepare(request, args.out, check)
+    if args.dry_run:
+        return _dry_run(planned, args.json)
+    repeated = args.config if args.config is not None and args.config.suffix == ".json" else None
+    outcome, path = measure(planned, args.quiet, repeated)
+    _print(outcome, path, planned.manager, args)
     return outcome.exit_code
+
+
+def _dry_run(planned: Planned, as_json: bool) -> int:
+    """Print what a run would do."""
+    import json
+
+    from ocd_bench.runner import forecast
+
+    work = list(forecast.forecast(planned))
+    print(json.dumps(forecast.as_json(planned, work), indent=1) if as_json else forecast.as_text(planned, work))
+    return 0
 
 
 def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
@@ -154,37 +158,36 @@ def _names(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
-def _print(outcome: Outcome, folder: RunFolder, manager: Any, args: argparse.Namespace) -> None:
+def _print(outcome: Outcome, path: Path, manager: Manager, args: argparse.Namespace) -> None:
     """Print the table (or the cells as JSON) on stdout, write table.md into the run folder, and print its path on stderr."""
     import contextlib
     import json
 
+    from ocd_bench.api import Run
     from ocd_bench.errors import OCDBenchError
-    from ocd_bench.report import build_table, render
     from ocd_bench.results import read_run
 
-    path = folder.path
-    run = None
+    stored = None
     if outcome.cells or outcome.stopped:  # for an interrupted run, all cells in the folder, also those of earlier runs
         try:
-            run = read_run(path)
+            stored = read_run(path)
         except OCDBenchError as error:  # the disk was full, or another program writes to this folder
             outcome.problems.append(str(error))
             print(f"ocd-bench: error: {error}", file=sys.stderr)
-    if run is not None and run.cells:
+    if stored is not None and stored.cells:
+        run = Run(stored, _given=manager)
         with contextlib.redirect_stdout(sys.stderr):  # a plugin's column may print
-            table = build_table(run, columns=manager.hook.ocd_bench_report_columns)
-            markdown, text = render(table, "markdown"), render(table, "table") if not args.json else ""
-        try:
-            folder.write_table(markdown)
-        except OSError as error:
-            outcome.problems.append(f"{path / 'table.md'}: {error.strerror or error}")
-            print(f"ocd-bench: error: cannot write {outcome.problems[-1]}", file=sys.stderr)
+            text = run.table() if not args.json else ""
+            try:
+                run.write_table()
+            except OSError as error:
+                outcome.problems.append(f"{path / 'table.md'}: {error.strerror or error}")
+                print(f"ocd-bench: error: cannot write {outcome.problems[-1]}", file=sys.stderr)
         if not args.json:
             print(text)
     if args.json:
-        cells = list(run.cells.values()) if outcome.stopped and run is not None else outcome.cells
+        cells = list(stored.cells.values()) if outcome.stopped and stored is not None else outcome.cells
         print(json.dumps({"run": str(path), "exit_code": outcome.exit_code, "cells": cells}, indent=1))
-    if not args.quiet or outcome.stopped:
+    if path.is_dir() and (not args.quiet or outcome.stopped):
         state = "interrupted; the same command continues" if outcome.stopped else "run folder"
         print(f"{state}: {path}", file=sys.stderr)

@@ -136,6 +136,30 @@ class Manager:
         """Add the tasks' own methods, which are called after every plugin's (``trylast``, and registered last)."""
         self._pluggy.register(_Defaults(), "the task itself")
 
+    def complete(self) -> None:
+        """Replace the declarations of the core's methods by the methods themselves (after ``declared=True``)."""
+        for index, (source, plugin) in enumerate(self._loaded):
+            whole = core()
+            if source.name == whole.name and source.origin == whole.origin:
+                methods = whole.load()
+                if methods is not plugin:
+                    name = self._pluggy.get_name(plugin)
+                    self._pluggy.unregister(plugin)
+                    self._pluggy.register(methods, name)
+                    self._loaded[index] = (whole, methods)
+                    self.__dict__.pop("methods", None)
+
+    def folders(self) -> list[Path] | None:
+        """Folders of the loaded plugins' packages, the core's left out; None if one is not a package (a file, an object)."""
+        found = []
+        for source, plugin in self._loaded:
+            if source.origin != "ocd-bench":
+                paths = list(getattr(plugin, "__path__", ()))
+                if len(paths) != 1:
+                    return None
+                found.append(Path(paths[0]))
+        return found
+
     def _unique(self, source: Source) -> str:
         if not self._pluggy.has_plugin(source.name):
             return source.name

@@ -22,6 +22,7 @@ from ocd_bench.progress import Progress
 from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.contract import TaskContract
 from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
+from ocd_bench.runner.forecast import KIND, base_sections, settings_print
 from ocd_bench.runner.lease import Lease
 from ocd_bench.runner.sandbox import Child, Message, Send, run_child
 from ocd_bench.runner.stages import Stages
@@ -33,7 +34,6 @@ from ocd_bench.task import Request, Task
 
 __all__ = ["BaseFailed", "BaseModel", "Bases", "mean_loss", "model_sha256", "tensor_sha256", "train"]
 
-KIND = "bases"
 WAIT = 0.2
 """Seconds between two checks of a base that another process trains."""
 
@@ -119,8 +119,7 @@ class Bases:
 
     def key(self, splits: Splits, model: torch.nn.Module) -> str:
         """Fingerprint of everything that a base trained from ``model`` on ``splits`` depends on."""
-        sections = self.config.as_dict(["base", self.task.name])
-        sections["base"].pop("cache")
+        sections = base_sections(self.config, self.task.name)
         train, val = splits.train, splits.val
         return fingerprint(
             {
@@ -248,8 +247,8 @@ class Bases:
         try:
             found = self._in_child(model, splits, kept, lease) if self.isolate else self._here(model, splits, kept, lease)
         except OCDBenchError:
-            if kept is not None:
-                kept.discard()
+        if kept is not None:
+            kept.discard()
             raise
         content, fit_s = found
         try:
@@ -265,7 +264,8 @@ class Bases:
                     f"the base model's weights ({name}) are not finite: training diverged, lower base.lr ({place})"
                 )
         if lease is not None:
-            keep(KIND, self._name, key, {"fit_s": fit_s}, content, self.note)
+            record = {"fit_s": fit_s, "settings": settings_print(self.config, self.task.name, self.request.preset)}
+            keep(KIND, self._name, key, record, content, self.note)
         if kept is not None:
             kept.discard()
         return BaseModel(_freeze(model), model_sha256(model), key, fit_s, False)

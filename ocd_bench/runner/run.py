@@ -21,14 +21,17 @@ from ocd_bench.runner.stored import ANEW
 from ocd_bench.runner.streams import with_streams
 
 
-def plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
+def plan(request: RunRequest, manager: Any, try_import: bool = True) -> tuple[list[Group], list[str]]:
     """The groups of a run, and lines about tasks that ``all`` skipped.
+
+    Args:
+        try_import: whether the packages that tasks need are imported, or only looked for.
 
     Raises:
         UsageError, Unavailable: for an unknown name, or a task that was requested by name and cannot run here.
     """
     try:
-        return _plan(request, manager)
+        return _plan(request, manager, try_import)
     except (OCDBenchError, KeyboardInterrupt, Terminated):
         raise
     except BaseException as error:  # a member of a task or method, such as datasets(), that raises or exits
@@ -41,12 +44,12 @@ def plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
         ) from error
 
 
-def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
+def _plan(request: RunRequest, manager: Any, try_import: bool) -> tuple[list[Group], list[str]]:
     left_out: list[str] = []
     if "all" in request.tasks:
         tasks = []
         for task in manager.tasks.values():
-            reason = manager.availability(task)
+            reason = manager.availability(task, try_import)
             if reason:
                 left_out.append(f"task {task.name!r} left out: {reason}")
             else:
@@ -56,7 +59,7 @@ def _plan(request: RunRequest, manager: Any) -> tuple[list[Group], list[str]]:
     else:
         tasks = [manager.task(name) for name in dict.fromkeys(request.tasks)]
         for task in tasks:
-            reason = manager.availability(task)
+            reason = manager.availability(task, try_import)
             if reason:
                 raise Unavailable(f"task {task.name!r} {reason}")
     check_overrides(request.overrides, known_sections(list(manager.tasks.values()), list(manager.methods.values())))

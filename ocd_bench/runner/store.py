@@ -58,6 +58,13 @@ class RunFolder:
             raise UsageError(f"--out {str(path)!r}: cannot write there: {reason}; choose another folder") from error
         remove_leftovers((path, path / "cells", path / "scores", path / "errors"))
 
+    @classmethod
+    def at(cls, path: Path) -> RunFolder:
+        """The folder to read from only: nothing is made, and a damaged file is no news."""
+        folder = object.__new__(cls)
+        folder.path, folder.warn = path, lambda line: None
+        return folder
+
     def _make(self) -> None:
         (self.path / "cells").mkdir(parents=True, exist_ok=True)
         (self.path / "scores").mkdir(exist_ok=True)
@@ -180,9 +187,12 @@ class RunFolder:
         write_atomic(path, text.encode("utf-8", "backslashreplace"))
         return path
 
-    def write_table(self, markdown: str) -> None:
-        """table.md."""
-        write_atomic(self.path / "table.md", markdown.encode("utf-8", "backslashreplace"))
+    def discard(self) -> None:
+        """Remove a folder in which nothing was measured. A folder with files of others stays."""
+        (self.path / "run.json").unlink(missing_ok=True)
+        for folder in (self.path / "cells", self.path / "scores", self.path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def lock_path(self, name: str) -> Path:
         """The path of the lease of a cell."""

@@ -16,11 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ocd_bench.errors import OCDBenchError, Terminated
-from ocd_bench.runner.blame import Blame, message_of
+from ocd_bench.runner.blame import Blame
 from ocd_bench.runner.cells import Group, cell_name
+from ocd_bench.runner.clock import BASE, DATA
 from ocd_bench.runner.group import GroupRunner
 from ocd_bench.runner.job import Settings
 from ocd_bench.runner.lease import Lease
+from ocd_bench.runner.observers import tell_observers
 from ocd_bench.runner.order import Outcome
 from ocd_bench.runner.sandbox import Child, Ending, Message, Send, watch
 from ocd_bench.runner.store import RunFolder, new_cell
@@ -125,17 +127,21 @@ class Supervisor:
                 time.sleep(LOOK)
                 continue
             watch(self._running, LOOK if waiting and len(self._running) < self.jobs else 0.5)
+            self.reporter.tick()
             for child, work in list(self._running.items()):
                 for message in child.messages():
                     self._receive(work, message, child)
                 if child.ending is not None:
                     del self._running[child]
                     self._release(work)
+                    self.reporter.end(work.group, child.ending.how == "returned")
                     waiting += self._after(work, child.ending)
                 for lease in work.leases:
                     lease.renew()
 
     def _start(self, work: _Work) -> Child:
+        self.reporter.begin(work.group, DATA)
+
         def run_group(send: Send) -> None:
             GroupRunner(work.group, self.manager, self.settings, self.folder, send).execute()
 
@@ -147,9 +153,11 @@ class Supervisor:
             while not self._claim(work):
                 self._tell_busy([work])
                 time.sleep(LOOK)
+            self.reporter.begin(group, DATA)
             try:
                 runner = GroupRunner(work.group, self.manager, self.settings, self.folder, lambda m: self._receive(work, m))  # noqa: B023
                 runner.execute()
+                self.reporter.end(group, True)
             finally:
                 self._release(work)
 
@@ -209,7 +217,7 @@ class Supervisor:
     def _receive(self, work: _Work, message: Message, child: Child | None = None) -> None:
         values = message.values
         if message.what == "progress":
-            self.reporter.progress(values["what"], values["done"], values["total"])
+            self.reporter.progress(work.group, values["what"], values["done"], values["total"])
         elif message.what == "note":
             self._once(values["text"])
         elif message.what == "problem":
@@ -220,10 +228,13 @@ class Supervisor:
                     self.outcome.notes[f"{work.group.task}-{variant.label(work.group.dataset)}"] = values["note"]
         elif message.what == "doing":
             work.doing = values["what"]
+            if work.doing == "training":
+                self.reporter.begin(work.group, BASE)
             if child is not None:
                 child.allow(None if work.doing == "training" else self.settings.cell_timeout)
         elif message.what == "began":
             work.began.append(values["method"])
+            self.reporter.begin(work.group, values["method"])
             if child is not None:
                 child.allow(None)
         elif message.what == "cell":
@@ -246,11 +257,7 @@ class Supervisor:
             self._written[key] = (cell, scores)
         self._cells[key] = cell
         self.reporter.cell(cell, reused)
-        try:
-            self.manager.hook.ocd_bench_cell_finished(cell=cell)
-        except (Exception, SystemExit, GeneratorExit) as error:  # an observing hook must not lose the cell
-            where = self.blame.of_error(error, self.manager.task(group.task))
-            self._once(f"hook ocd_bench_cell_finished failed: {message_of(error)} ({where})")
+        tell_observers(cell, self.manager, self._once)
 
     def _fail(self, group: Group, methods: Sequence[str], reason: str, ending: Ending) -> None:
         for name in methods:
@@ -263,6 +270,8 @@ class Supervisor:
                 self._finish(group, cell, False, trace=ending.trace or None)
 
     def _problem(self, text: str) -> None:
+        if text in self.outcome.problems:  # every seed meets the same
+            return
         self.outcome.problems.append(text)
         self.reporter.note(f"ocd-bench: error: {' '.join(text.split())}")
 

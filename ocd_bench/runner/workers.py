@@ -14,6 +14,7 @@ from ocd_bench.runner.cells import Group
 from ocd_bench.runner.job import Settings
 from ocd_bench.runner.machine import choose_device
 from ocd_bench.runner.order import Outcome, RunRequest
+from ocd_bench.runner.progress import Heartbeat
 from ocd_bench.runner.sandbox import can_isolate
 from ocd_bench.runner.store import RunFolder
 from ocd_bench.runner.supervisor import Supervisor
@@ -39,14 +40,18 @@ def settings_of(request: RunRequest, isolate: bool | None = None) -> Settings:
 def results(request: RunRequest, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Outcome:
     """Run the groups with the executor of the request."""
     if request.executor == "ray":
-        return _gather(groups, _with_ray(request, groups, folder.path), reporter)
+        with Heartbeat(reporter):
+            return _gather(groups, _with_ray(request, groups, folder.path), reporter)
     settings = settings_of(request)
+    supervisor = Supervisor(groups, folder, manager, reporter, settings, request.jobs)
     if not settings.isolate:
         if request.cell_timeout is not None:
             reporter.note("ocd-bench: --cell-timeout has no effect here: methods cannot run in processes of their own")
-        if request.jobs > 1 and len(groups) > 1:
-            return _gather(groups, _with_processes(request, groups, folder.path), reporter)
-    return Supervisor(groups, folder, manager, reporter, settings, request.jobs).run()
+        with Heartbeat(reporter):
+            if request.jobs > 1 and len(groups) > 1:
+                return _gather(groups, _with_processes(request, groups, folder.path), reporter)
+            return supervisor.run()
+    return supervisor.run()
 
 
 # -- other processes that load the plugins themselves, as a user would -----------------------------------------------------
@@ -57,8 +62,17 @@ class SilentReporter:
         self.cells: list[tuple[Mapping[str, Any], bool]] = []
         self.notes: list[str] = []
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def begin(self, group: Group, step: str) -> None:
         """Progress inside a group is not shown across machines."""
+
+    def progress(self, group: Group, what: str, done: int, total: int) -> None:
+        """Not shown."""
+
+    def end(self, group: Group, whole: bool = True) -> None:
+        """Not shown."""
+
+    def tick(self) -> None:
+        """Not shown."""
 
     def cell(self, cell: Mapping[str, Any], reused: bool) -> None:
         """A finished cell."""
@@ -90,6 +104,7 @@ def _gather(groups: Sequence[Group], answers: Iterable[tuple[int, Answer | str]]
     """The outcomes of all groups as one, in the plan's order. Each is shown when it arrives."""
     found: dict[int, Outcome] = {}
     for index, answer in answers:
+        reporter.end(groups[index])
         if isinstance(answer, str):
             found[index] = Outcome(problems=[answer])
             reporter.note(f"ocd-bench: error: {answer}")
