@@ -116,19 +116,39 @@ class Run:
             return 3
         return 0 if any(cell["status"] == "ok" for cell in self.cells.values()) else 4
 
-    def table(self, format: str = "table", width: int | None = None) -> str:
+    def table(self, format: str = "table", width: int | None = None, *, leaderboard: bool = False) -> str:
         """The comparison table as text.
 
         Args:
             format: ``table``, ``markdown``, ``csv``, ``latex`` or ``html`` (a whole page), as for ``ocd-bench report``.
             width: columns of text for ``table``; default: those of the terminal, 100 where there is none.
+            leaderboard: methods by tasks and datasets, with ranks, in place of the tables.
 
         Raises:
             UsageError: for an unknown format, or a damaged score archive.
         """
         from ocd_bench.report import render
 
-        return render(self._table(sections=format == "html"), format, width)
+        table = self._table(sections=format == "html" and not leaderboard)
+        if leaderboard:
+            from ocd_bench.report.leaderboard import leaderboard as ranked
+
+            table = ranked(table)
+        return render(table, format, width)
+
+    def plots(self, folder: str | Path, format: str = "svg") -> list[Path]:
+        """Write the plots of the HTML page as files; returns their paths.
+
+        Args:
+            format: ``svg``, or ``png``, which needs the extra ``ocd-bench[png]``.
+
+        Raises:
+            UsageError: for another format, or if the folder cannot be written.
+            Unavailable: if the package for PNG is not installed.
+        """
+        from ocd_bench.report.plots import write_plots
+
+        return write_plots(self._table(), Path(folder), format)
 
     def write_table(self) -> None:
         """Write ``table.md`` into the run folder.

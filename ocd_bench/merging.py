@@ -104,12 +104,16 @@ def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
                 mine["corruption_sets"] = sets
             if methods := dict.fromkeys([*mine.get("methods", []), *entry.get("methods", [])]):
                 mine["methods"] = list(methods)
-        for name in ("seeds", "methods"):
+        for name in ("seeds", "methods", *(["oracles"] if "oracles" in info or "oracles" in run.info else [])):
             info[name] = list(dict.fromkeys([*info.get(name, []), *run.info.get(name, [])]))
         for name in ("plugins", "notes"):
             info[name] = {**run.info.get(name, {}), **info[name]}
     if shards := {shard for run in runs for shard in run.info.get("shards", [])}:
         info["shards"] = sorted(shards)
+    overrides = [(run.info.get("request") or {}).get("overrides") or {} for run in runs]
+    if any(overrides):
+        union = {key: value for found in overrides for key, value in found.items()}
+        info["request"] = {**(info.get("request") or {}), "overrides": union}
     info["seeds"] = sorted(info.get("seeds", []))
     environments = [run.info.get("environment", {}) for run in runs]
     if any(environment != environments[0] for environment in environments):

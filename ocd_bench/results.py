@@ -229,6 +229,13 @@ def primary_of(cell: Mapping[str, Any]) -> str:
     return next(name for name, metric in cell["metrics"].items() if metric.get("primary"))
 
 
+def is_oracle(info: Mapping[str, Any], method: str) -> bool:
+    """Whether a method is fitted to the test labels, by the content of run.json. A run of an earlier version does not say so:
+    the name does."""
+    stated = info.get("oracles")
+    return method in stated if isinstance(stated, list) else method.startswith("oracle")
+
+
 # -- two configurations ----------------------------------------------------------------------------------------------
 def config_differences(
     first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]], common: bool = False

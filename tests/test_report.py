@@ -84,7 +84,7 @@ def test_with_one_or_two_seeds_there_is_no_interval_over_seeds_and_nothing_is_bo
         assert (row.delta.wide, row.verdict) == (None, "")
         assert "fewer than 3 seeds: the interval covers new test samples only, and nothing is bold" in group.notes
         assert "**" not in render(table_of(folder), "markdown")
-        assert ("± –" in render_text(table_of(folder), 100)) == (len(seeds) == 1)
+        assert ("±" in render_text(table_of(folder), 100)) == (len(seeds) > 1)
 
 
 def test_three_seeds_have_both_intervals_and_bold_needs_the_wider(tmp_path: Path):
@@ -237,7 +237,7 @@ def test_signs():
     assert style.difference(Estimate(0.01, 0.001, 0.02)) == "+1.00 [+0.10, +2.00]"
     assert style.difference(Estimate(0.01)) == "+1.00"
     assert (style.unit, style.difference_unit) == ("%", "points")
-    assert Style(decimals=2).spread(1.0, None) == "1.00 ± –"
+    assert Style(decimals=2).spread(1.0, None) == "1.00"
 
 
 def test_quantities_and_seeds():
@@ -260,7 +260,7 @@ def test_quantities_and_seeds():
 def test_the_terminal_table_keeps_to_its_width(tmp_path: Path, width: int):
     text = render_text(table_of(mixed_run(tmp_path / "run")), width)
     assert max(cell_len(line) for line in text.splitlines()) <= width
-    for word in ("images, mnist", "n/a: no norm | layer", "failed: RuntimeError", "2,000 of 60,000"):
+    for word in ("images, mnist", "n/a: bn_adapt: no norm | layer", "failed: RuntimeError", "2,000 of 60,000"):
         assert word in text
     assert "\x1b" not in text
     assert ("columns left out" in text) == (width <= 100)
@@ -296,11 +296,73 @@ def test_markdown_cells_cannot_break_out(tmp_path: Path):
     rows = [line for line in text.splitlines() if line.startswith("|")]
     borders = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
     assert len(borders) == 1
-    assert r"n/a: no norm \| layer &lt;b&gt;here&lt;/b&gt;" in text
+    assert r"- n/a: bn\_adapt: no norm \| layer &lt;b&gt;here&lt;/b&gt;" in text
     assert "**ocd**" in text
     assert "**tent**" not in text
     assert escape_markdown("@you <!-- x -->\n[a](b)") == r"&#64;you &lt;!-- x --&gt; \[a\](b)"
     assert len(text) < 65_536
+
+
+def oracle_run(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), **info: object) -> Path:
+    """A method that chose gain 0, one that is better, two that do not apply, and an oracle that is far better."""
+    scores = accuracy_scores({"base": 0.0, "oracle": 3.0, "ocd": 0.0, "good": 1.5}, seeds, n=200)
+    for seed in seeds:
+        scores["ocd", seed] = scores["base", seed]
+    cells = [cell("images", "mnist", m, s, arrays) for (m, s), arrays in scores.items()]
+    for found in cells:
+        if found["method"] == "ocd":
+            found["detail"] = {"gain": 0.0, "gain_candidates": [0.0, 1.0], "gain_losses": [1.5, 1.4]}
+    for name in ("tent", "memo"):
+        cells += [cell("images", "mnist", name, s, status="not-applicable", reason="no norm layer") for s in seeds]
+    return write_run(folder, cells, {("images", "mnist", m, s): a for (m, s), a in scores.items()}, **info)
+
+
+def test_an_oracle_stands_apart_and_is_never_bold(tmp_path: Path):
+    folder = oracle_run(tmp_path / "run")
+    (group,) = table_of(folder).groups
+    assert group.blocks == [[0, 2, 3], [1]]
+    rows = {row.method: row for row in group.rows}
+    assert rows["oracle"].delta.wide[0] > 0
+    assert (rows["good"].verdict, rows["oracle"].verdict) == ("better", "")
+    lines = render_text(table_of(folder), 140).splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("oracle"))
+    assert set(lines[place - 1]) == {"─"}
+    row = render(table_of(folder), "markdown").split("| *oracle* |")[1].splitlines()[0]
+    assert "**" not in row
+    assert row.startswith(" *")
+    latex = render(table_of(folder), "latex")
+    assert latex.index(r"\midrule" + "\noracle") > latex.index(r"\textbf{good}")
+
+
+def test_which_method_is_an_oracle_is_what_the_run_says(tmp_path: Path):
+    (group,) = table_of(oracle_run(tmp_path / "run", oracles=["good"])).groups
+    assert {row.method for row in group.rows if row.oracle} == {"good"}
+
+
+def test_a_gain_of_zero_is_said_in_the_row(tmp_path: Path):
+    table = table_of(oracle_run(tmp_path / "run"))
+    row = next(line for line in render_text(table, 140).splitlines() if line.startswith("ocd"))
+    assert "gain 0: equal to base" in row
+    assert "gain 0, equal to base: no weight change was better on validation samples (ocd)" in table.groups[0].notes
+    line = next(x for x in csv.DictReader(io.StringIO(render(table, "csv"))) if x["method"] == "ocd" and x["delta"])
+    assert float(line["delta"]) == 0
+
+
+def test_rows_that_do_not_apply_are_one_line_per_reason(tmp_path: Path):
+    table = table_of(oracle_run(tmp_path / "run"))
+    for format in ("table", "markdown", "latex", "html"):
+        assert render(table, format).count("no norm layer") == 1, format
+    assert "n/a: tent, memo: no norm layer" in render_text(table, 140)
+    assert render(table, "csv").count("no norm layer") == 2
+
+
+def test_settings_that_differ_from_the_preset_are_in_the_head(tmp_path: Path):
+    request = {"overrides": {"ocd.steps": 50, "ocd.conditions": ["x", "y"], "base.augment": True}}
+    table = table_of(oracle_run(tmp_path / "run", request=request))
+    changed = "preset quick, ocd.steps=50, ocd.conditions=x,y, base.augment=true, seeds 0, 1, 2"
+    assert changed in render_text(table, 200)
+    for format in ("markdown", "html"):
+        assert "ocd.steps=50" in render(table, format)
 
 
 def test_csv_has_raw_numbers(tmp_path: Path):
@@ -326,7 +388,7 @@ def test_csv_holds_no_formulas(tmp_path: Path):
 def test_latex_is_balanced_and_escaped(tmp_path: Path):
     text = render(table_of(mixed_run(tmp_path / "run")), "latex")
     assert re.sub(r"\\[{}]", "", text).count("{") == re.sub(r"\\[{}]", "", text).count("}")
-    assert r"bn\_adapt & \multicolumn{6}{l}{n/a: no norm | layer \textless{}b\textgreater{}here" in text
+    assert r"n/a: bn\_adapt: no norm | layer \textless{}b\textgreater{}here" in text
     assert r"memo\$" in text
     assert r"50\% \& more\_of\_it" in text
     assert r"\toprule" in text

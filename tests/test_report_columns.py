@@ -44,7 +44,7 @@ def test_a_new_column_of_a_report_is_one_edit(tmp_path: Path, monkeypatch: pytes
         assert ("7.5" if format == "csv" else "7.50") in text, format
     lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert {line["method"]: line["half"] for line in lines} == {"base": "", "ocd": "7.5", "tent": ""}
-    assert '<td data-v="7.5">7.50</td>' in render(table, "html")
+    assert '<td class=" cost" data-v="7.5">7.50</td>' in render(table, "html")
 
 
 def test_a_new_column_of_a_comparison_is_one_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -146,3 +146,11 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found
+
+
+def test_the_columns_of_the_csv_are_documented_in_their_order(tmp_path: Path):
+    page = (Path(__file__).parents[1] / "docs" / "results-format.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("## CSV\n")[2].partition("\n## ")[0], re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    header = render(build_table(read_run(make_run(tmp_path / "run", n=60))), "csv").splitlines()[0]
+    assert documented == header.split(",")

@@ -254,4 +254,4 @@ def test_axes():
 
 
 def test_short_labels():
-    assert [svg.short(x) for x in (0, 0.25, 1500, 2e6, 1e-5)] == ["0", "0.25", "1.5k", "2e6", "1e-5"]
+    assert [svg.short(x) for x in (0, 0.25, 1500, 2e6, 1e-5)] == ["0", "0.25", "1.5k", "2M", "1e-5"]

@@ -14,6 +14,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--format", default="table", choices=("table", "markdown", "csv", "latex", "html"), help="default: %(default)s"
     )
+    parser.add_argument(
+        "--leaderboard", action="store_true", help="methods by tasks and datasets, with ranks, in place of the tables"
+    )
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="also write every plot of the page into a folder")
+    parser.add_argument(
+        "--plot-format", default="svg", choices=("svg", "png"), help="default: %(default)s; png needs ocd-bench[png]"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="a plugin whose columns or sections to add"
@@ -26,7 +33,10 @@ def run(args: argparse.Namespace) -> int:
     from ocd_bench.api import load
 
     stored = load(*args.runs, plugins=args.plugin)
-    deliver(stored.table(args.format), args.out)
+    if args.plots is not None:
+        written = stored.plots(args.plots, args.plot_format)
+        print(f"{len(written)} plots: {args.plots}", file=sys.stderr)
+    deliver(stored.table(args.format, leaderboard=args.leaderboard), args.out)
     return 0 if any(cell["status"] == "ok" for cell in stored.cells.values()) else 4
 
 

@@ -15,7 +15,7 @@ from ocd_bench.report import remarks
 from ocd_bench.report.columns import columns_of
 from ocd_bench.report.numbers import seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, TableMetric, verdict
-from ocd_bench.results import Key, Run, parts_of, primary_of
+from ocd_bench.results import Key, Run, is_oracle, parts_of, primary_of
 from ocd_bench.stats import Estimate, Paired, estimate, mean_sd
 
 NAME = "average"
@@ -98,10 +98,10 @@ def _corruptions(run: Run, task: str, title: str, datasets: Sequence[str]) -> Gr
     size = max(rows.shape[1] for rows in scores.values())
     parts = [Paired(scores, "mean", groups)]
     by_method = {m: tuple(float(scores[m, seed].mean()) for seed in seeds[m]) for m in methods}
-    metric, rows = _means(info, seeds, by_method, parts, datasets)
+    metric, rows = _means(run, info, seeds, by_method, parts, datasets)
     notes = _seeds_notes(f"mean over {len(datasets)} kinds of corruption of {primary}", seeds, size)
     notes += _remarks(run, task, datasets, seeds, rows)
-    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size, mean=True)
 
 
 def _group(run: Run, task: str, variant: str, datasets: Sequence[str]) -> Group:
@@ -111,14 +111,15 @@ def _group(run: Run, task: str, variant: str, datasets: Sequence[str]) -> Group:
     sizes = {dataset: max((run.cells[key]["n_test"] for key in keys), default=0) for dataset, keys in kept.items()}
     parts = _paired(run, kept)
     by_method = {m: tuple(_mean(run, task, m, seed, datasets) for seed in seeds[m]) for m in methods}
-    metric, rows = _means(run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
+    metric, rows = _means(run, run.info["tasks"][task]["average"], seeds, by_method, parts, datasets)
     title = f"average of {len(datasets)} datasets{variant}"
     size = sum(sizes.values())
     notes = _notes(run, kept, seeds, size) + _remarks(run, task, datasets, seeds, rows)
-    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size)
+    return Group(task, title, (metric,), rows, columns_of(rows, (metric,)), notes, size, mean=True)
 
 
 def _means(
+    run: Run,
     info: Mapping[str, Any],
     seeds: Mapping[str, tuple[int, ...]],
     by_method: Mapping[str, tuple[float, ...]],
@@ -129,7 +130,8 @@ def _means(
     style = style_for(info["unit"], [value for values in by_method.values() for value in values])
     metric = TableMetric(NAME, info["unit"], info["higher_is_better"], True, style)
     base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
-    return metric, tuple(_row(m, seeds[m], by_method[m], base, parts, metric, datasets) for m in by_method)
+    rows = (_row(m, seeds[m], by_method[m], base, parts, metric, datasets, is_oracle(run.info, m)) for m in by_method)
+    return metric, tuple(rows)
 
 
 def _common_seeds(run: Run, task: str, method: str, datasets: Sequence[str]) -> tuple[int, ...]:
@@ -177,18 +179,20 @@ def _row(
     parts: Sequence[Paired] | None,
     metric: TableMetric,
     datasets: Sequence[str],
+    oracle: bool,
 ) -> Row:
     if not seeds:
         named = ", ".join(datasets) if len(datasets) <= 6 else f"the {len(datasets)}"
         return Row(method, "not-applicable", f"no seed has a number on all of {named}", ())
-    row = Row(method, "ok", "", seeds, {NAME: mean_sd(values)}, {NAME: values})
+    row = Row(method, "ok", "", seeds, {NAME: mean_sd(values)}, {NAME: values}, oracle=oracle)
     differences = [value - base[seed] for seed, value in zip(seeds, values, strict=True) if seed in base]
     value = (_estimate(parts, method) if parts else None) or Estimate(mean_sd(values)[0])
     if method == BASE or not differences:
         return replace(row, value=value)
     delta = _estimate(parts, method, BASE) if parts else None
     delta = delta or Estimate(sum(differences) / len(differences))
-    return replace(row, value=value, delta=delta, verdict=verdict(delta, metric.higher_is_better))
+    found = "" if oracle else verdict(delta, metric.higher_is_better)
+    return replace(row, value=value, delta=delta, verdict=found)
 
 
 def _notes(run: Run, kept: Mapping[str, Sequence[Key]], seeds: Mapping[str, Sequence[int]], size: int) -> tuple[str, ...]:

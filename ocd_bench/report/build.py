@@ -9,13 +9,14 @@ from ocd_bench.report import remarks
 from ocd_bench.report.average import averages, corruption_averages
 from ocd_bench.report.calibration import of_cells
 from ocd_bench.report.columns import columns_of, field_names
-from ocd_bench.report.numbers import seeds_text, style_for
+from ocd_bench.report.numbers import quantity, seeds_text, style_for
 from ocd_bench.report.table import BASE, Group, Row, Table, TableMetric, verdict
-from ocd_bench.results import Key, Run, parts_of, primary_of
+from ocd_bench.results import Key, Run, is_oracle, parts_of, primary_of
 from ocd_bench.stats import Estimate, Paired, mean_sd
 
+SPREAD = "±: SD over seeds."
 LEGEND = (
-    "±: SD over seeds. Δ base: mean over seeds of the difference from base on the same test samples, with its 95 % interval "
+    "Δ base: mean over seeds of the difference from base on the same test samples, with its 95 % interval "
     "over new test samples, for these trained models (not adjusted for the number of rows)."
 )
 LEGEND_WIDE = "seeds and samples: 95 % interval of that difference over new seeds and new test samples."
@@ -43,10 +44,11 @@ def build_table(run: Run, columns: Hook | None = None, sections: Hook | None = N
             last = max(place for place, group in enumerate(groups) if group.task == task)
             groups[last + 1 : last + 1] = means
     fields = field_names([row for group in groups for row in group.rows])
-    notes = [LEGEND] if any(group.has_delta for group in groups) else []
+    notes = [SPREAD] if any(len(row.seeds) > 1 for group in groups for row in group.rows) else []
+    notes += [LEGEND] if any(group.has_delta for group in groups) else []
     if any(row.delta and row.delta.wide for group in groups for row in group.rows):
         notes.append(LEGEND_WIDE)
-    if any(row.method.startswith("oracle") and row.status == "ok" for group in groups for row in group.rows):
+    if any(row.oracle and row.status == "ok" for group in groups for row in group.rows):
         notes.append("oracle rows are fitted to the test labels: an upper bound, not a method.")
     return Table(tuple(groups), fields, run.info, (*notes, *dict.fromkeys(problems)))
 
@@ -72,7 +74,7 @@ def _group(
     notes = _notes(run, task, dataset, methods, ok, sizes)
     if paired is not None and any(key.seed not in paired.seeds(key.method) for key in keys):
         notes += ("rows without per-sample scores have no interval",)
-    notes += remarks.of_intervals(run, keys, rows)
+    notes += remarks.of_intervals(run, keys, rows) + remarks.of_gains(rows)
     cells = [run.cells[key] for keys in methods.values() for key in keys]
     added = _from_plugins(sections, "sections", problems, task=task, dataset=dataset, cells=cells)
     seeds = sorted(seed for name, data, seed in run.figures if (name, data) == (task, dataset))
@@ -125,7 +127,8 @@ def _row(
     extra = _from_plugins(columns, "columns", problems, cells=cells)
     if not ok or primary is None or paired is None:
         first = next((cell for cell in cells if cell["status"] == "failed"), cells[0])
-        return Row(method, first["status"], str(first.get("reason") or "no reason given"), (), extra=extra)
+        reason = str(first.get("reason") or "no reason given")
+        return Row(method, first["status"], reason, (), extra=extra, oracle=is_oracle(run.info, method))
     good = [run.cells[key] for key in ok]
     names = dict.fromkeys(name for cell in good for name in cell["metrics"])
     by_seed = {name: tuple(c["metrics"][name]["value"] for c in good if name in c["metrics"]) for name in names}
@@ -135,6 +138,7 @@ def _row(
             if isinstance(cost, int | float):
                 spent.setdefault(name, []).append(cost)
     delta = None if method == BASE else _delta(run, ok, base, method, primary.name, paired)
+    oracle = is_oracle(run.info, method)
     return Row(
         method,
         "ok",
@@ -144,9 +148,10 @@ def _row(
         by_seed=by_seed,
         value=paired.value(method) or Estimate(mean_sd(by_seed[primary.name])[0]),
         delta=delta,
-        verdict=verdict(delta, primary.higher_is_better),
+        verdict="" if oracle else verdict(delta, primary.higher_is_better),
         cost={name: sum(values) / len(values) for name, values in spent.items()},
         extra=extra,
+        oracle=oracle,
         details={key.seed: run.cells[key].get("detail") or {} for key in ok},
         reliability=of_cells(run, ok),
         chosen=_chosen(good),
@@ -201,6 +206,9 @@ def _notes(
     if sizes:
         facts.append(" or ".join(f"{size:,}" for size in sorted(sizes)) + " test samples" + _origins(run, ok))
     facts += _layers(run, ok)
+    trained = [run.cells[key]["cost"].get("base_fit_s") for key in ok.get(BASE, [])]
+    if known := [seconds for seconds in trained if isinstance(seconds, int | float) and seconds > 0]:
+        facts.append(f"base trained in {quantity(sum(known) / len(known))} s")
     notes = ["; ".join(facts)] if facts else []
     names = run.info.get("notes", {})
     note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{parts_of(dataset)[0]}")

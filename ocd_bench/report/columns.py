@@ -22,6 +22,9 @@ FIELDS: tuple[Field[Row], ...] = (
 )
 """Columns with one value per row, in their order after the metrics."""
 
+EQUAL = "gain 0: equal to base"
+"""In place of a difference that is 0 by construction."""
+
 _METHOD: Field[Row] = Field(
     "method",
     "method",
@@ -67,12 +70,17 @@ def _metric(metric: TableMetric, rank: int) -> Field[Row]:
 
 
 def _difference(metric: TableMetric) -> Field[Row]:
+    def text(row: Row) -> str:
+        if row.delta and row.equals_base:
+            return EQUAL
+        return metric.style.difference(row.delta) if row.delta else DASH
+
     unit = f" [{metric.style.difference_unit}]" if metric.style.difference_unit else ""
     return Field(
         "delta",
         f"Δ base{unit}",
         lambda row: row.delta.value if row.delta else None,
-        lambda row: metric.style.difference(row.delta) if row.delta else DASH,
+        text,
         Kind.DIFFERENCE,
         mark=lambda row: row.verdict,
         rank=1,
@@ -81,7 +89,8 @@ def _difference(metric: TableMetric) -> Field[Row]:
 
 def _wide(metric: TableMetric) -> Field[Row]:
     def text(row: Row) -> str:
-        return metric.style.interval(row.delta.wide) if row.delta and row.delta.wide else DASH
+        known = row.delta and row.delta.wide and not row.equals_base
+        return metric.style.interval(row.delta.wide) if known else DASH  # type: ignore[union-attr, arg-type]
 
     return Field(
         "delta_wide",

@@ -27,11 +27,18 @@ def render(table: Table) -> str:
 
 def fields(table: Table) -> list[str]:
     """Names of the columns, in order."""
+    if table.plain:
+        return [column.name for column in table.groups[0].columns]
     return [*FIELDS, *table.fields]
 
 
 def records(table: Table) -> Iterator[dict[str, Any]]:
     """One line per metric of each row; a row without numbers has one line."""
+    if table.plain:
+        for group in table.groups:
+            for place in range(len(group.rows)):
+                yield {column.name: column.values[place] for column in group.columns}
+        return
     for group in table.groups:
         columns = [column for column in group.columns if column.name in table.fields]
         for place, row in enumerate(group.rows):

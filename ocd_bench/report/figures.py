@@ -18,8 +18,8 @@ from ocd_bench.stats import Estimate
 
 MANY = 400
 """Maximum number of points in a scatter plot. From more points, an evenly spaced subset is drawn."""
-CURVES = 6
-"""Maximum number of curves in a plot, the number of colours."""
+FEWEST = 5
+"""Fewest samples of a confidence bin whose accuracy is drawn."""
 
 
 def result_figures(group: Group) -> Iterator[tuple[str, str]]:
@@ -69,15 +69,20 @@ def _items(metric: TableMetric, estimates: Sequence[tuple[Row, Estimate | None]]
     factor = metric.style.factor
     return [
         svg.Item(
-            row.method,
+            f"{row.method} (gain 0)" if row.equals_base else row.method,
             estimate.value * factor,
             None if estimate.low is None else estimate.low * factor,
             None if estimate.high is None else estimate.high * factor,
-            row.verdict,
+            _mark(row),
+            row.method,
         )
         for row, estimate in estimates
         if estimate is not None
     ]
+
+
+def _mark(row: Row) -> str:
+    return "oracle" if row.oracle else row.verdict
 
 
 def _differences(group: Group) -> Iterator[tuple[str, str]]:
@@ -85,7 +90,8 @@ def _differences(group: Group) -> Iterator[tuple[str, str]]:
     if primary is None or not group.has_delta:
         return
     style = primary.style
-    items = _items(primary, [(row, row.delta.widest if row.delta else None) for row in group.rows])
+    known = [(row, row.delta.widest) for row in group.rows if row.delta]
+    items = _items(primary, [(row, Estimate(0.0) if row.equals_base else delta) for row, delta in known])
     covered = "seeds and test samples" if any(row.delta and row.delta.wide for row in group.rows) else "test samples"
     better = "right" if primary.higher_is_better else "left"
     unit = f"difference from base [{style.difference_unit}]" if style.difference_unit else "difference from base"
@@ -104,7 +110,7 @@ def _differences(group: Group) -> Iterator[tuple[str, str]]:
 def _cost(group: Group) -> Iterator[tuple[str, str]]:
     primary = group.primary
     places = [
-        (row.cost["samples_per_s"], row.value.value * primary.style.factor, row.method, row.verdict)
+        (row.cost["samples_per_s"], row.value.value * primary.style.factor, row.method, _mark(row))
         for row in group.rows
         if primary and row.value and row.cost.get("samples_per_s", 0) > 0
     ]
@@ -118,17 +124,19 @@ def _calibration(group: Group) -> Iterator[tuple[str, str]]:
     if not known:
         return
     caption = "Expected calibration error, all seeds together; 0 is best"
-    items = [svg.Item(row.method, 100 * found.error) for row, found in known]
+    items = [svg.Item(row.method, 100 * found.error, mark=_mark(row), method=row.method) for row, found in known]
     yield caption, svg.intervals(items, f"{caption}, {group.title}", "points", lambda error: f"{error:.2f}", bars=True)
-    methods = [(row, found) for row, found in known if not row.method.startswith("oracle")]
-    curves = [
-        (row.method, [sure for sure, _, _ in found.curve], [right for _, right, _ in found.curve])
-        for row, found in sorted(methods, key=lambda pair: pair[0].method != BASE)[:CURVES]
-    ]
-    left_out = f"; {CURVES} of {len(methods)} rows" if len(methods) > CURVES else ""
-    caption = f"Reliability: share of right answers by confidence; below the dashed line a method is overconfident{left_out}"
+    methods = sorted(((row, found) for row, found in known if not row.oracle), key=lambda pair: pair[0].method != BASE)
+    curves = []
+    for row, found in methods:
+        if bins := [(sure, right) for sure, right, count in found.curve if count >= FEWEST]:
+            curves.append((row.method, [sure for sure, _ in bins], [right for _, right in bins]))
+    caption = (
+        "Reliability: share of right answers by confidence; below the dashed line a method is overconfident. "
+        f"Bins of {FEWEST} samples or more; equal curves hide each other: choose methods above"
+    )
     if curves:
-        yield caption, svg.lines(curves, f"{caption}, {group.title}", "confidence", unit_square=True)
+        yield caption, svg.lines(curves, f"{caption}, {group.title}", "confidence", "right", unit_square=True)
 
 
 def _layers(group: Group) -> Iterator[tuple[str, str]]:
@@ -152,7 +160,7 @@ def _training(row: Row, where: str) -> Iterator[tuple[str, str]]:
         curves = [curve for curve in (_curve(*one) for one in series) if curve]
         if curves:
             caption = f"{row.method}: training, seed {seed}"
-            yield caption, svg.lines(curves, f"{caption}, {where}", "step")
+            yield caption, svg.lines(curves, f"{caption}, {where}", "step", "loss")
             return
 
 
@@ -166,7 +174,7 @@ def _parts(row: Row, where: str) -> Iterator[tuple[str, str]]:
             curve = _curve(str(name), _records(records, 2), 1)
             if curve:
                 caption = f"{row.method}: training, {name} part of the loss, seed {seed}"
-                yield caption, svg.lines([curve], f"{caption}, {where}", "step")
+                yield caption, svg.lines([curve], f"{caption}, {where}", "step", "loss")
         return
 
 
@@ -190,9 +198,13 @@ def _gain(row: Row, where: str) -> Iterator[tuple[str, str]]:
         gains, losses = _numbers(detail.get("gain_candidates")), _numbers(detail.get("gain_losses"))
         if len(gains) == len(losses) > 1:
             caption = f"{row.method}: validation loss by gain, seed {seed}"
+            chosen = row.gains.get(seed)
+            mark = None if chosen is None else (chosen, f"chosen: {chosen:g}" + (", equal to base" if chosen == 0 else ""))
+            if chosen == 0 and min(losses) < losses[gains.index(0.0) if 0.0 in gains else 0]:
+                caption += "; gain 0, because no other is better by more than a standard error, or costs no quality"
             ordered = sorted(zip(gains, losses, strict=True))
             curve = ("validation loss", [gain for gain, _ in ordered], [loss for _, loss in ordered])
-            yield caption, svg.lines([curve], f"{caption}, {where}", "gain on the weight change")
+            yield caption, svg.lines([curve], f"{caption}, {where}", "gain on the weight change", "loss", mark=mark)
             return
 
 

@@ -32,12 +32,18 @@ def render(table: Table) -> str:
 def _group(group: Group, table: Table) -> str:
     columns = group.shown_with_result()
     lines = []
-    for place, row in enumerate(group.rows):
-        cells = [_cell(column, place) for column in columns]
-        if row.problem:
-            cells[1:] = [rf"\multicolumn{{{len(columns) - 1}}}{{l}}{{{escape(row.problem)}}}"]
-        lines.append(" & ".join(cells) + r" \\")
-    caption = ". ".join([group.title, *group.notes, *table.notes, *([BOLD] if group.has_delta else [])]).replace("..", ".")
+    for number, block in enumerate(group.blocks):
+        lines += [r"\midrule"] if number else []
+        for place in block:
+            cells = [_cell(column, place) for column in columns]
+            if problem := group.rows[place].problem:
+                cells[1:] = [rf"\multicolumn{{{len(columns) - 1}}}{{l}}{{{escape(problem)}}}"]
+            lines.append(" & ".join(cells) + r" \\")
+    for methods, reason in group.folded:
+        words = escape(f"n/a: {methods}: {reason}")
+        lines.append(rf"\multicolumn{{{len(columns)}}}{{p{{\linewidth}}}}{{\footnotesize {words}}} \\")
+    caption = ". ".join([group.title, *group.notes[:1]])
+    remarks = ". ".join([*group.notes[1:], *table.notes, *([BOLD] if group.has_delta else [])]).replace("..", ".")
     headings = [column.heading.capitalize() if column.kind is Kind.LABEL else column.heading for column in columns]
     label = re.sub(r"[^A-Za-z0-9-]+", "-", f"{group.task}-{group.dataset}")
     return "\n".join(
@@ -53,6 +59,7 @@ def _group(group: Group, table: Table) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
+            *([rf"\par\medskip\footnotesize {escape(remarks)}"] if remarks else []),
             r"\end{table}",
             "",
         ]

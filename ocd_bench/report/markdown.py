@@ -23,19 +23,23 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
 
 
-def pipe_table(columns: Sequence[Column], problems: Sequence[str] = ()) -> str:
+def pipe_table(
+    columns: Sequence[Column], problems: Sequence[str] = (), places: Sequence[int] | None = None, quiet: Sequence[int] = ()
+) -> str:
     """Columns as a pipe table; marked entries are bold.
 
     Args:
         problems: for each row, the text of its second column if the row has no numbers; else empty.
+        places: which rows, in this order; default: all.
+        quiet: rows in italics, those of oracles.
     """
     heading = [escape(column.heading) for column in columns]
     lines = [heading, ["---:" if column.numeric else "---" for column in columns]]
-    for place in range(len(columns[0].texts)):
+    for place in range(len(columns[0].texts)) if places is None else places:
         cells = [_bold(escape(column.texts[place]), column.mark(place) != "") for column in columns]
         if problems and problems[place]:
             cells[1] = escape(problems[place])
-        lines.append(cells)
+        lines.append([f"*{cell}*" for cell in cells] if place in quiet else cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -44,6 +48,10 @@ def _bold(text: str, bold: bool) -> str:
 
 
 def _group(group: Group) -> str:
-    notes = "\n".join(f"- {escape(note)}" for note in group.notes)
-    table = pipe_table(group.shown_with_result(), [row.problem for row in group.rows])
+    folded = [f"n/a: {methods}: {reason}" for methods, reason in group.folded]
+    notes = "\n".join(f"- {escape(note)}" for note in (*folded, *group.notes))
+    places = [place for block in group.blocks for place in block]
+    problems = [row.problem for row in group.rows]
+    oracles = [place for place, row in enumerate(group.rows) if row.oracle]
+    table = pipe_table(group.shown_with_result(), problems, places, oracles) if places else "no row has a number"
     return f"### {escape(group.title)}\n\n{table}" + (f"\n\n{notes}" if notes else "")

@@ -14,15 +14,16 @@ def render(table: Table) -> str:
     return f"<div><p>{escape(table.caption)}</p>{''.join(map(_group, table.groups))}{notes}</div>"
 
 
-def html_table(columns: Sequence[Column], problems: Sequence[str] = ()) -> str:
+def html_table(columns: Sequence[Column], problems: Sequence[str] = (), places: Sequence[int] | None = None) -> str:
     """Columns as a table; marked entries are bold.
 
     Args:
         problems: for each row what stands in place of its numbers; empty for none.
+        places: which rows, in this order; default: all.
     """
     head = "".join(f"<th style='{_style(column)}'>{escape(column.heading)}</th>" for column in columns)
     rows = []
-    for place in range(len(columns[0].texts)):
+    for place in range(len(columns[0].texts)) if places is None else places:
         first = f"<th style='{_style(columns[0])}'>{escape(columns[0].texts[place])}</th>"
         if problems and problems[place]:
             rest = f"<td colspan='{len(columns) - 1}' style='text-align:left'>{escape(problems[place])}</td>"
@@ -42,6 +43,8 @@ def _style(column: Column) -> str:
 
 
 def _group(group: Group) -> str:
-    notes = "".join(f"<br><small>{escape(note)}</small>" for note in group.notes)
-    rows = html_table(group.shown_with_result(), [row.problem for row in group.rows])
+    folded = [f"n/a: {methods}: {reason}" for methods, reason in group.folded]
+    notes = "".join(f"<br><small>{escape(note)}</small>" for note in (*folded, *group.notes))
+    places = [place for block in group.blocks for place in block]
+    rows = html_table(group.shown_with_result(), [row.problem for row in group.rows], places)
     return f"<p><b>{escape(group.title)}</b></p>{rows}<p>{notes.removeprefix('<br>')}</p>"

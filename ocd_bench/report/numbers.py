@@ -36,8 +36,8 @@ class Style:
         return text if text.startswith("-") or float(text) == 0 else f"+{text}"
 
     def spread(self, mean: float, sd: float | None) -> str:
-        """``98.75 ± 0.10``; for one seed, which has no SD, ``98.75 ± –``."""
-        return f"{self.value(mean)} ± {self.value(sd) if sd is not None else '–'}"
+        """``98.75 ± 0.10``; for one seed, which has no SD, ``98.75``."""
+        return self.value(mean) if sd is None else f"{self.value(mean)} ± {self.value(sd)}"
 
     def difference(self, estimate: Estimate) -> str:
         """``+0.42 [+0.11, +0.73]``; without an interval ``+0.42``."""

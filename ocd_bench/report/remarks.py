@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ocd_bench.report.numbers import seeds_text
 from ocd_bench.report.table import Row
 from ocd_bench.results import Key, Run, parts_of
 from ocd_bench.stats import SEEDS
@@ -30,6 +31,19 @@ def of_intervals(run: Run, keys: Iterable[Key], rows: Sequence[Row]) -> tuple[st
     notes += [
         remark if len(names) == len(differences) else f"{', '.join(names)}: {remark}" for remark, names in remarks.items()
     ]
+    return tuple(notes)
+
+
+def of_gains(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Which rows are the base model, because no weight change was better on validation samples."""
+    equal = [row.method for row in rows if row.equals_base]
+    notes = []
+    if equal:
+        notes.append(f"gain 0, equal to base: no weight change was better on validation samples ({', '.join(equal)})")
+    for row in rows:
+        zero = [seed for seed, gain in row.gains.items() if gain == 0]
+        if zero and not row.equals_base:
+            notes.append(f"{row.method}: gain 0, equal to base, with {seeds_text(zero)}")
     return tuple(notes)
 
 

@@ -13,19 +13,27 @@ from html import escape
 from itertools import count
 
 WIDTH = 420
+LINE = 13.0
+"""Height of a line of small text."""
 _LETTER = 6.4
 _ids = count()
 
 
 @dataclass(frozen=True)
 class Item:
-    """One line of an interval plot; ``mark`` is a class: ``better``, ``worse``, or empty."""
+    """One line of an interval plot.
+
+    Attributes:
+        mark: a class: ``better``, ``worse``, ``oracle``, or empty.
+        method: whose line it is, for the page's filter; empty for none.
+    """
 
     label: str
     value: float
     low: float | None = None
     high: float | None = None
     mark: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,10 @@ def axis_over(values: Sequence[float], start: float, end: float, log: bool = Fal
 def short(number: float) -> str:
     """A tick's label."""
     size = abs(number)
-    if size >= 1e5 or 0 < size < 1e-3:
+    if size >= 1e9 or 0 < size < 1e-3:
         return f"{number:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    if size >= 1e6:
+        return f"{number / 1e6:g}M"
     if size >= 1000:
         return f"{number / 1000:g}k"
     return f"{number:.4g}"
@@ -105,6 +115,11 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
+def of_method(body: Sequence[str], method: str) -> str:
+    """Elements that the page's filter shows or hides with the rows of a method."""
+    return f'<g data-m="{escape(method)}">{"".join(body)}</g>' if method else "".join(body)
+
+
 def intervals(
     items: Sequence[Item], title: str, unit: str, form: Callable[[float], str], zero: bool = False, bars: bool = False
 ) -> str:
@@ -125,51 +140,69 @@ def intervals(
     for place, item in enumerate(items):
         y = 20 + 24 * place
         label = item.label if len(item.label) * _LETTER <= 150 else item.label[:22] + "…"
-        body.append(text(left - 8, y + 4, label, "end"))
+        own = [text(left - 8, y + 4, label, "end")]
         if bars:
             x, width = min(axis(0), axis(item.value)), abs(axis(item.value) - axis(0))
-            body.append(f'<rect x="{x:.1f}" y="{y - 6}" width="{width:.1f}" height="12" class="bar {item.mark}"/>')
-            body.append(text(x + width + 6, y + 4, form(item.value)))
+            own.append(f'<rect x="{x:.1f}" y="{y - 6}" width="{width:.1f}" height="12" class="bar {item.mark}"/>')
+            own.append(text(x + width + 6, y + 4, form(item.value)))
+            body.append(of_method(own, item.method))
             continue
         whiskers = ""
         if item.low is not None and item.high is not None:
-            body.append(line(axis(item.low), y, axis(item.high), y, f"whisker {item.mark}"))
+            own.append(line(axis(item.low), y, axis(item.high), y, f"whisker {item.mark}"))
             whiskers = f" [{form(item.low)}, {form(item.high)}]"
-        body.append(
+        own.append(
             f'<circle cx="{axis(item.value):.1f}" cy="{y}" r="4.5" class="dot {item.mark}">'
             f"<title>{escape(item.label)}: {escape(form(item.value) + whiskers)}</title></circle>"
         )
+        body.append(of_method(own, item.method))
     description = "; ".join(f"{item.label} {form(item.value)}" for item in items)
     return plot(body, bottom + 34, title, description)
 
 
 def lines(
-    series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str, below: str, unit_square: bool = False
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    title: str,
+    below: str,
+    beside: str = "",
+    unit_square: bool = False,
+    mark: tuple[float, str] | None = None,
 ) -> str:
     """Curves ``(label, xs, ys)``, each with an entry in the legend.
 
     Args:
-        unit_square: both axes go from 0 to 1, every point is marked, and the line x = y is drawn.
+        below, beside: labels of the axes.
+        mark: a position on the horizontal axis, and its label.
+        unit_square: labels are methods, both axes go from 0 to 1, every point is marked, and the line x = y is drawn.
     """
-    left, top, bottom = 46.0, 10.0 + 18 * len(series), 200.0 + 18 * len(series)
+    across = 2 if len(series) > 6 else 1
+    rows = -(-len(series) // across)
+    left, top, bottom = 46.0, 10.0 + 18 * rows, 200.0 + 18 * rows
     values = [value for _, _, ys in series for value in ys]
     positive = min(values) > 0 and max(values) / min(values) > 100
     up = Axis(0, 1, bottom, top) if unit_square else axis_over(values, bottom, top, log=positive)
     along = Axis(0, 1, left, WIDTH - 14) if unit_square else axis_over([x for _, xs, _ in series for x in xs], left, WIDTH - 14)
     body = _bottom_axis(along, bottom, below, top)
     body += _left_axis(up, left)
+    if beside:
+        body.append(text(4, top - 4, beside, kind="small"))
     if unit_square:
         body.append(line(along(0), up(0), along(1), up(1), "zero"))
+    if mark is not None:
+        x, side = along(mark[0]), "end" if along(mark[0]) > WIDTH / 2 else "start"
+        body += [line(x, top, x, bottom, "zero"), text(x + (-6 if side == "end" else 6), top + 12, mark[1], side, "small")]
     for place, (label, xs, ys) in enumerate(series):
         kind = f"line s{place % 6}"
         step = max(1, len(xs) // 300)
         path = " ".join(f"{along(x):.1f},{up(y):.1f}" for x, y in zip(xs[::step], ys[::step], strict=True))
-        body.append(f'<polyline points="{path}" class="{kind}"/>')
+        own = [f'<polyline points="{path}" class="{kind}"/>']
         if unit_square:
-            body += [
+            own += [
                 f'<circle cx="{along(x):.1f}" cy="{up(y):.1f}" r="2.5" class="{kind}"/>' for x, y in zip(xs, ys, strict=True)
             ]
-        body += [line(left, 10 + 18 * place, left + 22, 10 + 18 * place, kind), text(left + 28, 14 + 18 * place, label)]
+        x0, y0 = left + place // rows * 180, 10 + 18 * (place % rows)
+        own += [line(x0, y0, x0 + 22, y0, kind), text(x0 + 28, y0 + 4, label)]
+        body.append(of_method(own, label if unit_square else ""))
     description = "; ".join(f"{label} from {short(ys[0])} to {short(ys[-1])}" for label, _, ys in series)
     return plot(body, bottom + 34, title, description)
 
@@ -182,47 +215,56 @@ def points(
     log: tuple[bool, bool] = (False, False),
     diagonal: bool = False,
 ) -> str:
-    """Points ``(x, y, label, mark)``. An empty label is not drawn.
+    """Points ``(x, y, label, mark)``. Labels, which are methods, stand in a column on the right, each joined to its point by a
+    thin line; an empty label is not drawn.
 
     Args:
         log: whether each axis is logarithmic.
         diagonal: both axes have the same scale, and the line x = y is drawn.
     """
-    left, top, bottom = 46.0, 26.0, 236.0
+    labels = [place[2] for place in places if place[2]]
+    left, top = 46.0, 26.0
+    bottom = max(236.0, top + LINE * len(labels))
+    right = WIDTH - 24 - min(130.0, max((len(label) for label in labels), default=-3) * _LETTER + 18)
     xs, ys = [place[0] for place in places], [place[1] for place in places]
     if diagonal:
         xs = ys = xs + ys
-    along = axis_over(xs, left, WIDTH - 24, log=log[0])
+    along = axis_over(xs, left, right, log=log[0])
     up = axis_over(ys, bottom, top, log=log[1])
     body = _bottom_axis(along, bottom, below, top) + _left_axis(up, left) + [text(4, 14, beside, kind="small")]
     if diagonal:
         body.append(line(along(along.low), up(up.low), along(along.high), up(up.high), "zero"))
-    taken: list[tuple[float, float]] = []
+    heights = _spread([up(y) for _, y, label, _ in places if label], top, bottom)
     for x, y, label, mark in places:
         at = along(x), up(y)
         kind = f"dot {mark}" if label else "point"
         radius = 4.5 if label else 2.2
-        body.append(
+        own = [
             f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius}" class="{kind}">'
             f"<title>{escape(f'{label} ' if label else '')}{short(x)}, {short(y)}</title></circle>"
-        )
+        ]
         if label:
-            body.append(_label(at, label, taken, (top, bottom)))
+            height = heights.pop(0)
+            own.insert(0, line(at[0], at[1], right + 12, height, "leader"))
+            own.append(text(right + 16, height + 4, label if len(label) <= 18 else f"{label[:17]}…", kind="small"))
+        body.append(of_method(own, label))
     description = "; ".join(f"{label} {short(x)}, {short(y)}" for x, y, label, _ in places if label)
     return plot(body, bottom + 34, title, description or f"{len(places)} points")
 
 
-def _label(at: tuple[float, float], label: str, taken: list[tuple[float, float]], limits: tuple[float, float]) -> str:
-    """A label beside its point, moved until it overlaps no earlier label."""
-    left_side = at[0] > WIDTH * 0.62
-    x, y = at[0] + (-8 if left_side else 8), at[1] + 4
-    for shift in (0, -12, 12, -24, 24, -36, 36, -48, 48):
-        clear = all(abs(y + shift - other[1]) >= 11 or abs(x - other[0]) > 120 for other in taken)
-        if clear and limits[0] - 6 <= y + shift <= limits[1]:
-            y += shift
-            break
-    taken.append((x, y))
-    return text(x, y, label, "end" if left_side else "start", "small")
+def _spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
+    """The heights, moved as little as is needed to be :data:`LINE` apart, in their order from top to bottom."""
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    placed = dict.fromkeys(order, 0.0)
+    least = top
+    for place in order:
+        placed[place] = max(heights[place], least)
+        least = placed[place] + LINE
+    most = bottom
+    for place in reversed(order):
+        placed[place] = min(placed[place], most)
+        most = placed[place] - LINE
+    return [placed[place] for place in range(len(heights))]
 
 
 def _bottom_axis(axis: Axis, bottom: float, unit: str, top: float) -> list[str]:

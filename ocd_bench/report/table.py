@@ -158,6 +158,7 @@ class Row:
         verdict: ``better`` or ``worse`` where the interval of ``delta`` over seeds and samples excludes zero, else empty.
         cost: mean over seeds, by name; a name that no cell reports is absent.
         extra: plugins' columns, heading to text.
+        oracle: whether it is fitted to the test labels: an upper bound, which has no verdict.
         details: the cells' ``detail`` by seed, for plots.
         chosen: how the hyper-parameters were chosen, and which the user set; empty for cells of earlier versions.
         reliability: calibration over all seeds' test samples; None for a task without class probabilities.
@@ -174,6 +175,7 @@ class Row:
     verdict: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
+    oracle: bool = False
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     reliability: Reliability | None = None
     chosen: str = ""
@@ -183,7 +185,23 @@ class Row:
         """``n/a: why`` or ``failed: why`` in place of numbers; empty for a row that has some."""
         if self.status == "ok":
             return ""
-        return f"{'n/a' if self.status == 'not-applicable' else self.status}: {self.reason}"
+        return f"{'n/a' if self.folded else self.status}: {self.reason}"
+
+    @property
+    def folded(self) -> bool:
+        """Whether the method does not apply here. Such rows are one line per reason."""
+        return self.status == "not-applicable"
+
+    @property
+    def gains(self) -> dict[int, float]:
+        """The gain on the weight change that was chosen on validation samples, by seed, of a method that chooses one."""
+        found = {seed: detail.get("gain") for seed, detail in self.details.items()}
+        return {seed: gain for seed, gain in found.items() if isinstance(gain, int | float) and not isinstance(gain, bool)}
+
+    @property
+    def equals_base(self) -> bool:
+        """Whether the chosen gain is 0 for every seed: the method then is the base model."""
+        return bool(self.gains) and len(self.gains) == len(self.seeds) and not any(self.gains.values())
 
 
 @dataclass(frozen=True)
@@ -195,6 +213,7 @@ class Group:
         media: the task's own pictures, sounds and texts of the first seed that has any.
         media_seed: which seed that is.
         sections: plugins' sections of the HTML report, heading and HTML.
+        mean: whether its numbers are means over other groups.
     """
 
     task: str
@@ -207,6 +226,7 @@ class Group:
     media: tuple[Path, ...] = ()
     media_seed: int | None = None
     sections: tuple[tuple[str, str], ...] = ()
+    mean: bool = False
 
     @property
     def title(self) -> str:
@@ -222,6 +242,23 @@ class Group:
     def has_delta(self) -> bool:
         """Whether any row is compared with base."""
         return any(row.delta is not None for row in self.rows)
+
+    @property
+    def blocks(self) -> list[list[int]]:
+        """The places of the rows to print, in two blocks at most: methods, then oracles. Rows that do not apply are in
+        :attr:`folded`, unless no row has a number or has failed."""
+        kept = [place for place, row in enumerate(self.rows) if not row.folded]
+        blocks = [[place for place in kept if self.rows[place].oracle is oracle] for oracle in (False, True)]
+        return [block for block in blocks if block]
+
+    @property
+    def folded(self) -> list[tuple[str, str]]:
+        """``n/a`` and what follows it, one pair per reason: the methods, and why."""
+        reasons: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.folded:
+                reasons.setdefault(row.reason, []).append(row.method)
+        return [(", ".join(methods), reason) for reason, methods in reasons.items()]
 
     def shown(self, compact: bool = True) -> list[Column]:
         """The columns in which a row has an entry, the method's name first.
@@ -245,12 +282,14 @@ class Table:
     Attributes:
         fields: names of the columns that have one value per row, whatever its metrics: costs and plugins' columns.
         info: content of ``run.json``.
+        plain: whether CSV has the columns as they are, one line per row, and not a line per metric.
     """
 
     groups: tuple[Group, ...]
     fields: tuple[str, ...]
     info: Mapping[str, Any]
     notes: tuple[str, ...]
+    plain: bool = False
 
     @property
     def notes_with_bold(self) -> tuple[str, ...]:
@@ -258,8 +297,14 @@ class Table:
         return (*self.notes, BOLD) if any(group.has_delta for group in self.groups) else self.notes
 
     @property
+    def changed_settings(self) -> list[str]:
+        """``ocd.steps=50`` for each setting that the user changed from the preset's."""
+        overrides = (self.info.get("request") or {}).get("overrides") or {}
+        return [f"{name}={_setting(value)}" for name, value in overrides.items()]
+
+    @property
     def caption(self) -> str:
-        """One line: version, preset, seeds, device."""
+        """One line: version, preset, settings that differ from it, seeds, device."""
         environments = list(self.info.get("environments", {}).values()) or [self.info.get("environment", {})]
         machines = {(environment.get("device"), environment.get("cpu")) for environment in environments}
         device, cpu = machines.pop() if len(machines) == 1 else ("several machines", None)
@@ -268,11 +313,18 @@ class Table:
         parts = [f"OCD-Bench {self.info.get('ocd_bench', '')}".strip()]
         if self.info.get("preset"):
             parts.append(f"preset {self.info['preset']}")
+        parts += self.changed_settings
         if self.info.get("seeds"):
             parts.append(seeds_text(self.info["seeds"]))
         if device:
             parts.append(str(device))
         return ", ".join(parts)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(_setting, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def verdict(delta: Estimate | None, higher_is_better: bool) -> str:

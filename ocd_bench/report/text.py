@@ -87,14 +87,20 @@ def _group(group: Group, width: int) -> list[Text]:
     layout = Layout(columns)
     names = Layout(columns[:1])
     lines = [Text(group.title, style="bold"), layout.head(), Text("─" * min(width, layout.width), style="dim")]
-    for place, row in enumerate(group.rows):
-        if not row.problem:
-            lines.append(layout.line(place))
-            continue
-        room = max(20, width - names.width - len(GAP))
-        first, *others = wrap(row.problem, room, "red" if row.status == "failed" else "dim")
-        lines.append(names.line(place) + Text(GAP) + first)
-        lines += [Text(" " * names.width + GAP) + other for other in others]
+    rule = lines[-1]
+    for number, block in enumerate(group.blocks):
+        lines += [rule] if number else []
+        for place in block:
+            row = group.rows[place]
+            if not row.problem:
+                lines.append(layout.line(place))
+                continue
+            room = max(20, width - names.width - len(GAP))
+            first, *others = wrap(row.problem, room, "red")
+            lines.append(names.line(place) + Text(GAP) + first)
+            lines += [Text(" " * names.width + GAP) + other for other in others]
+    for methods, reason in group.folded:
+        lines += wrap(f"n/a: {methods}: {reason}", width, "dim")
     if dropped:
         lines += wrap(f"columns left out (terminal too narrow): {', '.join(c.heading for c in dropped)}", width, "dim")
     return lines + [line for note in group.notes for line in wrap(note, width, "dim")]

@@ -170,6 +170,7 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         "preset": request.preset,
         "seeds": list(request.seeds),
         "methods": list(dict.fromkeys(name for group in groups for name in group.methods)),
+        "oracles": [name for name, method in manager.methods.items() if method.uses_test_labels],
         "tasks": tasks,
         "environment": environment(choose_device(request.device), max(threads, default=1)),
         "plugins": {p["name"]: p["version"] for p in manager.describe()},
