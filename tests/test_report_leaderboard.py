@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -46,14 +47,14 @@ def test_the_leaderboard_in_every_format(tmp_path: Path, capsys: pytest.CaptureF
     table = leaderboard(build_table(read_run(folder)))
     (group,) = table.groups
     assert [row.method for row in group.rows] == ["a", "b", "base", "c", "oracle"]
-    ranked = {name: text for name, text in zip(group.columns[0].texts, group.columns[1].texts, strict=True)}
+    ranked = dict(zip(group.columns[0].texts, group.columns[1].texts, strict=True))
     assert ranked == {"a": "1.00", "b": "2.25", "base": "3.50", "c": "2.50 (1 of 2)", "oracle": "–"}
     assert group.blocks == [[0, 1, 2, 3], [4]]
     for format in ("table", "markdown", "latex", "html"):
         assert "mean rank" in render(table, format), format
     lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert [line["method"] for line in lines] == ["a", "b", "base", "c", "oracle"]
-    assert (lines[0]["mean_rank"], lines[0]["better"], lines[3]["tabular, wine"]) == ("1.0", "2", "")
+    assert (lines[0]["mean_rank"], lines[0]["better"], lines[3]["tabular, wine"]) == ("1.0", "1", "")
     assert main(["report", str(folder), "--leaderboard", "--format", "markdown"]) == 0
     assert "### leaderboard, 2 tables" in capsys.readouterr().out
 
@@ -98,7 +99,7 @@ def test_plots_as_png(tmp_path: Path):
 def test_png_without_its_package_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setitem(__import__("sys").modules, "resvg_py", None)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
     words = ["report", str(two_tables(tmp_path / "run")), "--plots", str(tmp_path / "plots"), "--plot-format", "png"]
     assert main(words) == 2
     assert "pip install 'ocd-bench[png]'" in capsys.readouterr().err
