@@ -59,7 +59,7 @@ def note_key(request: RunRequest, groups: Sequence[Group], path: Path, manager: 
     """Fingerprint of the request and of everything that its numbers depend on; None if that cannot be told by looking at
     files."""
     folders = manager.folders()
-    if folders is None:
+    if folders is None or request.bases is not None or request.keep_bases:
         return None
     methods = list(manager.methods.values())
     settings, data = {}, []
