@@ -25,7 +25,7 @@ from ocd_bench._version import __version__
 from ocd_bench.config import nearest
 from ocd_bench.errors import OCDBenchError, Terminated, UsageError
 
-COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin", "cache")
+COMMANDS = ("run", "list", "config", "data", "report", "compare", "merge", "plugin", "cache", "completion")
 
 DEPENDENCIES = ("jinja2", "numpy", "platformdirs", "pluggy", "rich", "safetensors", "scipy", "torch")
 """Packages that the core needs. If one is missing, the installation is broken; that is not a defect of OCD-Bench."""
