@@ -146,6 +146,28 @@ def shape(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and "(advisory)" not in line]
 
 
+def digits(text: str) -> list[tuple[str, float, float]]:
+    """The numbers of an output that do not depend on the machine's speed: line, number, and how much it may differ on another
+    CPU (a point in a table, since each sample of a small test set is a third of one; 2 % of any other number)."""
+    found = []
+    costs = 0
+    for line in text.splitlines():
+        if line.startswith("OCD-Bench ") or "(advisory)" in line:
+            continue
+        line = re.sub(r"; base trained in [\d.,]+ s", "", line)
+        entries = re.split(r" {2,}", line.strip())
+        if entries[-2:] == ["fit s", "samples/s"]:
+            costs = 2
+        elif line.startswith(("seed", "columns left out")):
+            costs = 0
+        in_table = costs and len(entries) > costs
+        for entry in entries[:-costs] if in_table else entries:
+            for number in re.findall(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?(?![\w.]*\w)", entry):
+                value = float(number.replace(",", ""))
+                found.append((line, value, 1.0 if in_table else 0.02 * abs(value)))
+    return found
+
+
 def rewrite(path: Path, story: Story) -> None:
     """Write the real outputs into the page, where it shows outputs."""
     results = iter(story.results)

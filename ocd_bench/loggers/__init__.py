@@ -1,7 +1,7 @@
 """Loggers as plugins: finished cells in TensorBoard, MLflow or Weights & Biases. Each imports its tool when a cell is finished.
 
-``ocd-bench run ... --plugin ocd_bench.loggers.tensorboard`` (or ``.mlflow``, ``.wandb``). The extras ``tensorboard``, ``mlflow``
-and ``wandb`` of ocd-bench install the tools. A tool is configured by its own environment variables.
+``ocd-bench run ... --plugin ocd_bench.loggers.tensorboard`` (or ``.mlflow``, ``.wandb``). The extras ``tensorboard``,
+``mlflow`` and ``wandb`` of ocd-bench install the tools. A tool is configured by its own environment variables.
 
 .. versionadded:: 0.1
 """

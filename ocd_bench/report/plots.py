@@ -45,6 +45,7 @@ def write_plots(table: Table, folder: Path, format: str = "svg") -> list[Path]:
 
 def standalone(text: str) -> str:
     """A plot of a page as a file of its own: with its size, background and style sheet, in the light theme."""
+    text = re.sub(r' (id|aria-labelledby)="[td]\d+[^"]*"', "", text)  # numbers of a page; a file has one title
     found = re.match(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     if found is None:
         raise ValueError("not a plot of ocd_bench.report.svg")
