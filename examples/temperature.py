@@ -18,6 +18,7 @@ class Temperature(ocd_bench.Method):
 
     name = "temperature"
     description = "logits divided by a temperature chosen on validation samples"
+    chosen, follows = "validation", True
 
     def fit(self, context):
         inputs, targets = context.val.inputs.to(context.device), context.val.targets.to(context.device)

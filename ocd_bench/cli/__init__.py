@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import errno
 import math
 import os
@@ -62,7 +63,8 @@ class Parser(argparse.ArgumentParser):
             word = rest[0].partition("=")[0]
             options = re.findall(r"--[a-z][a-z-]*", self.format_usage())
             what = "option" if word.startswith("-") else "argument"
-            self.error(f"unknown {what} {word!r}{nearest(word, options)}")
+            near = nearest(word, options) if _alike(word, options) else ""
+            self.error(f"unknown {what} {word!r}{near}")
         return namespace, rest
 
     def error(self, message: str) -> NoReturn:
@@ -78,6 +80,11 @@ class Parser(argparse.ArgumentParser):
             message += f"unknown {wrong[1]!r}{nearest(wrong[1], choices)}; choose from {', '.join(choices)}"
         name = self.prog.partition(" ")[2]
         raise UsageError(f"{name + ': ' if name else ''}{message} (see {self.prog} --help)")
+
+
+def _alike(word: str, options: Sequence[str]) -> bool:
+    """Whether an option is close to ``word``, its hyphens aside: ``--resume`` is not like ``--preset``."""
+    return bool(difflib.get_close_matches(word.strip("-"), [option.strip("-") for option in options], 1, 0.7))
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:

@@ -108,6 +108,10 @@ def _tell(what: str, done: int, total: int) -> None:
         print(f"\r{what}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB", end="\n" if done >= total else "", file=sys.stderr)
 
 
+OTHER = "other form"
+"""The state of a recorded file whose dataset is there in another form, which cannot be verified."""
+
+
 def _verify(chosen: list[Entry], directories: tuple[Path, ...], as_json: bool) -> int:
     """0 if every present file matches its recorded sha256, 2 if one is corrupted, 4 if no file is present."""
     import json
@@ -119,6 +123,8 @@ def _verify(chosen: list[Entry], directories: tuple[Path, ...], as_json: bool) -
         for source in entry.dataset.sources:
             folder = next((d / entry.folder for d in directories if (d / entry.folder / source.path).exists()), None)
             found = state(folder, source) if folder else "absent"
+            if folder is None and (other := next((d / entry.folder for d in directories if (d / entry.folder).exists()), None)):
+                folder, found = other, OTHER
             rows.append(
                 {"dataset": entry.dataset.name, "file": source.path, "folder": str(folder) if folder else None, "state": found}
             )
@@ -127,6 +133,8 @@ def _verify(chosen: list[Entry], directories: tuple[Path, ...], as_json: bool) -
     else:
         for row in rows:
             print(f"{row['state']:<10} {row['dataset']}/{row['file']}")
+        if any(row["state"] == OTHER for row in rows):
+            print(f"{OTHER}: the dataset's folder is there with other files, for which no sha256 is recorded", file=sys.stderr)
     states = {row["state"] for row in rows}
     if "corrupted" in states:
         bad = next(row for row in rows if row["state"] == "corrupted")

@@ -226,7 +226,7 @@ def _cells(kind: str, row: Mapping[str, Any]) -> Row:
             "description": row["description"],
         }
     if kind == "methods":
-        when = "default" if row["default"] else "when named"
+        when = "default" if row["default"] else "on request"
         places = {(True, False): "A", (False, True): "B", (True, True): "A or B"}
         return {
             "method": row["name"],

@@ -32,7 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the datasets, each in a folder of its name")
     parser.add_argument("--preset", metavar="quick|default|paper", help="sizes and training lengths (default: default)")
-    parser.add_argument("--methods", metavar="M[,M]|all", help="rows of the table ('ocd-bench list methods')")
+    parser.add_argument(
+        "--methods", metavar="M[,M]|all", help="methods to measure, one row of the table each ('ocd-bench list methods')"
+    )
     parser.add_argument("--seeds", metavar="N|S,S", help="how many seeds, or which (default: 3; 1 with --preset quick)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder; an unfinished one is continued")
     parser.add_argument(

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ocd_bench.report.csv import FIELDS as CSV_FIELDS
+from ocd_bench.report.numbers import quantity
 from ocd_bench.report.table import DASH, Column, Field, Kind, Row, TableMetric
 
 
-def _cost(name: str, heading: str, rank: int = 50, compact: bool = False) -> Field[Row]:
-    return Field(name, heading, lambda row: row.cost.get(name), rank=rank, compact=compact)
+def _cost(
+    name: str, heading: str, rank: int = 50, compact: bool = False, text: Callable[[Row], str] | None = None
+) -> Field[Row]:
+    return Field(name, heading, lambda row: row.cost.get(name), text, rank=rank, compact=compact)
+
+
+def _speed(row: Row) -> str:
+    """Samples per second with three significant digits: more are not repeatable."""
+    speed = row.cost.get("samples_per_s")
+    return DASH if speed is None else quantity(float(f"{speed:.3g}"))
 
 
 FIELDS: tuple[Field[Row], ...] = (
     _cost("fit_s", "fit s", rank=30, compact=True),
     _cost("adapt_s", "test s"),
-    _cost("samples_per_s", "samples/s", rank=20, compact=True),
+    _cost("samples_per_s", "samples/s", rank=20, compact=True, text=_speed),
     _cost("peak_memory_mb", "memory MB"),
     _cost("parameters", "parameters"),
     Field("chosen", "chosen", lambda row: row.chosen or None, kind=Kind.LABEL, compact=False),

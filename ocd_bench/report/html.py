@@ -69,7 +69,8 @@ def _title(table: Table) -> str:
 
 
 def _part(name: str, group: Group) -> Part:
-    samples = gallery(arranged(group.media, [row.method for row in group.rows])) if group.media else None
+    methods = [row.method for row in group.rows]
+    samples = gallery(arranged(group.media, methods), methods) if group.media else None
     return Part(name, group, list(result_figures(group)), list(fitting_figures(group)), samples)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ocd_bench.report.table import BOLD, Column, Group, Kind, Table
+from ocd_bench.report.table import BOLD, Column, Group, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -44,7 +44,7 @@ def _group(group: Group, table: Table) -> str:
         lines.append(rf"\multicolumn{{{len(columns)}}}{{p{{\linewidth}}}}{{\footnotesize {words}}} \\")
     caption = ". ".join([group.title, *group.notes[:1]])
     remarks = ". ".join([*group.notes[1:], *table.notes, *([BOLD] if group.has_delta else [])]).replace("..", ".")
-    headings = [column.heading.capitalize() if column.kind is Kind.LABEL else column.heading for column in columns]
+    headings = [column.heading for column in columns]
     label = re.sub(r"[^A-Za-z0-9-]+", "-", f"{group.task}-{group.dataset}")
     return "\n".join(
         [

@@ -7,7 +7,7 @@ import io
 import re
 import wave
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,21 @@ class Gallery:
     left_out: tuple[str, ...]
 
 
-def gallery(files: Sequence[Path]) -> Gallery:
-    """Pictures, sounds and texts, in the order of ``files``, up to :data:`LIMIT` bytes."""
+def in_words(stem: str, methods: Sequence[str]) -> str:
+    """A file's name as a caption: ``0-truth`` is "0, truth", and ``changed-ocd-x5`` is "changed, ocd-x5"."""
+    named = [name for name in methods if re.search(rf"(^|-){re.escape(name)}(-|$)", stem)]
+    method = max(named, key=len, default="")
+    before, _, after = stem.partition(method) if method else (stem, "", "")
+    parts = [part for part in (*before.split("-"), method, *after.split("-")) if part]
+    return ", ".join(parts)
+
+
+def gallery(files: Sequence[Path], methods: Sequence[str] = ()) -> Gallery:
+    """Pictures, sounds and texts, in the order of ``files``, up to :data:`LIMIT` bytes.
+
+    Args:
+        methods: names of methods, which are one word in a caption.
+    """
     shown: list[Medium] = []
     left_out, size = [], 0
     for path in files:
@@ -73,7 +86,7 @@ def gallery(files: Sequence[Path]) -> Gallery:
             left_out.append(path.name)
         else:
             size += path.stat().st_size
-            shown.append(medium)
+            shown.append(replace(medium, name=in_words(path.stem, methods)))
     return Gallery(tuple(shown), tuple(left_out))
 
 

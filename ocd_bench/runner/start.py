@@ -5,6 +5,7 @@ Both :func:`ocd_bench.run` and ``ocd-bench run`` call :func:`measure`.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,15 +108,21 @@ def measure(planned: Planned, quiet: bool = False, repeated: Path | None = None)
     choose_device(request.device)
     if repeated is not None:
         check_repeat(repeated, request, groups, manager)
-    existed = planned.path.exists()
+    existed, beside = planned.path.exists(), planned.path.parent.exists()
     folder = RunFolder(planned.path)
+    others = folder.other_tasks(group.task for group in groups)
     clock = Clock(groups, Times(request.preset, request.overrides, request.device), request.jobs)
     with ConsoleReporter(planned.cells, quiet, clock) as reporter:
         for line in left_out:
             reporter.note(line)
+        if others:
+            reporter.note(f"ocd-bench: {planned.path} has cells of {', '.join(others)} too; they stay beside the new ones")
         outcome = execute(request, groups, folder, manager, reporter)
     if not outcome.cells and not existed:
         folder.discard()
+        if not beside:
+            with contextlib.suppress(OSError):
+                planned.path.parent.rmdir()
     elif not planned.own and not outcome.stopped and outcome.exit_code == 0:
         note_finished(request, groups, planned.path, manager)
     return outcome, planned.path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,11 @@ class RunFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text.encode("utf-8", "backslashreplace"))
         return path
+
+    def other_tasks(self, tasks: Iterable[str]) -> list[str]:
+        """Tasks of which the folder has cells, beside these."""
+        run = self.read_run()
+        return [name for name in (run or {}).get("tasks", {}) if name not in set(tasks)]
 
     def discard(self) -> None:
         """Remove a folder in which nothing was measured. A folder with files of others stays."""

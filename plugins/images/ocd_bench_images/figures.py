@@ -12,7 +12,7 @@ from ocd_bench import Splits
 
 TILE, FRAME, COLUMNS, TEXT_HEIGHT = 96, 4, 8, 50
 MOST = 32
-COLOURS = {"cured": (30, 140, 60), "broken": (200, 40, 40), "other": (130, 130, 130)}
+COLOURS = {"now right": (30, 140, 60), "now wrong": (200, 40, 40), "still wrong": (130, 130, 130)}
 """Colour of the frame: only OCD is right, only the base is right, or neither is."""
 
 
@@ -29,9 +29,9 @@ def draw_changes(splits: Splits, outputs: Mapping[str, torch.Tensor], folder: Pa
     target = splits.test.targets
     before, after = (outputs[name].detach().cpu().argmax(-1) for name in ("base", method))
     groups = {
-        "cured": (before != target) & (after == target),
-        "broken": (before == target) & (after != target),
-        "other": (before != after) & (before != target) & (after != target),
+        "now right": (before != target) & (after == target),
+        "now wrong": (before == target) & (after != target),
+        "still wrong": (before != after) & (before != target) & (after != target),
     }
     shown = _share(groups)
     if not shown:

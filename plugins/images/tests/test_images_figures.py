@@ -29,7 +29,7 @@ def test_corrected_spoilt_and_other_changes_are_framed_in_that_order(tmp_path):
     with Image.open(path) as sheet:
         step = TILE + 2 * FRAME + 8
         frames = [sheet.getpixel((9 + place * step, 33)) for place in range(4)]
-        assert frames == [COLOURS["cured"], COLOURS["broken"], COLOURS["other"], (255, 255, 255)]
+        assert frames == [COLOURS["now right"], COLOURS["now wrong"], COLOURS["still wrong"], (255, 255, 255)]
         # The first tile is test picture 2 of five, grey 0.5.
         assert sheet.getpixel((8 + FRAME + TILE // 2, 32 + FRAME + TILE // 2)) == (128, 128, 128)
 
@@ -51,4 +51,4 @@ def test_a_sheet_is_bounded_and_shows_every_group(tmp_path):
             sheet.getpixel((9 + place % 8 * (TILE + 2 * FRAME + 8), 33 + place // 8 * (TILE + 2 * FRAME + 50)))
             for place in range(32)
         }
-        assert colours == {COLOURS["cured"], COLOURS["broken"]}
+        assert colours == {COLOURS["now right"], COLOURS["now wrong"]}
