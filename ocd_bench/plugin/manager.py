@@ -153,7 +153,7 @@ class Manager:
         """Folders of the loaded plugins' packages, the core's left out; None if one is not a package (a file, an object)."""
         found = []
         for source, plugin in self._loaded:
-            if source.origin != "ocd-bench":
+            if source.origin != "ocd-bench" and not getattr(plugin, "__name__", "").startswith("ocd_bench."):
                 paths = list(getattr(plugin, "__path__", ()))
                 if len(paths) != 1:
                     return None
