@@ -84,9 +84,7 @@ def courses(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
     return [tuple(members) for members in found.values()]
 
 
-def course_of(
-    variants: tuple[Variant, ...], tests: Mapping[Variant, Samples], request: Request, batch_size: int
-) -> Course:
+def course_of(variants: tuple[Variant, ...], tests: Mapping[Variant, Samples], request: Request, batch_size: int) -> Course:
     """The course of variants that are measured together.
 
     Args:
