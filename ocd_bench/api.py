@@ -308,7 +308,7 @@ def run(
         keep_bases=keep_bases,
     )
     register = (lambda manager: _register(manager, own_tasks, own_methods)) if own else None
-    planned = prepare(request, None if out is None else Path(out), own=register)
+    planned = prepare(request, None if out is None else Path(out), own=register, quiet=not progress)
     outcome, path = measure(planned, quiet=not progress)
     if outcome.stopped:
         raise KeyboardInterrupt(f"{path}: the same call continues")

@@ -129,6 +129,13 @@ def test_fetch_verify_and_list(data: Callable[..., int], capsys: pytest.CaptureF
     }
     assert rows["wood"]["bytes"] == sum(map(len, Handler.files.values()))
     assert data("verify", "wood") == 4
+    Path("data/timber").mkdir(parents=True)
+    Path("data/timber/mine.txt").write_text("oak")
+    capsys.readouterr()
+    assert data("verify", "wood") == 4
+    said = capsys.readouterr()
+    assert [line.split("  ")[0] for line in said.out.splitlines()] == ["other form wood/a.csv", "other form wood/b.zip"]
+    assert "no sha256 is recorded" in said.err
     assert data("fetch") == 0
     assert Path("data/timber/a.csv").read_bytes() == b"oak,1\n"
     assert Path("data/timber/more/b.csv").read_bytes() == b"ash,2\n"

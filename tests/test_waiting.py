@@ -145,6 +145,14 @@ def test_a_run_that_cannot_begin_leaves_no_folder_and_says_it_once(tmp_path: Pat
     assert not out.exists()
 
 
+def test_a_folder_with_cells_of_another_task_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.runs import make_run
+
+    out = make_run(tmp_path / "run", {"base": 0.0}, (0,))
+    assert main(["run", *QUICK, "--methods", "base", "--out", str(out)]) == 0
+    assert f"ocd-bench: {out} has cells of images too; they stay beside the new ones" in capsys.readouterr().err
+
+
 # -- progress -------------------------------------------------------------------------------------------------------------
 class Hand:
     """A clock that a test moves by hand."""

@@ -120,11 +120,12 @@ def _verify(chosen: list[Entry], directories: tuple[Path, ...], as_json: bool) -
 
     rows = []
     for entry in chosen:
+        folders = [directory / entry.folder for directory in directories]
+        recorded = any((folder / source.path).exists() for folder in folders for source in entry.dataset.sources)
+        other = None if recorded else next((folder for folder in folders if folder.exists()), None)
         for source in entry.dataset.sources:
-            folder = next((d / entry.folder for d in directories if (d / entry.folder / source.path).exists()), None)
-            found = state(folder, source) if folder else "absent"
-            if folder is None and (other := next((d / entry.folder for d in directories if (d / entry.folder).exists()), None)):
-                folder, found = other, OTHER
+            folder = next((folder for folder in folders if (folder / source.path).exists()), other)
+            found = OTHER if other else state(folder, source) if folder else "absent"
             rows.append(
                 {"dataset": entry.dataset.name, "file": source.path, "folder": str(folder) if folder else None, "state": found}
             )

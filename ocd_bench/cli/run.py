@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         sections = known_sections(list(manager.tasks.values()), list(manager.methods.values()))
         check_overrides(from_file, sections, f"--config {args.config}")
 
-    planned = prepare(request, args.out, check)
+    planned = prepare(request, args.out, check, quiet=args.quiet)
     if args.dry_run:
         return _dry_run(planned, args.json)
     repeated = args.config if args.config is not None and args.config.suffix == ".json" else None

@@ -53,6 +53,7 @@ def prepare(
     out: Path | None = None,
     check: Callable[[Manager], None] = lambda manager: None,
     own: Callable[[Manager], None] | None = None,
+    quiet: bool = False,
 ) -> Planned:
     """Load the plugins and plan the run. The core's methods are not imported yet, and with them torch.
 
@@ -60,10 +61,13 @@ def prepare(
         out: run folder; default: named after the request.
         check: called with the loaded plugins, to refuse settings of a file.
         own: adds objects of the caller to the plugins.
+        quiet: whether to say nothing before plugins are imported that are not part of OCD-Bench and may be slow.
 
     Raises:
         UsageError, Unavailable: for a wrong name or setting, a plugin with a fault, or a task that cannot run here.
     """
+    if request.plugins and not quiet:
+        say_loading(", ".join(request.plugins))
     manager = load_plugins(request.plugins, declared=True)
     if own is not None:
         own(manager)
@@ -128,7 +132,7 @@ def measure(planned: Planned, quiet: bool = False, repeated: Path | None = None)
     return outcome, planned.path
 
 
-def say_loading() -> None:
+def say_loading(what: str = "PyTorch") -> None:
     """One line before imports that take seconds."""
     if "torch" not in sys.modules:
-        print("ocd-bench: loading PyTorch", file=sys.stderr, flush=True)
+        print(f"ocd-bench: loading {what}", file=sys.stderr, flush=True)
