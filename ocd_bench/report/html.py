@@ -7,9 +7,7 @@ unchanged.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -57,7 +55,7 @@ def render(table: Table) -> str:
         table=table,
         title=_title(table),
         parts=[_part(f"g{place}", group) for place, group in enumerate(table.groups)],
-        facts=_facts(table.info),
+        facts=_facts(table),
         policy=POLICY,
         css=CSS,
         script=SCRIPT,
@@ -74,10 +72,12 @@ def _part(name: str, group: Group) -> Part:
     return Part(name, group, list(result_figures(group)), list(fitting_figures(group)), samples)
 
 
-def _facts(info: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _facts(table: Table) -> list[tuple[str, object]]:
     """The properties of the run, by name. Values are plain."""
+    info = table.info
     environments = list(info.get("environments", {}).values()) or [info.get("environment", {})]
     facts: list[tuple[str, object]] = [(key, info.get(key)) for key in ("created", "ocd_bench", "preset")]
+    facts.append(("changed settings", ", ".join(table.changed_settings)))
     facts.append(("seeds", seeds_text(info["seeds"]) if info.get("seeds") else None))
     for name in dict.fromkeys(name for environment in environments for name in environment):
         values = dict.fromkeys(str(environment.get(name)) for environment in environments if environment.get(name) is not None)
