@@ -77,6 +77,19 @@ def test_the_numbers_of_the_tutorial_are_the_products(tutorial: Story) -> None:
     assert compared > 60 or WRITE
 
 
+def test_the_table_that_is_explained_is_real(tutorial: Story) -> None:
+    words = "ocd-bench run --plugin rings.py --task rings --preset quick --out runs/three --quiet "
+    page = (DOCS / "reading-the-table.md").read_text(encoding="utf-8")
+    options, shown = re.findall(r"three seeds \(`(.*?)`\):\n\n```\n(.*?)```", page, re.DOTALL)[0]
+    with environment(tutorial.folder):
+        code, out, err = execute(words + options)
+    assert code == 0, err
+    real = out[: out.index("\n\n", out.index("seeds 0, 1, 2; "))]
+    assert shape(real) == shape(shown)
+    for (line, value, tolerance), (_, printed, _) in zip(digits(real), digits(shown), strict=True):
+        assert value == pytest.approx(printed, abs=tolerance, rel=0), line
+
+
 def test_every_python_block_is_a_file(plugins: Story, tutorial: Story) -> None:
     for path in PAGES:
         for block in blocks(path):

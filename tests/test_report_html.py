@@ -142,7 +142,7 @@ def test_a_tasks_own_samples_are_inside_the_page(page: str, checked: Checker):
     assert [a["alt"] for a in pictures] == [
         "views", "0-mixture, spectrogram: 1.0 s, 0 to 4 kHz", "0-truth-1, spectrogram: 1.0 s, 0 to 4 kHz"
     ]  # fmt: skip
-    assert [a["aria-label"] for a in players] == ["0-mixture", "0-truth-1"]
+    assert [a["aria-label"] for a in players] == ["0, mixture", "0, truth, 1"]
     assert all(a["src"].startswith("data:audio/wav;base64,") for a in players)
     assert "joy -&gt; &lt;anger&gt;: a long line &amp; more" in page
     assert "not shown: weights.bin" in page
