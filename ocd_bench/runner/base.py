@@ -247,8 +247,8 @@ class Bases:
         try:
             found = self._in_child(model, splits, kept, lease) if self.isolate else self._here(model, splits, kept, lease)
         except OCDBenchError:
-        if kept is not None:
-            kept.discard()
+            if kept is not None:
+                kept.discard()
             raise
         content, fit_s = found
         try:
