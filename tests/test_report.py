@@ -14,12 +14,13 @@ from rich.cells import cell_len
 
 from ocd_bench.cli import main
 from ocd_bench.errors import UsageError
+from ocd_bench.merging import merge_runs
 from ocd_bench.report import FORMATS, build_table, render
 from ocd_bench.report.latex import escape as escape_latex
 from ocd_bench.report.markdown import escape as escape_markdown
 from ocd_bench.report.numbers import Style, quantity, seeds_text, style_for
 from ocd_bench.report.text import render_text
-from ocd_bench.results import merge_runs, read_run
+from ocd_bench.results import read_run
 from ocd_bench.stats import Estimate
 from tests.runs import ENVIRONMENT, accuracy_scores, cell, edit_cell, make_run, write_run
 

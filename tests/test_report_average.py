@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ocd_bench.merging import merge_runs
 from ocd_bench.report import FORMATS, build_table, render
 from ocd_bench.report.average import averages
-from ocd_bench.results import Key, merge_runs, read_run
+from ocd_bench.results import Key, read_run
 from ocd_bench.stats import Paired, estimate
 from tests.runs import accuracy_scores, cell, edit_cell, make_run, write_run
 

@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from ocd_bench.merging import merge_runs
 from ocd_bench.report import build_table, render, svg
 from ocd_bench.report.figures import fitting_figures
 from ocd_bench.report.media import arranged, gallery, spectrogram
 from ocd_bench.report.png import grey_png
 from ocd_bench.report.style import CSS
-from ocd_bench.results import merge_runs, read_run
+from ocd_bench.results import read_run
 from tests.html_pages import contrast, detailed_run, variables
 
 MEDIA = 4

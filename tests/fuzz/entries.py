@@ -119,8 +119,9 @@ RUN = {
 def report(folder: Path) -> None:
     """Read a run folder, and render it in every format that needs no browser."""
     from ocd_bench.comparison import compare_runs
+    from ocd_bench.merging import merge_runs
     from ocd_bench.report import build_table, render
-    from ocd_bench.results import merge_runs, read_run
+    from ocd_bench.results import read_run
 
     run = read_run(folder)
     for key, cell in run.cells.items():
