@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ocd_bench.errors import UsageError
-from ocd_bench.results import Key, config_differences, merge_runs, primary_of, read_run, write_atomic
+from ocd_bench.merging import merge_runs
+from ocd_bench.results import Key, config_differences, primary_of, read_run, write_atomic
 from tests.runs import cell, edit_cell, make_run, write_run
 
 

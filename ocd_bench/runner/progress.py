@@ -92,10 +92,9 @@ class ConsoleReporter:
         self._doing[place_of(group)] = f"{name_of(group)} {step}"
         if self._live:
             place = place_of(group)
-            if place not in self._bars:
-                self._bars[place] = self._live.add_task("", total=None, count="", left="")
-            text = escape(self._doing[place])
-            self._live.reset(self._bars[place], description=text, total=None, count="", visible=True)
+            if place in self._bars:
+                self._live.remove_task(self._bars[place])
+            self._bars[place] = self._live.add_task(escape(self._doing[place]), total=None, count="", left="")
             self._show_left()
 
     def progress(self, group: Group, what: str, done: int, total: int) -> None:
