@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ocd_bench.errors import UsageError
+from ocd_bench.precision import PRECISIONS
 from ocd_bench.settings import Checked, nearest, setting, values_as
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ class BaseSettings(Checked):
     batch_size: int = setting(128, least=1, unit="samples", help="Samples of a training batch.")
     augment: bool = setting(
         False, help="Whether the base is trained on augmented samples (Task.augment), another copy in each epoch."
+    )
+    precision: str = setting(
+        "float32",
+        choices=PRECISIONS,
+        help="Precision in training. bf16: matrix products and convolutions in bfloat16, faster on a GPU. Predictions are "
+        "float32.",
     )
     cache: bool = setting(True, help="Whether a trained base is kept in the cache folder and used again for the same settings.")
     section: ClassVar[str] = "base"

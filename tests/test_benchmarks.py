@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from ocd_bench.cli import build_parser
 from ocd_bench.config import parse_assignment, resolve
 from ocd_bench.methods import builtin
 from ocd_bench.results import read_run
@@ -115,3 +116,42 @@ def test_the_page_of_claims_names_only_existing_rows() -> None:
     for claim in claims.CLAIMS:
         if claim.folder in ("mnist", "tabular"):
             assert claims.by_seed(claim, read_run(claims.RESULTS / claim.folder)) is not None, claim.text
+
+
+# -- the paper's size ---------------------------------------------------------------------------------------------------------
+def test_parts_of_a_piece_are_small_enough_and_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(FOLDER / "paper")
+    pack = load("paper/pack")
+    sizes = {"a": 50, "b": 30, "c": 30, "d": 9, "e": 1}
+    found = pack.parts(sizes.items(), limit=60)
+    assert sorted(name for part in found for name in part) == sorted(sizes)
+    assert all(sum(sizes[name] for name in part) <= 60 for part in found)
+    assert len(found) == 2
+    with pytest.raises(ValueError, match="more than a part"):
+        pack.parts(sizes.items(), limit=40)
+    for part, name in (("1", "mnist/x"), ("2", "mnist/y"), ("2", "other/z")):
+        path = tmp_path / "packed" / part / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(part + name)
+    joined = pack.join(tmp_path / "packed", tmp_path / "data")
+    assert sorted(str(path.relative_to(joined)) for path in joined.rglob("*") if path.is_file()) == [
+        "mnist/x",
+        "mnist/y",
+        "other/z",
+    ]
+    assert (joined / "other" / "z").read_text() == "2other/z"
+    assert pack.join(joined, tmp_path / "again") == joined
+
+
+def test_every_piece_is_a_command_that_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(FOLDER / "paper")
+    run = load("paper/run")
+    assert run.main(["--list"]) == 0
+    for piece in run.PIECES:
+        assert piece.minutes <= 8
+        for small in (False, True):
+            args = build_parser()[0].parse_args(piece.command("DATA", "out", small=small, device="cpu"))
+            assert dict(map(parse_assignment, args.assignments)), piece.name
+            assert set(args.methods.split(",")) <= {method.name for method in builtin()}, piece.name
+    with pytest.raises(SystemExit):
+        run.main(["mnist", "--data-dir", str(tmp_path / "nowhere")])

@@ -90,6 +90,26 @@ def test_more_evaluations_than_steps_are_allowed():
     assert [record.step for record in fit_line(Training(steps=3, lr=0.1, evaluations=10))[2]] == [1, 2, 3]
 
 
+def test_in_bf16_the_loss_is_computed_in_bfloat16_and_the_weights_stay_float32():
+    seen: list[torch.dtype] = []
+
+    class Watched(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(super().forward(x).dtype)
+            return super().forward(x).float()
+
+    def loss(trainee: Trainee) -> dict[str, torch.Tensor]:
+        return {"all": trainee.network(torch.ones(4, 3)).square().mean()}
+
+    for precision, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        seen.clear()
+        how = Training(steps=2, lr=0.1, evaluations=1, precision=precision)
+        best, history = learn(Trainee(nn.Sequential(Watched(3, 1)), None), loss, lambda trainee: 0.0, how)
+        assert seen == [dtype, dtype]
+        assert {parameter.dtype for parameter in best.parameters()} == {torch.float32}
+        assert history[0].train > 0
+
+
 def test_settings_contain_the_training_configuration():
     settings = OCDSettings(steps=7, lr=0.3, weight_decay=0.2, lr_schedule="constant", ema=0.4, evaluations=2)
     assert Training.of(settings) == Training(7, 0.3, 0.2, "constant", 0.4, 2)

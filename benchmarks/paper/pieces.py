@@ -38,8 +38,8 @@ class Piece:
 
 CIFAR = "--task images --dataset cifar10 --seeds 1 --set images.model=googlenet"
 SGD = "--set base.batch_size=256 --set base.optimizer=sgd --set base.lr=0.2 --set base.weight_decay=5e-4"
-SMALL_CIFAR = "--preset quick --set images.model=lenet5-bn --set images.train_samples=256 --set images.test_samples=64 --set base.epochs=1"
-
+SMALL_CIFAR = "--preset quick --set images.model=lenet5-bn --set base.epochs=1"
+SMALL_CIFAR += " --set images.train_samples=256 --set images.test_samples=64"
 PIECES = (
     Piece(
         "mnist",
@@ -67,7 +67,8 @@ PIECES = (
         "cifar10-folds",
         "the same with targets from five bases that have not seen the sample, each trained for 12 epochs",
         8,
-        f"{CIFAR} {SGD} --set base.epochs=12 --set ocd.folds=5 --methods base,ocd,ocd-x5,ocd-regress,capacity,temperature,oracle",
+        f"{CIFAR} {SGD} --set base.epochs=12 --set ocd.folds=5 "
+        "--methods base,ocd,ocd-x5,ocd-regress,capacity,temperature,oracle",
         ("cifar10",),
         f"{SMALL_CIFAR} --set ocd.folds=2",
     ),

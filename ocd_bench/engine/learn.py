@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_bench.engine.condition import AuxiliaryHead
+from ocd_bench.precision import autocast
 from ocd_bench.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Training:
     lr_schedule: str = "cosine"
     ema: float = 0.999
     evaluations: int = 10
+    precision: str = "float32"
 
     @classmethod
     def of(cls, settings: OCDSettings) -> Training:
@@ -226,8 +228,11 @@ def learn(
     if state := progress.resume():
         course.load(state)
     trainee.train()
+    device = next(trainee.parameters()).device
     while course.step < how.steps:
-        course.advance(loss(trainee))
+        with autocast(how.precision, device):
+            parts = loss(trainee)
+        course.advance(parts)
         if course.step in evaluate_at:
             with torch.no_grad():
                 course.record(validate(course.average.module))

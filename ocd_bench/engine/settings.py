@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ocd_bench.errors import UsageError
+from ocd_bench.precision import PRECISIONS
 from ocd_bench.settings import Checked, setting
 
 SHIPPED_FORMS = ("auto", "full", "rank-one", "basis", "learned", "input-basis")
@@ -56,6 +57,12 @@ class OCDSettings(Checked):
         least=1,
         help="How often the validation loss is taken during training. The weights of the lowest one are kept. 1: the last "
         "weights are kept.",
+    )
+    precision: str = setting(
+        "float32",
+        choices=PRECISIONS,
+        help="Precision in training. bf16: matrix products and convolutions in bfloat16, faster on a GPU. Targets and "
+        "predictions are float32.",
     )
     passes: int = setting(
         0,

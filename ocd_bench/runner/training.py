@@ -8,6 +8,7 @@ import torch
 
 from ocd_bench.config import BaseSettings
 from ocd_bench.errors import UsageError
+from ocd_bench.precision import autocast
 from ocd_bench.progress import Progress
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def train(
                 inputs, targets = task.augment(inputs, targets, changes)
             if len(inputs) < 2 and number:
                 continue  # batch statistics of one sample are undefined
-            loss = task.loss(model(inputs.to(device)), targets.to(device)).mean()
+            with autocast(settings.precision, device):
+                loss = task.loss(model(inputs.to(device)), targets.to(device)).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
