@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-LENET = "--set images.checkpoint=reference_checkpoints/checkpoint_lenet5.pth"
+LENET = "--set images.model=lenet5 --set images.checkpoint=reference_checkpoints/checkpoint_lenet5.pth"
 GPU = "--set base.precision=bf16 --set ocd.precision=bf16 --set ocd_paper.precision=bf16"
 
 
