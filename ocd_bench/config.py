@@ -119,6 +119,10 @@ class Config:
         """The settings instance of a section; None if it has none."""
         return self._sections.get(name)
 
+    def changed(self, name: str, section: Any) -> Config:
+        """The same with another instance of one section."""
+        return Config(self.preset, {**self._sections, name: section})
+
     def as_dict(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Plain values of the named sections (default: all), ready for JSON."""
         chosen = self._sections if names is None else {name: self._sections[name] for name in names if name in self._sections}

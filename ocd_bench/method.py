@@ -28,6 +28,10 @@ def _no_fold_bases(folds: int) -> Sequence[tuple[torch.nn.Module, torch.Tensor]]
     raise NotApplicable("no further base can be trained here")
 
 
+def _no_longer_base(samples: float) -> torch.nn.Module:
+    raise NotApplicable("no further base can be trained here")
+
+
 @dataclass(frozen=True)
 class Context:
     """Everything that a method may use: the task, the trained base, training and validation samples. No test sample.
@@ -52,6 +56,9 @@ class Context:
             ``UsageError`` for more folds than samples.
         base_anew: function that returns the base that training gives here, and the SHA-256 of its weights. It is the base
             itself, unless the run was given stored bases (``--bases``).
+        longer_base: function of a number of samples. It returns the base as its own training makes it with so many samples more
+            (a sample counts each time it is trained on), from the same initial weights, cached like the base. Raises
+            ``NotApplicable`` where that changes nothing.
 
     .. versionadded:: 0.1
     """
@@ -69,6 +76,7 @@ class Context:
     loops: Callable[[str, Hashable], Progress] = lambda what, key: Progress()
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
     base_anew: Callable[[], tuple[torch.nn.Module, str]] = _no_base_anew
+    longer_base: Callable[[float], torch.nn.Module] = _no_longer_base
     charges: list[float] = field(default_factory=list)
     """Seconds that other methods spent on values that this one reused through :meth:`shared`. The runner adds them to
     ``cost.fit_s``."""

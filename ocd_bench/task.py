@@ -251,6 +251,11 @@ class Task:
         """
         return None
 
+    def longer(self, splits: Splits, request: Request, samples: float) -> Request | None:
+        """The request under which :meth:`train_base` trains on about so many samples more (a sample counts each time), for
+        ``base-longer``. Default: None, and ``base.epochs`` grows, by which the runner trains."""
+        return None
+
     # -- test time ----------------------------------------------------------------------------------------------------
     def logits(self, output: torch.Tensor) -> torch.Tensor | None:
         """Class logits ``(N, K)`` of an output, K >= 2. Default: None; methods that need class probabilities are n/a."""

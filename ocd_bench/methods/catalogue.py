@@ -13,7 +13,9 @@ from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.method import Method
 from ocd_bench.methods.settings import (
     EataSettings,
+    FinetuneSettings,
     LameSettings,
+    LongerSettings,
     MemoSettings,
     MixNormSettings,
     OracleSettings,
@@ -101,6 +103,14 @@ CARDS = (
     Card("ocd", "ocd-regress", "ocd's network predicting the change by regression, no diffusion", OCDSettings),
     Card("controls", "ocd-random", "random directions of the length that ocd predicts", OCDSettings),
     Card("controls", "capacity", "a plain network of the hypernetwork's size on the same inputs", OCDSettings),
+    Card(
+        "longer",
+        "finetune",
+        "the base trained further on ocd's copies for ocd's steps, without a second network",
+        FinetuneSettings,
+    ),
+    Card("longer", "base-longer", "the base trained longer by its own recipe, by what the fit of ocd costs", LongerSettings),
+    Card("temperature", "temperature", "the base's class logits times one factor, chosen on validation samples"),
     Card("bn", "bn-adapt", "batch norm statistics of the test batch, no learning"),
     Card("tent", "tent", "BatchNorm2d scale and shift by entropy minimisation, online", TentSettings),
     Card("tent", "tent-episodic", "tent restored before each test batch, output after at least one update", TentSettings),

@@ -142,10 +142,16 @@ class OCD(Method):
         """The object that predicts, made from the fit. It uses the gain that was chosen for the fit."""
         return fitted
 
+    def fitted(self, context: Context) -> FittedOCD:
+        """The trained hypernetwork. Methods that ask for the same one share it."""
+        layer, settings = self.layer(context), context.settings(self.section)
+        key = (self.section, layer, settings, self.variant(settings))
+        return context.shared(("fit", *key), lambda: fit(self.problem(context, layer), settings, self.variant(settings)))
+
     def fit(self, context: Context) -> OCDPredictor:
         layer, settings = self.layer(context), context.settings(self.section)
         key = (self.section, layer, settings, self.variant(settings))
-        fitted = context.shared(("fit", *key), lambda: fit(self.problem(context, layer), settings, self.variant(settings)))
+        fitted = self.fitted(context)
         share = settings.gate or self.gate
         if share and fitted.problem.signature is not None:
             gate = context.shared(("gate", self.section, share), lambda: gate_of(fitted.problem, share))

@@ -161,6 +161,33 @@ class LameSettings(Checked):
 
 
 @dataclass(frozen=True)
+class FinetuneSettings(Checked):
+    """Section ``finetune``. All else is as in section ``ocd``: steps, batches, copies, validation, gains."""
+
+    lr: tuple[float, ...] = setting(
+        (1e-4, 1e-3),
+        above=0,
+        help="Learning rates of AdamW. The base is trained further once with each, and the best on validation samples counts.",
+    )
+    section: ClassVar[str] = "finetune"
+
+
+@dataclass(frozen=True)
+class LongerSettings(Checked):
+    """Section ``base_longer``."""
+
+    share: float = setting(
+        1.0,
+        above=0,
+        unit="of ocd's cost",
+        help="How much longer the base is trained, as a share of what the fit of ocd costs (counted in multiplications).",
+    )
+    section: ClassVar[str] = "base_longer"
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"share": 0.25}}
+
+
+@dataclass(frozen=True)
 class OracleSettings(Checked):
     """Section ``oracle``: how a test sample is overfitted. By default as ``ocd`` overfits its training samples."""
 

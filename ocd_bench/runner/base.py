@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -218,6 +219,17 @@ class Bases:
     def _kept(self, key: str) -> Stages:
         """The kept state of the training of the base of that key."""
         return Stages(self._name, key, self.note)
+
+    def longer(self, splits: Splits, samples: float) -> BaseModel:
+        """The base as its own training makes it with so many samples more, from the same initial weights."""
+        request = self.contract.call("longer", lambda: self.task.longer(splits, self.request, samples))
+        if request is not None:
+            config = self.config.changed(self.task.name, request.settings)
+        else:
+            request, settings = self.request, self.config.section("base")
+            further = max(1, math.ceil(samples / len(splits.train)))
+            config = self.config.changed("base", dataclasses.replace(settings, epochs=settings.epochs + further))
+        return dataclasses.replace(self, request=request, config=config).obtain(splits)
 
     @property
     def _name(self) -> str:

@@ -159,6 +159,14 @@ def base_anew(bases: Bases, hidden: Splits) -> tuple[torch.nn.Module, str]:
     return base.model, base.sha256
 
 
+def longer_base(bases: Bases, hidden: Splits, base: BaseModel, samples: float) -> torch.nn.Module:
+    """See :class:`ocd_bench.method.Context`."""
+    other = bases.longer(hidden, samples)
+    if other.sha256 == base.sha256:
+        raise NotApplicable("a longer training leaves the base as it is: its weights come from a file, or are an optimum")
+    return other.model
+
+
 # -- the layer ------------------------------------------------------------------------------------------------------------
 def rank_layers(job: Job, model: torch.nn.Module, train: Samples) -> list[tuple[str, float]]:
     """The layers that can be adapted, by the entropy criterion (paper, section 3.3), best first."""

@@ -23,7 +23,7 @@ from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch
 from ocd_bench.runner.job import Job, Todo
 from ocd_bench.runner.measure import Measured, MethodRun
-from ocd_bench.runner.prepare import Views, base_anew, fold_bases
+from ocd_bench.runner.prepare import Views, base_anew, fold_bases, longer_base
 from ocd_bench.runner.reuse import Heads, fits_of
 from ocd_bench.runner.sandbox import Child, Message, Send, arm, run_child
 from ocd_bench.runner.stages import Stages
@@ -114,6 +114,7 @@ class Rows:
             loops=loop,
             fold_bases=lambda folds: fold_bases(self.job, self.bases, self.views.hidden, self.base, folds),
             base_anew=lambda: base_anew(self.bases, self.views.hidden),
+            longer_base=lambda samples: longer_base(self.bases, self.views.hidden, self.base, samples),
             charges=[],
             resumed=resumed,
         )

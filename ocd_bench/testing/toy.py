@@ -138,14 +138,14 @@ def configure(task: Task, method: Method, overrides: Mapping[str, Any] | None) -
 
 
 @functools.cache
-def _trained(toy: str) -> nn.Module:
+def _trained(toy: str, steps: int = STEPS) -> nn.Module:
     task = TOYS[toy](False)
     request = _request(task)
     splits = task.load_data(request)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(toy, "base"))
         base = task.base_model(splits, request)
-        for _ in range(STEPS):  # plain gradient descent: importing torch.optim takes longer than all of it
+        for _ in range(steps):  # plain gradient descent: importing torch.optim takes longer than all of it
             loss = task.loss(base(splits.train.inputs), splits.train.targets).mean()
             parameters = list(base.parameters())
             with torch.no_grad():
@@ -190,5 +190,6 @@ def toy_context(task: ToyTask, method: Method, overrides: Mapping[str, Any] | No
         settings=settings,
         batch_size=BATCH,
         ranking=lambda: [(name, -float(place)) for place, name in enumerate(ranked)],
+        longer_base=lambda samples: copy.deepcopy(_trained(task.name, 2 * STEPS)),
     )
     return context, splits.test

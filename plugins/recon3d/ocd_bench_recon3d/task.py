@@ -174,6 +174,15 @@ class Recon3D(ocd_bench.Task):
             )
         return model
 
+    def longer(self, splits: ocd_bench.Splits, request: ocd_bench.Request, samples: float) -> ocd_bench.Request:
+        """More steps; a sample is a view, of H x W rays."""
+        from dataclasses import replace
+
+        settings: Settings = request.settings
+        height, width = splits.train.inputs.shape[1:3]
+        steps = settings.base_steps + round(samples * height * width / settings.base_rays)
+        return replace(request, settings=replace(settings, base_steps=steps))
+
     def select_layer(self, model: torch.nn.Module, request: ocd_bench.Request) -> str | None:
         """The first layer, as in the paper."""
         return "layer1" if hasattr(model, "layer1") else None

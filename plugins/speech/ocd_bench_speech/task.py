@@ -89,6 +89,13 @@ class SpeechTask(Task):
         mixer = make_mixer(splits.extras, splits.train, request.settings, generator)
         return train(model, mixer, generator, splits.val, request.settings, progress)
 
+    def longer(self, splits: Splits, request: Request, samples: float) -> Request:
+        """More steps, each of ``speech.base_batch`` mixtures."""
+        from dataclasses import replace
+
+        steps = request.settings.base_steps + round(samples / request.settings.base_batch)
+        return replace(request, settings=replace(request.settings, base_steps=steps))
+
     def select_layer(self, model: torch.nn.Module, request: Request) -> str | None:
         """The last projection, as in the paper; None (the entropy criterion decides) for a model of another plugin."""
         from ocd_bench_speech.models import last_projection
