@@ -209,6 +209,11 @@ class Task:
     renamed_corruptions: ClassVar[Mapping[str, str]] = {}
     """Old names of kinds or sets, which are refused, and their new names."""
 
+    def augmented_corruptions(self, inputs: torch.Tensor) -> Sequence[str]:
+        """Kinds of corruption that copies of such inputs ``(N, ...)`` by :meth:`augment` contain. Tables report them apart
+        from the others. Default: none."""
+        return ()
+
     def corrupt(self, inputs: torch.Tensor, kind: str, severity: int, generator: torch.Generator) -> torch.Tensor:
         """Test inputs ``(N, ...)`` under a corruption of severity 1 to 5. It is never used in training.
 

@@ -126,6 +126,35 @@ def test_there_is_a_mean_only_if_declared_and_with_several_datasets(tmp_path: Pa
     assert len(build_table(read_run(single)).groups) == 1
 
 
+def test_kinds_in_training_s_copies_have_a_mean_of_their_own(tmp_path: Path) -> None:
+    kinds = ["blur", "fog", "rotate", "salt", "shear"]
+    folder = make_run(tmp_path / "run", groups=[("images", f"mnist+{kind}-3") for kind in kinds], n=60)
+    run = read_run(folder)
+    whole = [group for group in build_table(run).groups if ":" in group.dataset]
+    assert [group.dataset for group in whole] == ["mnist: 5 corruptions, severity 3"]
+
+    def mean(group, names):
+        cells = [run.cells[Key("images", f"mnist+{name}-3", "ocd", seed)] for name in names for seed in group.rows[1].seeds]
+        return np.mean([cell["metrics"]["accuracy"]["value"] for cell in cells])
+
+    def mark(*names):
+        for key in run.cells:
+            edit_cell(folder, f"images-{key.dataset}-{key.method}-s{key.seed}", in_copies=key.dataset[6:-2] in names)
+        groups = build_table(read_run(folder)).groups
+        noted = [group.dataset for group in groups if any("contain this kind" in note for note in group.notes)]
+        assert noted == [f"mnist+{name}-3" for name in names]
+        return [group for group in groups if ":" in group.dataset]
+
+    copied, others = mark("rotate", "shear")
+    assert copied.dataset == "mnist: 5 corruptions, severity 3: 2 kinds in training's copies"
+    assert others.dataset == "mnist: 5 corruptions, severity 3: 3 other kinds"
+    assert copied.rows[1].metrics["average"][0] == pytest.approx(mean(copied, ["rotate", "shear"]))
+    assert others.rows[1].metrics["average"][0] == pytest.approx(mean(others, ["blur", "fog", "salt"]))
+    (others,) = mark("rotate")
+    assert others.dataset == "mnist: 5 corruptions, severity 3: 4 other kinds"
+    assert "left out, since training's copies contain it: rotate-3" in others.notes
+
+
 def test_every_format_shows_it_and_merging_keeps_it(tmp_path: Path) -> None:
     parts = []
     for name in ("a", "b"):

@@ -10,7 +10,6 @@ from ocd_bench.engine.controls.finetune import FittedFinetune, fit_finetuned, ru
 from ocd_bench.engine.cost import samples_of_fit
 from ocd_bench.engine.gain import Gain, GainSettings, gain_on_validation
 from ocd_bench.engine.learn import details
-from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.ocd import OCD, gain_detail, problem_of
 from ocd_bench.methods.settings import FinetuneSettings, LongerSettings
@@ -67,10 +66,7 @@ class BaseLonger(Method):
     reads = ("ocd",)
 
     def fit(self, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
-        cost = samples_of_fit(OCD().fitted(context))
-        if not cost > 0:
-            raise NotApplicable("the base has no Linear, Conv or recurrent layer by which the cost of ocd can be counted")
-        samples = context.settings("base_longer").share * cost
+        samples = context.settings("base_longer").share * samples_of_fit(OCD().fitted(context))
         return LongerPredictor(context.longer_base(samples), samples)
 
 

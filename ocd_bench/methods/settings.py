@@ -171,6 +171,8 @@ class FinetuneSettings(Checked):
     )
     section: ClassVar[str] = "finetune"
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"lr": (1e-3,)}}
+
 
 @dataclass(frozen=True)
 class LongerSettings(Checked):

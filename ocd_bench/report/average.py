@@ -37,7 +37,8 @@ def averages(run: Run) -> dict[str, tuple[Group, ...]]:
 
 def corruption_averages(run: Run) -> dict[str, tuple[Group, ...]]:
     """Groups of means over kinds of corruption by task, for each dataset and stream: over each named set that the run was asked
-    for; and, of the kinds in no such set, over all of one severity where there are two or more.
+    for; and, of the kinds in no such set, over all of one severity where there are two or more. Kinds that training's copies
+    contain are apart.
 
     Every kind has the same test samples, so the interval is that of one test set, of the samples' means over kinds. There is no
     such group if scores are missing, or if a metric is not the mean of its scores.
@@ -50,10 +51,31 @@ def corruption_averages(run: Run) -> dict[str, tuple[Group, ...]]:
     groups: dict[str, tuple[Group, ...]] = {}
     for (task, name, stream), variants in found.items():
         for title, members in _families(run, task, list(variants)).items():
-            datasets = [f"{name}+{member}{stream}" for member in members]
-            if group := _corruptions(run, task, f"{name}{stream}: {title}", datasets):
-                groups[task] = (*groups.get(task, ()), group)
+            for part, chosen, note in _apart(run, task, [(member, f"{name}+{member}{stream}") for member in members]):
+                if group := _corruptions(run, task, f"{name}{stream}: {title}{part}", chosen):
+                    groups[task] = (*groups.get(task, ()), replace(group, notes=(*group.notes, *note)))
     return groups
+
+
+def _apart(run: Run, task: str, members: Sequence[tuple[str, str]]) -> list[tuple[str, list[str], tuple[str, ...]]]:
+    """The members of a family, those that training's copies contain apart: what is added to the title, the datasets whose mean
+    is due (two or more), and notes.
+
+    Args:
+        members: kind with severity, and name of the dataset in the cells.
+    """
+    marked = {key.dataset for key, cell in run.cells.items() if key.task == task and cell.get("in_copies")}
+    if not any(dataset in marked for _, dataset in members):
+        return [("", [dataset for _, dataset in members], ())]
+    copied = [dataset for _, dataset in members if dataset in marked]
+    others = [dataset for _, dataset in members if dataset not in marked]
+    alone = [member for member, dataset in members if dataset in marked] if len(copied) == 1 else []
+    note = tuple(f"left out, since training's copies contain it: {member}" for member in alone)
+    parts = [
+        (f": {len(copied)} kinds in training's copies", copied, ()),
+        (f": {len(others)} other kinds", others, note),
+    ]
+    return [part for part in parts if len(part[1]) > 1]
 
 
 def _families(run: Run, task: str, variants: Sequence[str]) -> dict[str, list[str]]:

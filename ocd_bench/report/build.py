@@ -214,6 +214,8 @@ def _notes(
     note = names.get(f"{task}-{dataset}") or names.get(f"{task}-{parts_of(dataset)[0]}")
     if note:
         notes.append(str(note))
+    if any(run.cells[key].get("in_copies") for keys in methods.values() for key in keys):
+        notes.append("training's copies (Task.augment) contain this kind of corruption")
     notes += remarks.of_tuning(run, task, [dataset])
     if BASE not in methods and ok:
         notes.append("no base row: no differences")

@@ -119,6 +119,15 @@ def _variant(job: Job, splits: Splits, variant: Variant) -> Samples:
     return Samples(changed, job.task.corrupt_targets(changed, test.targets), test.groups)
 
 
+def copied_kinds(job: Job, views: Views) -> frozenset[str]:
+    """Kinds of corruption in the copies on which the base or a hypernetwork is trained; none where neither sees copies."""
+    sections = [job.config.section(name) for name in ("base", "ocd")]
+    if not any(section is not None and section.augment for section in sections):
+        return frozenset()
+    few = views.hidden.train.inputs[:1]
+    return frozenset(job.contract.call("augmented_corruptions", lambda: job.task.augmented_corruptions(few)))
+
+
 # -- the trained base -----------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def check_trained(job: Job, model: torch.nn.Module, val: Samples) -> None:

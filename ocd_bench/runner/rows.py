@@ -23,7 +23,7 @@ from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch
 from ocd_bench.runner.job import Job, Todo
 from ocd_bench.runner.measure import Measured, MethodRun
-from ocd_bench.runner.prepare import Views, base_anew, fold_bases, longer_base
+from ocd_bench.runner.prepare import Views, base_anew, copied_kinds, fold_bases, longer_base
 from ocd_bench.runner.reuse import Heads, fits_of
 from ocd_bench.runner.sandbox import Child, Message, Send, arm, run_child
 from ocd_bench.runner.stages import Stages
@@ -41,6 +41,7 @@ class Rows:
 
     Attributes:
         outputs: on the plain test set, of methods whose outputs are small; for figures.
+        copied: kinds of corruption that the training samples' copies contain.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Rows:
         )
         self.stages = Stages(job.name, fits_of(job, base, context.layer), job.note)
         self.outputs: dict[str, torch.Tensor] = {}
+        self.copied = copied_kinds(job, views)
         self.in_child = False
         """Whether this process is one method's own."""
 
@@ -86,6 +88,8 @@ class Rows:
             arm(self.job.run.cell_timeout)
             found = runner.measure(course, self.views.tests, self.job.group.dataset, self.views.data)
             for variant, measured in zip(course.variants, found, strict=True):
+                if variant.kind in self.copied:
+                    measured.cell["in_copies"] = True
                 if asked[0] and measured.cell["status"] == "ok":
                     measured.cell["detail"]["entropies"] = dict(self.context.ranking())
                 send_cell(self.job, measured, variant)

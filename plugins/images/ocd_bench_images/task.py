@@ -138,6 +138,12 @@ class Images(Task):
         change = random_affine if inputs.shape[1] == 1 else random_flip_shift
         return random_convolution(change(inputs, generator), generator), targets
 
+    def augmented_corruptions(self, inputs: torch.Tensor) -> Sequence[str]:
+        """The parts of the affine map; of colour pictures the shift. The random filters imitate no kind."""
+        if inputs.shape[1] > 1:
+            return ("own_translate",)
+        return "own_rotate", "own_translate", "own_shear", "own_scale"
+
     def views(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """AugMix views for ``memo``, see :func:`ocd_bench_images.augmix.views`."""
         from ocd_bench_images.augmix import views
