@@ -66,6 +66,8 @@ def test_times_fall_from_the_last_level():
     schedule = NoiseSchedule.named("code")
     assert schedule.times(10) == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
     assert schedule.times(1) == [999]
+    skip = 1000 // 10  # as the authors' code has it
+    assert schedule.times(10, to_zero=True) == list(reversed(range(0, 1000, skip)))
     assert NoiseSchedule.named("paper").times(10) == list(range(9, -1, -1))
     for steps in (0, 11):
         with pytest.raises(ValueError, match="expected 1 to 10"):

@@ -110,8 +110,8 @@ class NoiseSchedule(nn.Module):
             return signal * x_t - spread * output, spread * x_t + signal * output
         raise ValueError(f"unknown prediction {prediction!r}; known: {', '.join(PREDICTIONS)}")
 
-    def times(self, steps: int) -> list[int]:
-        """``steps`` times of this schedule, falling and evenly spaced, from T - 1 on.
+    def times(self, steps: int, to_zero: bool = False) -> list[int]:
+        """``steps`` times of this schedule, falling and evenly spaced, from T - 1 on; or ``to_zero``, the last of which is 0.
 
         Raises:
             ValueError: unless 1 <= steps <= T.
@@ -119,6 +119,8 @@ class NoiseSchedule(nn.Module):
         total = len(self)
         if not 1 <= steps <= total:
             raise ValueError(f"sampling steps {steps}: expected 1 to {total}, the steps of the noise schedule")
+        if to_zero:
+            return [k * (total // steps) for k in reversed(range(steps))]
         return [round(total - k * total / steps) - 1 for k in range(steps)]
 
 
@@ -127,16 +129,18 @@ class Diffusion(nn.Module):
 
     Args:
         steps: denoiser calls per sample, at most T.
+        to_zero: whether their times end at 0, see :meth:`NoiseSchedule.times`.
     """
 
-    def __init__(self, schedule: NoiseSchedule, prediction: str = "v", steps: int = 10) -> None:
+    def __init__(self, schedule: NoiseSchedule, prediction: str = "v", steps: int = 10, to_zero: bool = False) -> None:
         super().__init__()
         self.schedule, self.prediction, self.steps = schedule, prediction, min(steps, len(schedule))
+        self.to_zero = to_zero
 
     @classmethod
-    def of(cls, settings: OCDSettings) -> Diffusion:
+    def of(cls, settings: OCDSettings, to_zero: bool = False) -> Diffusion:
         """The diffusion part of the settings."""
-        return cls(NoiseSchedule.named(settings.schedule), settings.prediction, settings.sampling_steps)
+        return cls(NoiseSchedule.named(settings.schedule), settings.prediction, settings.sampling_steps, to_zero)
 
     def noise(self, x0: Tensor, last: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Standard normal noise ``(N, ...)`` and random times ``(N,)`` for ``x0``; the time of the first ``last`` is T - 1."""
@@ -155,7 +159,14 @@ class Diffusion(nn.Module):
 
     def sample(self, denoise: Denoise, noise: Tensor) -> Tensor:
         """Samples ``(N, ...)`` from noise of that shape."""
-        return ddim(lambda x, t: denoise(x, self.scaled(t)), self.schedule, noise, self.steps, prediction=self.prediction)
+        return ddim(
+            lambda x, t: denoise(x, self.scaled(t)),
+            self.schedule,
+            noise,
+            self.steps,
+            prediction=self.prediction,
+            to_zero=self.to_zero,
+        )
 
     def scaled(self, t: Tensor) -> Tensor:
         """Times in [0, T) as times in [0, 1000), whatever T is: what denoisers expect."""
@@ -170,6 +181,7 @@ def ddim(
     steps: int,
     *,
     prediction: str = "v",
+    to_zero: bool = False,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -177,13 +189,13 @@ def ddim(
 
     Args:
         denoise: ``(x_t (N, ...), t (N,)) -> prediction (N, ...)``.
-        steps: denoiser calls, at ``schedule.times(steps)``.
+        steps, to_zero: denoiser calls, at ``schedule.times(steps, to_zero)``.
         prediction: the kind of output of ``denoise``, one of :data:`PREDICTIONS`.
         eta: 0 is deterministic DDIM, 1 has the variance of DDPM (equation 16 of the paper).
         generator: CPU generator of the noise that ``eta > 0`` adds.
     """
     x = noise
-    times = schedule.times(steps)
+    times = schedule.times(steps, to_zero)
     for now, after in zip(times, [*times[1:], -1], strict=True):
         t = torch.full((len(x),), now, dtype=torch.long, device=x.device)
         x0, epsilon = schedule.split(denoise(x, t), x, t, prediction)

@@ -32,7 +32,7 @@ def unet_hypernetwork(
     sizes = settings.channels, settings.multipliers, settings.blocks, settings.attention
     unet = UNet(form.shape, *sizes, settings.unet_dropout)
     e = condition(unet.width)
-    return HyperNetwork(e, unet, scale(unet.width), form, Diffusion.of(settings))
+    return HyperNetwork(e, unet, scale(unet.width), form, Diffusion.of(settings, settings.times == "code"))
 
 
 class PictureOf(torch.nn.Module):

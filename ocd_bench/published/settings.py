@@ -26,7 +26,7 @@ class PaperSettings(OCDSettings):
     form: str = with_default(OCDSettings, "form", "full")
     steps: int = with_default(OCDSettings, "steps", 10_000)
     batch_size: int = with_default(OCDSettings, "batch_size", 16)
-    lr: float = with_default(OCDSettings, "lr", 1e-4)
+    lr: float = with_default(OCDSettings, "lr", 2e-4)
     weight_decay: float = with_default(OCDSettings, "weight_decay", 0.0)
     lr_schedule: str = with_default(OCDSettings, "lr_schedule", "constant")
     evaluations: int = with_default(OCDSettings, "evaluations", 1)
@@ -39,6 +39,12 @@ class PaperSettings(OCDSettings):
     augment: bool = with_default(OCDSettings, "augment", False)
     scale_loss: str = with_default(OCDSettings, "scale_loss", "db")
     gains: tuple[float, ...] = with_default(OCDSettings, "gains", (1.0,))
+    times: str = setting(
+        "code",
+        choices=("code", "even"),
+        help="Noise levels at which samples are taken. code: as the authors' code, so that the last level is the first of the "
+        "schedule (of 1000 levels and 10 steps: 900, 800, ..., 0). even: from the last level on (999, 899, ..., 99).",
+    )
     scaled: bool = setting(True, help="Whether the scale network is used. false: the paper's ablation without it.")
     vgg11: str = setting(
         "",
@@ -82,3 +88,8 @@ class PaperSettings(OCDSettings):
         if not all(level < len(self.multipliers) for level in self.attention):
             levels = f"levels from 0 to {len(self.multipliers) - 1}"
             raise UsageError(f"setting {self.section}.attention={self.attention}: expected {levels}, or nothing")
+        if self.times == "code" and self.sampling_steps < 2:
+            raise UsageError(
+                f"setting {self.section}.times=code: one step would be at level 0, which takes noise for a clean sample; take "
+                f"{self.section}.times=even, or {self.section}.sampling_steps of 2 or more"
+            )
