@@ -56,7 +56,7 @@ class Blobs(Task):
         return output
 
     def views(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return inputs + 0.3 * torch.randn(inputs.shape, generator=generator)
+        return inputs + 0.3 * torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
 
 
 def draw(count: int, noise: float, generator: torch.Generator) -> Samples:
@@ -67,7 +67,7 @@ def draw(count: int, noise: float, generator: torch.Generator) -> Samples:
 
 
 @functools.cache
-def trained() -> tuple[Splits, nn.Module]:
+def trained(dtype: torch.dtype) -> tuple[Splits, nn.Module]:
     """Samples, and a base trained for a few steps."""
     generator, task = torch.Generator().manual_seed(1), Blobs()
     splits = Splits(draw(1000, 3.0, generator), draw(400, 3.0, generator), draw(BATCH, 3.0, generator))
@@ -79,12 +79,13 @@ def trained() -> tuple[Splits, nn.Module]:
             optimizer.zero_grad()
             task.loss(model(inputs), targets).mean().backward()
             optimizer.step()
-    return splits, model.eval().requires_grad_(False)
+    splits = Splits(*(Samples(s.inputs.to(dtype), s.targets, s.groups) for s in (splits.train, splits.val, splits.test)))
+    return splits, model.to(dtype).eval().requires_grad_(False)
 
 
-def make_context(task: Blobs, settings: Mapping[str, Any]) -> Context:
+def make_context(task: Blobs, settings: Mapping[str, Any], dtype: torch.dtype) -> Context:
     """What a method gets, with these settings."""
-    (splits, model), request = trained(), Request(task.name, "default")
+    (splits, model), request = trained(dtype), Request(task.name, "default")
     config = resolve(task, builtin(), "default", settings)
     cpu = torch.device("cpu")
     return Context(task, request, splits, model, "head", cpu, config.section, BATCH, lambda: [("head", 0.0)])
@@ -245,15 +246,16 @@ CASES = (
 )
 
 
-def compared(case: Case, folder: Path) -> tuple[float, float, int]:
+def compared(case: Case, folder: Path, dtype: torch.dtype) -> tuple[float, float, int]:
     """The largest difference of an output, how far the method moved an output of the base at most, and how many answers
     differ."""
-    context = make_context(Blobs(), case.settings)
+    context = make_context(Blobs(), case.settings, dtype)
     (method,) = (method for method in builtin() if method.name == case.method)
     ours, theirs = method.fit(context), case.original(folder / case.folder, context)
     difference = moved = 0.0
     answers = 0
     for inputs in stream():
+        inputs = inputs.to(dtype)
         mine, other = ours(inputs), theirs(inputs.clone()).detach()
         difference = max(difference, float((mine - other).abs().max()))
         moved = max(moved, float((mine - context.base(inputs)).abs().max()))
@@ -261,13 +263,13 @@ def compared(case: Case, folder: Path) -> tuple[float, float, int]:
     return difference, moved, answers
 
 
-def rows(folder: Path) -> Iterator[str]:
+def rows(folder: Path, dtype: torch.dtype) -> Iterator[str]:
     """The table in Markdown, line by line."""
     yield f"| method | largest difference of a logit | moved by | other answers of {BATCH * BATCHES} |"
     yield "| --- | --- | --- | --- |"
     for case in CASES:
         if (folder / case.folder).is_dir():
-            difference, moved, answers = compared(case, folder)
+            difference, moved, answers = compared(case, folder, dtype)
             yield f"| `{case.method}`{case.title().removeprefix(case.method)} | {difference:.1e} | {moved:.1f} | {answers} |"
         else:
             print(f"{case.title()}: left out, {folder / case.folder} is not there", file=sys.stderr)
@@ -277,11 +279,12 @@ def main() -> None:
     """The table, or one line if there is no folder."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--originals", type=Path, help="the folder with the authors' code")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="in which all of it is computed")
     args = parser.parse_args()
     if args.originals is None or not args.originals.is_dir():
         print("left out: give a folder with the authors' code, --originals FOLDER (see the top of this script)")
         return
-    for line in rows(args.originals):
+    for line in rows(args.originals, getattr(torch, args.dtype)):
         print(line, flush=True)
 
 

@@ -296,6 +296,17 @@ class Task:
         """Features ``(N, D)`` of an output, for the condition of the hypernetwork. Default: flattened."""
         return output.flatten(1)
 
+    def positions(
+        self, inputs: torch.Tensor, output: torch.Tensor
+    ) -> tuple[torch.Tensor, int, Callable[[torch.Tensor], torch.Tensor]] | None:
+        """The P positions of a large output (rays, frames of sound), for the control `capacity`, whose network corrects each.
+
+        Returns:
+            What is known at each position, ``(N, P, D)``; how many numbers C may change there; and a function that makes of
+            changes ``(N, P, C)`` the change of the output ``(N, ...)``. Default: None.
+        """
+        return None
+
     def signature(self, inputs: torch.Tensor) -> torch.Tensor | None:
         """Features ``(N, D)`` of inputs for out-of-distribution detection (``ocd-gated``, ``ocd.gate``).
 

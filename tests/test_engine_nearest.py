@@ -111,3 +111,41 @@ def test_an_output_that_is_no_small_vector_is_refused(shape):
 def test_a_single_number_without_an_axis_is_a_vector_too():
     task = problem(model=Picture(), loss=lambda output, target: (output - target).square())
     assert fit_plain(task, replace(QUICK, steps=5)).outputs(task.train[0], (1.0,))[0].shape == (64,)
+
+
+class Rows(nn.Module):
+    """Six numbers to a picture of 3 x 4 of two channels, ``(N, 3, 4, 2)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden = nn.Linear(6, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.hidden(x).reshape(-1, 3, 4, 2)
+
+
+def positions(x, output):
+    """The twelve pixels: x, and the pixel's two channels. The first channel may change."""
+    known = torch.cat([x[:, None].expand(-1, 12, -1), output.flatten(1, 2)], 2)
+    return known, 1, lambda change: torch.cat([change.reshape(-1, 3, 4, 1), torch.zeros(len(change), 3, 4, 1)], 3)
+
+
+def test_a_large_output_is_corrected_position_by_position():
+    def wanted(x):
+        return Rows()(x).detach() + 0.5 * x[:, 0].sign()[:, None, None, None]
+
+    (x, _), (new, _) = data(300), data(100, seed=9)
+    task = problem(
+        model=Rows().requires_grad_(False), positions=positions, loss=lambda out, y: (out - y).square().flatten(1).mean(1)
+    )
+    task = replace(task, train=(x, wanted(x)), val=(new, wanted(new)))
+    fitted = fit_plain(task, replace(QUICK, task_batch=32))
+    none, one = fitted.outputs(new, (0.0, 1.0))
+    assert torch.equal(none, Rows()(new))
+    assert torch.equal(one[..., 1], none[..., 1])
+    error = (one - wanted(new))[..., 0].square().mean()
+    assert error < 0.3 * 0.25  # 0.25: that of the base
+    assert fitted.parameters == sum(parameter.numel() for parameter in fitted.network.parameters())
+    start = fit_plain(task, replace(QUICK, steps=1, lr=1e-12))
+    torch.testing.assert_close(start.outputs(new, (1.0,))[0], none)

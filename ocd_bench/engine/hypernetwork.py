@@ -50,7 +50,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.steer.bias)
 
     def forward(self, h: Tensor, steering: Tensor) -> Tensor:
-        shift, scale, gate = steering.chunk(3, 1)  # each (N, width)
+        shift, scale, gate = steering.chunk(3, -1)  # each (N, width)
         return h + gate * self.net(shift + (1 + scale) * self.norm(h))
 
 

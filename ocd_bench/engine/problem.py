@@ -22,6 +22,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Change = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Other inputs and targets from inputs, targets and a CPU generator (augmentation, subsampling)."""
 
+Positions = Callable[[Tensor, Tensor], tuple[Tensor, int, Callable[[Tensor], Tensor]]]
+"""From inputs and outputs: features of P positions ``(N, P, D)``, how many numbers C the output has at each, and a function
+from numbers ``(N, P, C)`` to a tensor in the form of the output."""
+
 Combine = Callable[[Tensor], Tensor]
 """Outputs of D draws ``(D, N, ...)`` to one ``(N, ...)``."""
 
@@ -64,6 +68,7 @@ class Problem:
         device: of the base and of the networks trained here.
         augment, subsample, excerpt: changes of samples on the CPU, or None. ``subsample`` takes a part of each sample;
             ``excerpt`` takes a smaller part, for samples that are only run through the base.
+        positions: of a large output; None where the task names none.
         output_features: the model's output as features ``(N, D)``.
         signature: features ``(N, D)`` of inputs for out-of-distribution detection; None where the task has none.
         encoder: gives a new encoder of the inputs, ``(N, ...) -> (N, E)``, or None. Without parameters it is a fixed feature.
@@ -85,6 +90,7 @@ class Problem:
     augment: Change | None = None
     subsample: Change | None = None
     excerpt: Change | None = None
+    positions: Positions | None = None
     output_features: Callable[[Tensor], Tensor] = flat
     signature: Callable[[Tensor], Tensor] | None = None
     encoder: Callable[[], nn.Module | None] = lambda: None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from ocd_bench.engine.controls.finetune import FittedFinetune, fit_finetuned, run
@@ -25,6 +23,10 @@ class FinetunePredictor(Predictor):
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         return run(self.model, self.problem, inputs)
 
+    def hand_over(self) -> torch.nn.Module:
+        """See :class:`ocd_bench.Predictor`: the same model for every batch."""
+        return self.model
+
 
 class Finetune(Method):
     """All weights of the base, trained on the copies, steps, batches and validation samples that the hypernetwork gets."""
@@ -34,6 +36,8 @@ class Finetune(Method):
     section = "finetune"
     Settings = FinetuneSettings
     reads = ("ocd",)
+    leads = True
+    chosen = "validation"
 
     def fit(self, context: Context) -> FinetunePredictor:
         settings, problem = context.settings("ocd"), problem_of(context, context.layer)
@@ -54,6 +58,10 @@ class LongerPredictor(Predictor):
         with torch.no_grad():
             return self.model(inputs)
 
+    def hand_over(self) -> torch.nn.Module:
+        """See :class:`ocd_bench.Predictor`: the same model for every batch."""
+        return self.model
+
 
 class BaseLonger(Method):
     """The base trained by its own recipe, with as many samples more as the fit of ``ocd`` costs; see
@@ -64,8 +72,9 @@ class BaseLonger(Method):
     section = "base_longer"
     Settings = LongerSettings
     reads = ("ocd",)
+    leads = True
 
-    def fit(self, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
+    def fit(self, context: Context) -> LongerPredictor:
         samples = context.settings("base_longer").share * samples_of_fit(OCD().fitted(context))
         return LongerPredictor(context.longer_base(samples), samples)
 

@@ -42,6 +42,7 @@ def problem_of(context: Context, layer: str, section: str = "ocd") -> Problem:
         augment=own("augment"),
         subsample=own("subsample"),
         excerpt=own("excerpt"),
+        positions=own("positions"),
         output_features=task.encode_output,
         signature=own("signature"),
         encoder=lambda: task.encode_input(context.splits, context.request),

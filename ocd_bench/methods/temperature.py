@@ -63,6 +63,8 @@ class Temperature(Method):
 
     name = "temperature"
     description = "the base's class logits times one factor, chosen on validation samples"
+    follows = True
+    chosen = "validation"
 
     def fit(self, context: Context) -> TemperaturePredictor:
         class_count(context)

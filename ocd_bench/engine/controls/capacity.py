@@ -33,7 +33,7 @@ class PlainNetwork(nn.Module):
 class FittedPlain:
     """A trained plain network; see :func:`fit_plain`."""
 
-    def __init__(self, problem: Problem, describe: Describe, network: PlainNetwork, history: list[Record]) -> None:
+    def __init__(self, problem: Problem, describe: Describe, network: nn.Module, history: list[Record]) -> None:
         self.problem, self.describe, self.network, self.history = problem, describe, network, history
         self.parameters = parameter_count(network)
 
@@ -55,17 +55,22 @@ class FittedPlain:
 def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
     """Train a plain network on the training samples, with the hypernetwork's budget, augmentation, encoder and trunk.
 
-    It starts at the base's own output, so that it is not a weaker control than necessary.
+    It starts at the base's own output, so that it is not a weaker control than necessary. An output that is not a small vector
+    is corrected position by position, see :mod:`.capacity_positions`.
 
     Raises:
-        NotApplicable: if the output is not a small vector.
+        NotApplicable: if the output is not a small vector, and the task names no positions.
     """
+    size = small_output(problem)
+    if not size and problem.positions is not None:
+        from ocd_bench.engine.controls.capacity_positions import fit_by_position
+
+        return fit_by_position(problem, settings)
     with initial_weights(problem):
-        size = small_output(problem)
         if not size:
             raise NotApplicable(
                 f"the output of a sample is not a vector of at most {LARGEST_OUTPUT} numbers: no plain network of the "
-                "hypernetwork's size gives it"
+                "hypernetwork's size gives it, and the task names no positions (Task.positions)"
             )
         encoder, describe = condition_inputs(problem, settings)
         stream = TargetStream(problem, TargetSettings.of(settings), describe, encoder is not None)

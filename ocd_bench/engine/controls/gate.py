@@ -78,12 +78,13 @@ class GatedPlain(FittedPlain):
 
     def __init__(self, fitted: FittedPlain, gate: Gate) -> None:
         super().__init__(fitted.problem, fitted.describe, fitted.network, fitted.history)
-        self.gate = gate
+        self.fitted, self.gate = fitted, gate
 
     def correction(self, trace: Trace) -> Tensor:
         assert self.problem.signature is not None
+        correction = self.fitted.correction(trace)  # (N, ...)
         factor = self.gate(self.problem.signature(trace.inputs)).to(trace.output.device)  # (N,)
-        return super().correction(trace) * factor[:, None]
+        return correction * factor.reshape(-1, *[1] * (correction.ndim - 1))
 
 
 def gated(fitted: FittedOCD, gate: Gate) -> GatedOCD:

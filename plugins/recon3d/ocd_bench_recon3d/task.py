@@ -232,6 +232,18 @@ class Recon3D(ocd_bench.Task):
         picture = torch.cat([output[..., :3], output[..., 6:7]], -1).movedim(-1, 1)
         return torch.nn.functional.adaptive_avg_pool2d(picture, 8).flatten(1)
 
+    def positions(self, inputs: Tensor, output: Tensor) -> tuple[Tensor, int, Callable[[Tensor], Tensor]]:
+        """The rays: origin and direction, and what the base has rendered there. The colour may change."""
+        import torch
+
+        known = torch.cat([inputs, output], -1).flatten(1, 2)  # (N, H W, 14)
+
+        def assemble(change: Tensor) -> Tensor:
+            colour = change.reshape(*output.shape[:3], 3)
+            return torch.cat([colour, torch.zeros_like(output[..., 3:])], -1)
+
+        return known, 3, assemble
+
     def output_picture(self, output: Tensor) -> Tensor:
         """The rendered view, ``(N, 3, H, W)``."""
         return output[..., :3].movedim(-1, 1).clamp(0, 1)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 FFT, HOP = 1024, 256
+FRAME = 64
+"""Samples of a frame for the control `capacity`: 8 ms at 8 kHz."""
 EPS = 1e-8
 
 
@@ -73,3 +75,17 @@ class MixtureEncoder(nn.Module):
         """``(N, T) -> (N, size)``."""
         features = self.convolutions(torch.log(self.mel(mixtures) + 1e-3))  # (N, 128, frames / 8)
         return self.head(torch.cat([features.mean(-1), features.std(-1, unbiased=False)], -1))
+
+
+def frames(mixture: Tensor, estimates: Tensor) -> Tensor:
+    """Frames of the mixture ``(N, T)`` and of the estimates ``(N, C, T)``, each with the frame before and the one after,
+    ``(N, P, 3 (C + 1) FRAME)``. The last frame is filled up with zeros."""
+    signals = torch.cat([mixture[:, None], estimates], 1)  # (N, C + 1, T)
+    count = -(-signals.shape[-1] // FRAME)
+    padded = nn.functional.pad(signals, (FRAME, FRAME + count * FRAME - signals.shape[-1]))
+    return padded.unfold(-1, 3 * FRAME, FRAME).movedim(2, 1).flatten(2)
+
+
+def unframed(change: Tensor, speakers: int, length: int) -> Tensor:
+    """Signals ``(N, C, T)`` of numbers at frames ``(N, P, C FRAME)``."""
+    return change.unflatten(2, (speakers, FRAME)).movedim(2, 1).flatten(2)[..., :length]

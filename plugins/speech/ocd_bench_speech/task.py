@@ -133,6 +133,17 @@ class SpeechTask(Task):
 
         return spectral_summary(output)
 
+    def positions(
+        self, inputs: torch.Tensor, output: torch.Tensor
+    ) -> tuple[torch.Tensor, int, Callable[[torch.Tensor], torch.Tensor]]:
+        """Frames of the mixture and of the estimates, with the frames before and after; see
+        :func:`ocd_bench_speech.features.frames`."""
+        from ocd_bench_speech.features import FRAME, frames, unframed
+
+        known = frames(inputs, output)
+        speakers, length = output.shape[1:]
+        return known, speakers * FRAME, lambda change: unframed(change, speakers, length)
+
     def output_picture(self, output: torch.Tensor) -> torch.Tensor:
         """The estimates' spectrograms (1024-bin FFT) below each other in one grey picture, ``(N, 1, C * 513, frames)``."""
         from ocd_bench_speech.features import spectral_picture

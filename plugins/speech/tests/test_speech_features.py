@@ -115,3 +115,17 @@ def test_reverb_is_a_convolution_that_keeps_the_direct_sound() -> None:
     assert room[101:119].abs().max() < 1e-5
     assert abs(float(room[120:].square().sum()) - 1) < 1e-3
     assert float(room[120 : 120 + 400].square().sum()) > 10 * float(room[1000:1400].square().sum())
+
+
+def test_frames_hold_their_neighbours_and_come_back_as_signals():
+    from ocd_bench_speech.features import FRAME, frames, unframed
+
+    mixture, estimates = torch.randn(2, 150), torch.randn(2, 3, 150)
+    found = frames(mixture, estimates)
+    assert found.shape == (2, 3, 4 * 3 * FRAME)
+    middle = found[:, 1].unflatten(1, (4, 3 * FRAME))
+    assert torch.equal(middle[:, 0, :150], mixture)
+    assert torch.equal(middle[:, 1:, :150], estimates)
+    assert not middle[:, :, 150:].any()
+    own = found.unflatten(2, (4, 3, FRAME))[:, :, 1:, 1].flatten(2)  # the frames themselves, of the estimates
+    assert torch.equal(unframed(own, 3, 150), estimates)
