@@ -41,9 +41,12 @@ class Finetune(Method):
 
     def fit(self, context: Context) -> FinetunePredictor:
         settings, problem = context.settings("ocd"), problem_of(context, context.layer)
-        fitted = fit_finetuned(problem, settings, context.settings("finetune").lr)
+        rates = context.settings("finetune").lr
+        fitted = fit_finetuned(problem, settings, rates)
         how = GainSettings.of(settings)
-        gain = gain_on_validation(problem, how, lambda inputs, gains, start: fitted.outputs(inputs, gains))
+        gain = gain_on_validation(
+            problem, how, lambda inputs, gains, start: fitted.outputs(inputs, gains), ("finetune", settings, rates)
+        )
         return FinetunePredictor(fitted, gain)
 
 

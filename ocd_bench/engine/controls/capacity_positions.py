@@ -21,7 +21,7 @@ from ocd_bench.engine.learn import Trainee, Training, learn
 from ocd_bench.engine.ocd import condition_inputs, initial_weights
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import TargetSettings, TargetStream, shuffled, validation_samples
+from ocd_bench.engine.targets import Shuffled, TargetSettings, TargetStream, validation_samples
 from ocd_bench.seeds import seeded
 
 
@@ -109,7 +109,7 @@ def _train(
     problem: Problem, settings: OCDSettings, stream: TargetStream, trainee: Trainee[PositionNetwork], rows: int
 ) -> FittedByPosition:
     indices, changes = (
-        shuffled(len(problem.train[0]), rows, seeded(problem.seed, "order")),
+        Shuffled(len(problem.train[0]), rows, seeded(problem.seed, "order")),
         seeded(problem.seed, "augment"),
     )
     held, answers = validation_samples(problem, settings.val_samples)
@@ -127,8 +127,6 @@ def _train(
         (output,) = FittedByPosition(problem, stream.describe, module.network, []).outputs(held, (1.0,))
         return float(problem.loss(output, answers.to(problem.device)).mean())
 
-    def progress(done: int, total: int) -> None:
-        problem.progress("capacity", done, total)
-
-    network, history = learn(trainee, loss, validate, Training.of(settings), progress)
+    loop = problem.stage("capacity", settings)
+    network, history = learn(trainee, loss, validate, Training.of(settings), loop, (indices, changes))
     return FittedByPosition(problem, stream.describe, network, history)

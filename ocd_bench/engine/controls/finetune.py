@@ -18,7 +18,7 @@ from ocd_bench.engine.learn import Record, Trainee, Training, learn
 from ocd_bench.engine.ocd import initial_weights
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import TargetSettings, TargetStream, shuffled, validation_samples
+from ocd_bench.engine.targets import Shuffled, TargetSettings, TargetStream, validation_samples
 from ocd_bench.seeds import seeded
 
 
@@ -78,7 +78,7 @@ def _fit(problem: Problem, settings: OCDSettings, lr: float) -> FittedFinetune:
     stream = TargetStream(problem, replace(TargetSettings.of(settings), folds=0), Describe())  # for its copies of samples
     take = problem.excerpt or stream.part
     inputs, targets = problem.train
-    indices = shuffled(len(inputs), settings.task_batch or settings.batch_size, seeded(problem.seed, "order"))
+    indices = Shuffled(len(inputs), settings.task_batch or settings.batch_size, seeded(problem.seed, "order"))
     changes = seeded(problem.seed, "augment")
     held, answers = validation_samples(problem, settings.val_samples)
 
@@ -90,10 +90,9 @@ def _fit(problem: Problem, settings: OCDSettings, lr: float) -> FittedFinetune:
     def validate(module: Trainee[nn.Module]) -> float:
         return float(problem.loss(run(module.network, problem, held), answers.to(problem.device)).mean())
 
-    def progress(done: int, total: int) -> None:
-        problem.progress("finetune", done, total)
-
+    loop = problem.stage("finetune", (settings, lr))
     model = copy.deepcopy(problem.layer.model).requires_grad_(True)
     with initial_weights(problem):  # for the dropout of the base
-        network, history = learn(Whole(model, None), loss, validate, replace(Training.of(settings), lr=lr), progress)
+        how = replace(Training.of(settings), lr=lr)
+        network, history = learn(Whole(model, None), loss, validate, how, loop, (indices, changes))
     return FittedFinetune(problem, network, lr, history)
