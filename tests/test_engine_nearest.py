@@ -10,6 +10,7 @@ from torch import nn
 
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.controls.capacity import LARGEST_OUTPUT, fit_plain
+from ocd_bench.engine.controls.capacity_positions import fit_by_position
 from ocd_bench.engine.controls.nearest import Nearest
 from ocd_bench.engine.overfit import Overfit, overfit
 from ocd_bench.errors import NotApplicable
@@ -140,12 +141,12 @@ def test_a_large_output_is_corrected_position_by_position():
         model=Rows().requires_grad_(False), positions=positions, loss=lambda out, y: (out - y).square().flatten(1).mean(1)
     )
     task = replace(task, train=(x, wanted(x)), val=(new, wanted(new)))
-    fitted = fit_plain(task, replace(QUICK, task_batch=32))
+    fitted = fit_by_position(task, replace(QUICK, task_batch=32))
     none, one = fitted.outputs(new, (0.0, 1.0))
     assert torch.equal(none, Rows()(new))
     assert torch.equal(one[..., 1], none[..., 1])
     error = (one - wanted(new))[..., 0].square().mean()
     assert error < 0.3 * 0.25  # 0.25: that of the base
     assert fitted.parameters == sum(parameter.numel() for parameter in fitted.network.parameters())
-    start = fit_plain(task, replace(QUICK, steps=1, lr=1e-12))
+    start = fit_by_position(task, replace(QUICK, steps=1, lr=1e-12))
     torch.testing.assert_close(start.outputs(new, (1.0,))[0], none)

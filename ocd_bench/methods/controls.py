@@ -6,12 +6,13 @@ from __future__ import annotations
 import torch
 
 from ocd_bench.engine.controls.capacity import FittedPlain, fit_plain
+from ocd_bench.engine.controls.capacity_positions import fit_by_position
 from ocd_bench.engine.controls.gate import GatedPlain, gate_of
 from ocd_bench.engine.controls.nearest import Nearest
 from ocd_bench.engine.controls.random_directions import with_random_directions
 from ocd_bench.engine.gain import Gain, GainSettings, gain_on_validation
 from ocd_bench.engine.learn import details
-from ocd_bench.engine.ocd import FittedOCD
+from ocd_bench.engine.ocd import FittedOCD, small_output
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.ocd import OCD, gain_detail, problem_of
@@ -81,7 +82,8 @@ class Capacity(Method):
 
     def fit(self, context: Context) -> PlainPredictor:
         settings, problem = context.settings("ocd"), problem_of(context, context.layer)
-        fitted = fit_plain(problem, settings)
+        by_position = problem.positions is not None and not small_output(problem)
+        fitted = fit_by_position(problem, settings) if by_position else fit_plain(problem, settings)
         if (gate := gate_of(problem, settings.gate)) is not None:
             fitted = GatedPlain(fitted, gate)
         how = GainSettings.of(settings)

@@ -55,18 +55,14 @@ class FittedPlain:
 def fit_plain(problem: Problem, settings: OCDSettings) -> FittedPlain:
     """Train a plain network on the training samples, with the hypernetwork's budget, augmentation, encoder and trunk.
 
-    It starts at the base's own output, so that it is not a weaker control than necessary. An output that is not a small vector
-    is corrected position by position, see :mod:`.capacity_positions`.
+    It starts at the base's own output, so that it is not a weaker control than necessary. For an output that is not a small
+    vector see :mod:`.capacity_positions`.
 
     Raises:
-        NotApplicable: if the output is not a small vector, and the task names no positions.
+        NotApplicable: if the output is not a small vector.
     """
-    size = small_output(problem)
-    if not size and problem.positions is not None:
-        from ocd_bench.engine.controls.capacity_positions import fit_by_position
-
-        return fit_by_position(problem, settings)
     with initial_weights(problem):
+        size = small_output(problem)
         if not size:
             raise NotApplicable(
                 f"the output of a sample is not a vector of at most {LARGEST_OUTPUT} numbers: no plain network of the "
