@@ -155,3 +155,23 @@ def test_every_piece_is_a_command_that_is_understood(monkeypatch: pytest.MonkeyP
             assert set(args.methods.split(",")) <= {method.name for method in builtin()}, piece.name
     with pytest.raises(SystemExit):
         run.main(["mnist", "--data-dir", str(tmp_path / "nowhere")])
+
+
+def test_the_soak_notices_what_grows() -> None:
+    soak = load("soak")
+
+    def reading(run: int, **changes: float):
+        usual = {"seconds": 1.0, "exit_code": 0, "resident_mb": 300.0, "descriptors": 9, "threads": 1, "children": 0}
+        return soak.Reading(run, **{**usual, "leftovers": 0, "warnings": 0, **changes})
+
+    start = [reading(1, resident_mb=200.0), reading(2)]
+    assert soak.problems([*start, reading(3), reading(4, resident_mb=315.0)]) == []
+    for changes, text in (
+        ({"resident_mb": 330.0}, "memory: 300.0 MB and later 330.0 MB"),
+        ({"descriptors": 10}, "descriptors: 9 and later 10"),
+        ({"children": 1}, "children: 0 and later 1"),
+        ({"leftovers": 2}, "run 4 left 2 files"),
+        ({"warnings": 1}, "run 4 gave 1 warnings"),
+        ({"exit_code": 3}, "run 4 ended with exit code 3"),
+    ):
+        assert soak.problems([*start, reading(3), reading(4, **changes)]) == [text]

@@ -231,6 +231,24 @@ def test_a_large_state_is_kept_less_often(clock: Clock) -> None:
     assert stage().resume() is not None
 
 
+def test_a_slow_disk_is_written_less_often(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*words: Any) -> bool:
+        clock.now += 0.5
+        return True
+
+    monkeypatch.setattr(stages, "keep", slow)
+    loop, kept = stage(), []
+
+    def state() -> dict[str, Any]:
+        kept.append(clock.now)
+        return {}
+
+    for _ in range(130):
+        clock.now += 1.0
+        loop.save(state)
+    assert kept == [20.0, 70.5, 121.0]
+
+
 def test_a_user_can_set_how_often_states_are_kept(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCD_BENCH_KEEP_EVERY", "0")
     loop = stage()

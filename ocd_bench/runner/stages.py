@@ -33,7 +33,7 @@ LEAST = 3.0
 SHARE = 0.01
 """Part of the time that writing may take."""
 RATE = 2e8
-"""Bytes per second that are digested and written, assumed."""
+"""Bytes per second that are digested and written, assumed for the first state of a loop. Then its time is measured."""
 
 Note = Callable[[str], None]
 
@@ -96,12 +96,18 @@ class Stage(Progress):
         # A loop that draws nothing from torch's global generator must not change it when it continues.
         drawn = random if any(not torch.equal(one, two) for one, two in zip(random, self._random, strict=True)) else None
         content = pack({"state": dict(state()), "random": drawn})
-        self._affordable = len(content) / RATE / SHARE if self._every else 0.0
+        self._costs(len(content) / RATE)
         if now - self._saved < self._affordable:
             return
         seconds = round(self.earlier + now - self._began, 3)
         keep(KIND, self.name, self.key, {"seconds": seconds}, content, self.note)
         self._saved = time.monotonic()
+        self._costs(self._saved - now)
+
+    def _costs(self, seconds: float) -> None:
+        """Note that keeping a state takes so long: after how much work it is worth it."""
+        if self._every:
+            self._affordable = max(self._affordable, seconds / SHARE)
 
 
 class Stages:
