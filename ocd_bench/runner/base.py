@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 import time
@@ -14,20 +13,19 @@ from typing import Any
 
 import torch
 
-from ocd_bench.cache import Damaged, entry_path, find, keep, model_sha256, pack, tensor_sha256, unpack
+from ocd_bench.cache import Damaged, entry_path, find, keep, model_sha256, tensor_sha256, unpack
 from ocd_bench.config import BaseSettings, Config, fingerprint
 from ocd_bench.errors import OCDBenchError, UsageError
 from ocd_bench.layers import check_layers
 from ocd_bench.online import keep_group_norms_contiguous
-from ocd_bench.progress import Progress
 from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.contract import TaskContract
 from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
 from ocd_bench.runner.forecast import KIND, base_sections, settings_print
 from ocd_bench.runner.lease import Lease
-from ocd_bench.runner.sandbox import Child, Message, Send, run_child
 from ocd_bench.runner.stages import Stages
 from ocd_bench.runner.stored import Recipe, read_tensors, write_tensors
+from ocd_bench.runner.trainer import BaseFailed, Trainer
 from ocd_bench.runner.training import mean_loss, train
 from ocd_bench.samples import Splits
 from ocd_bench.seeds import derive
@@ -37,19 +35,6 @@ __all__ = ["BaseFailed", "BaseModel", "Bases", "mean_loss", "model_sha256", "ten
 
 WAIT = 0.2
 """Seconds between two checks of a base that another process trains."""
-
-
-class BaseFailed(OCDBenchError):
-    """The base model could not be trained: every cell that needs it fails, for this reason.
-
-    Args:
-        reason: in one line.
-        trace: a stack for the author of the task.
-    """
-
-    def __init__(self, reason: str, trace: str = "") -> None:
-        super().__init__(reason)
-        self.trace = trace
 
 
 @dataclass(frozen=True)
@@ -255,14 +240,30 @@ class Bases:
         return BaseModel(_freeze(model), model_sha256(model), key, fit_s, True)
 
     def _made(self, model: torch.nn.Module, key: str, splits: Splits, lease: Lease | None) -> BaseModel:
-        kept = self._kept(key) if lease is not None else None
-        try:
-            found = self._in_child(model, splits, kept, lease) if self.isolate else self._here(model, splits, kept, lease)
-        except OCDBenchError:
-            if kept is not None:
+        """The base, trained now. Its state is kept until it is stored or has failed."""
+        if lease is None:
+            fit_s, _ = self._train(model, splits, None, lambda: None)
+        else:
+            kept = self._kept(key)
+            try:
+                fit_s, content = self._train(model, splits, kept, lease.renew)
+                record = {"fit_s": fit_s, "settings": settings_print(self.config, self.task.name, self.request.preset)}
+                keep(KIND, self._name, key, record, content, self.note)
+            except OCDBenchError:
                 kept.discard()
-            raise
-        content, fit_s = found
+                raise
+            kept.discard()
+        return BaseModel(_freeze(model), model_sha256(model), key, fit_s, False)
+
+    def _train(
+        self, model: torch.nn.Module, splits: Splits, kept: Stages | None, renew: Callable[[], None]
+    ) -> tuple[float, bytes]:
+        """Train ``model``; returns the seconds that it took, and its packed weights."""
+        trainer = Trainer(self.task, self.request, self.config.section("base"), self.device, self.contract, self.progress)
+        if self.isolate:
+            content, fit_s = trainer.in_child(model, splits, kept, renew, self.seconds, self.threads)
+        else:
+            content, fit_s = trainer.here(model, splits, kept, renew)
         try:
             model.load_state_dict(unpack(content))
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -275,83 +276,7 @@ class Bases:
                 raise BaseFailed(
                     f"the base model's weights ({name}) are not finite: training diverged, lower base.lr ({place})"
                 )
-        if lease is not None:
-            record = {"fit_s": fit_s, "settings": settings_print(self.config, self.task.name, self.request.preset)}
-            keep(KIND, self._name, key, record, content, self.note)
-        if kept is not None:
-            kept.discard()
-        return BaseModel(_freeze(model), model_sha256(model), key, fit_s, False)
-
-    def _here(self, model: torch.nn.Module, splits: Splits, kept: Stages | None, lease: Lease | None) -> tuple[bytes, float]:
-        def show(done: int, total: int) -> None:
-            if lease is not None:
-                lease.renew()
-            self.progress("base", done, total)
-
-        start = time.perf_counter()
-        progress = Progress(show) if kept is None else kept.loop("base", None, show)
-        try:
-            trained = self.task.train_base(model, splits, self.request, progress)
-            if trained is None:
-                settings = self.config.section("base")
-                trained = train(model, self.task, splits, self.request, settings, self.device, progress)
-        except OCDBenchError:
-            raise
-        except (Exception, SystemExit, GeneratorExit) as error:
-            where = self.contract.blame.of_error(error, self.task)
-            raise BaseFailed(f"training of the base model: {message_of(error)} ({where})") from error
-        if not isinstance(trained, torch.nn.Module):
-            raise self.contract.broken("train_base", f"returned {type(trained).__name__}", "a torch.nn.Module or None")
-        fit_s = time.perf_counter() - start + progress.earlier
-        return pack({name: tensor.detach().cpu() for name, tensor in trained.state_dict().items()}), fit_s
-
-    def _in_child(
-        self, model: torch.nn.Module, splits: Splits, kept: Stages | None, lease: Lease | None
-    ) -> tuple[bytes, float]:
-        answers: dict[str, Message] = {}
-
-        def work(send: Send) -> None:
-            torch.set_num_threads(self.threads)
-            shown = Throttled(send)
-            child = dataclasses.replace(self, progress=shown.progress)
-            try:
-                content, fit_s = child._here(model, splits, kept, None)
-            except BaseFailed as failure:
-                send(Message("failed", {"reason": str(failure), "trace": failure.trace}))
-            except OCDBenchError as error:
-                send(Message("refused", {"reason": str(error)}))
-            else:
-                send(Message("base", {"fit_s": fit_s}, {"state": content}))
-
-        def receive(child: Child, message: Message) -> None:
-            if message.what == "progress":
-                self.progress(message.values["what"], message.values["done"], message.values["total"])
-            else:
-                answers[message.what] = message
-
-        ending = run_child(work, receive, self.seconds, idle=lease.renew if lease is not None else lambda: None)
-        if "base" in answers:
-            return answers["base"].blobs["state"], answers["base"].values["fit_s"]
-        if "refused" in answers:
-            raise UsageError(answers["refused"].values["reason"])
-        if "failed" in answers:
-            raise BaseFailed(answers["failed"].values["reason"], answers["failed"].values["trace"])
-        where = self.contract.blame.of_trace(ending.trace, self.task)
-        raise BaseFailed(f"training of the base model: {ending} ({where})", ending.trace)
-
-
-class Throttled:
-    """Progress as messages, at most ten per second, because sending one may take longer than a training step."""
-
-    def __init__(self, send: Send) -> None:
-        self.send, self._last = send, 0.0
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Step ``done`` of ``total``."""
-        now = time.monotonic()
-        if now - self._last >= 0.1 or done >= total:
-            self._last = now
-            self.send(Message("progress", {"what": what, "done": done, "total": total}))
+        return fit_s, content
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import torch
 
 from ocd_bench.errors import OCDBenchError
 from ocd_bench.method import Context
-from ocd_bench.runner.base import BaseFailed, BaseModel, Bases, Throttled
+from ocd_bench.runner.base import BaseFailed, BaseModel, Bases
 from ocd_bench.runner.cells import Group, Variant
 from ocd_bench.runner.job import Job, Settings
 from ocd_bench.runner.pictures import draw_figures
@@ -23,6 +23,7 @@ from ocd_bench.runner.reuse import heads_of, unfinished
 from ocd_bench.runner.rows import Rows, all_fail
 from ocd_bench.runner.sandbox import Message, Send, arm
 from ocd_bench.runner.store import RunFolder
+from ocd_bench.runner.trainer import Throttled
 
 
 class GroupRunner:

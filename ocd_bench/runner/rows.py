@@ -18,7 +18,7 @@ import torch
 
 from ocd_bench.method import Context, Method
 from ocd_bench.progress import Progress
-from ocd_bench.runner.base import BaseModel, Bases, Throttled
+from ocd_bench.runner.base import BaseModel, Bases
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch
 from ocd_bench.runner.job import Job, Todo
@@ -28,6 +28,7 @@ from ocd_bench.runner.reuse import Heads, fits_of
 from ocd_bench.runner.sandbox import Child, Message, Send, arm, run_child
 from ocd_bench.runner.stages import Stages
 from ocd_bench.runner.store import new_cell, pack_scores
+from ocd_bench.runner.trainer import Throttled
 from ocd_bench.task import Task
 
 
