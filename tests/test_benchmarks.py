@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from ocd_bench.cli import build_parser
 from ocd_bench.config import parse_assignment, resolve
@@ -49,6 +51,7 @@ def test_every_lever_of_the_ablation_changes_a_setting(monkeypatch: pytest.Monke
         ("ablation", ["--only", "default,magic"], "error: --only magic: expected default, imitation"),
         ("ablation", ["--task", "nowhere"], "nowhere"),
         ("layer_selection", ["--task", "nowhere"], "nowhere"),
+        ("speed", ["--only", "nowhere"], "error: --only nowhere: no line has this in its name"),
     ],
 )
 def test_bad_input_gets_a_line(script: str, arguments: list[str], message: str) -> None:
@@ -56,6 +59,35 @@ def test_bad_input_gets_a_line(script: str, arguments: list[str], message: str) 
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# -- speed ------------------------------------------------------------------------------------------------------------------
+def test_a_line_is_timed_in_turn_after_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    timing = importlib.import_module("speed_lines.timing")
+    calls: list[str] = []
+
+    def side(name: str, count: int) -> object:
+        return timing.Side(name, lambda: calls.append(name), count)
+
+    def line(check: Callable[[], str]) -> object:
+        return timing.Line("a line", lambda options: timing.Pair(side("ours", 6), side("other", 3), check))
+
+    monkeypatch.setattr(timing, "clock", lambda: lambda: float(len(calls)))  # every call takes a second
+    options = SimpleNamespace(rounds=2, seconds=0.5)
+    found = timing.measure(line(lambda: calls.append("check") or "outputs"), options).record()
+    assert calls == ["check", "ours", "other", "other", "ours", "ours", "other"]
+    assert (found["ours_per_s"], found["other_per_s"], found["ratio"], found["rounds"]) == (6.0, 3.0, 2.0, 2)
+    with pytest.raises(timing.Wrong, match="outputs: relative difference"):
+        timing.measure(line(lambda: timing.same(torch.ones(2), torch.zeros(2), "outputs")), options)
+    assert timing.same(torch.ones(2), torch.ones(2), "outputs") == "outputs: equal"
+
+
+def test_slopes_of_growth_are_those_of_the_logarithms() -> None:
+    growth = load("growth")
+    assert growth.slope([1, 10, 100, 1000], [5, 7, 2e2, 2e3]) == pytest.approx(1)
+    assert growth.slope([1, 10], [3, 3]) == pytest.approx(0)
+    assert growth.slope([2, 4, 8], [9, 16, 64]) == pytest.approx(2)
 
 
 # -- intervals --------------------------------------------------------------------------------------------------------------
