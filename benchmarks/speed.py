@@ -81,11 +81,11 @@ def main() -> None:
             before = known.get(line.name)
             cells.append(f"{before['ratio']:,g}: × {row['ratio'] / before['ratio']:.2f}" if before else "–")
         print(f"| {' | '.join(cells)} |", flush=True)
+        if options.out is not None:  # after each line, so that a run that is stopped keeps what it has
+            environment = {"torch": torch.__version__, "machine": platform.machine(), "threads": options.threads}
+            text = json.dumps({"environment": environment, "lines": found}, indent=1, ensure_ascii=False)
+            options.out.write_text(text + "\n", encoding="utf-8")
     print(f"\n{time.perf_counter() - start:.0f} s, torch {torch.__version__}, {platform.machine()}, threads {options.threads}")
-    if options.out is not None:
-        environment = {"torch": torch.__version__, "machine": platform.machine(), "threads": options.threads}
-        text = json.dumps({"environment": environment, "lines": found}, indent=1, ensure_ascii=False)
-        options.out.write_text(text + "\n", encoding="utf-8")
     sys.exit(bool(wrong))
 
 

@@ -8,8 +8,10 @@ functions run as they are, on the CPU, on ResNet-20 with random weights and rand
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import importlib.util
+import io
 import math
 import sys
 from collections.abc import Callable
@@ -67,8 +69,9 @@ def ours(name: str, context: Context) -> Any:
 
 
 def stream(predict: Callable[[Tensor], Tensor], batches: list[Tensor]) -> Tensor:
-    """Outputs of all batches in turn."""
-    return torch.cat([predict(batch).detach() for batch in batches])
+    """Outputs of all batches in turn, without what the authors' code prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return torch.cat([predict(batch).detach() for batch in batches])
 
 
 def pair(
