@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +213,8 @@ class Bases:
         else:
             request, settings = self.request, self.config.section("base")
             further = max(1, math.ceil(samples / len(splits.train)))
-            config = self.config.changed("base", dataclasses.replace(settings, epochs=settings.epochs + further))
-        return dataclasses.replace(self, request=request, config=config).obtain(splits)
+            config = self.config.changed("base", replace(settings, epochs=settings.epochs + further))
+        return replace(self, request=request, config=config).obtain(splits)
 
     @property
     def _name(self) -> str:
