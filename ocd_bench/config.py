@@ -1,6 +1,7 @@
 """The configuration of a run: sections of plain values, resolved in one fixed order.
 
-A section is a frozen dataclass: the core's ``base``, ``select`` and ``run``, one per method section, one per task. Values come
+A section is a frozen dataclass: the core's ``base``, ``select`` and ``run``, one per method section, one per task (and ``ray``,
+which is no part of the configuration of a run, since no number depends on it). Values come
 from, in rising precedence: the dataclass defaults (preset ``default``), the section's own ``presets``, the task's ``presets``,
 a TOML file, ``--set section.key=value``.
 """
@@ -105,7 +106,58 @@ class RunSettings(Checked):
     section: ClassVar[str] = "run"
 
 
+@dataclass(frozen=True)
+class RaySettings(Checked):
+    """Section ``ray``: the cluster of ``--executor ray``. No number depends on it (docs/many-machines.md)."""
+
+    address: str = setting(
+        "",
+        help="Address of a ray cluster, HOST:PORT; or 'auto', the cluster that this machine belongs to. Empty: $RAY_ADDRESS, "
+        "or, without it, a ray of its own on this machine for the time of the run, with --jobs workers.",
+    )
+    timeout: float = setting(
+        20.0, above=0, most=86_400, unit="seconds", help="How long the cluster may take to answer, and to have room for a cell."
+    )
+    cpus: int = setting(
+        0, least=0, most=1024, unit="cores", help="Cores that ray reserves for a worker. 0: as many as run.threads."
+    )
+    gpus: float = setting(
+        -1.0,
+        least=0,
+        most=64,
+        also=(-1.0,),
+        unit="GPUs",
+        help="GPUs that ray reserves for a worker; a fraction shares one. -1: one with --device cuda, else none.",
+    )
+    memory: float = setting(2.0, least=0, most=100_000, unit="GB", help="Memory that ray reserves for a worker. 0: not stated.")
+    retries: int = setting(
+        3, least=0, most=100, unit="times", help="How often cells are measured again whose machine was lost, before they fail."
+    )
+    split: bool = setting(
+        True, help="Whether methods that share no fit may be measured on several machines when there are more than groups."
+    )
+    section: ClassVar[str] = "ray"
+
+    @classmethod
+    def of(cls, overrides: Mapping[str, Any]) -> RaySettings:
+        """The settings that the keys ``ray.*`` of ``overrides`` give.
+
+        Raises:
+            UsageError: for a value that its field does not accept.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        given = {name: overrides[f"ray.{name}"] for name in names if f"ray.{name}" in overrides}
+        return cls(**values_as(cls.section, cls, given))
+
+
 CORE: Mapping[str, type] = {"base": BaseSettings, "select": SelectSettings, "run": RunSettings}
+MACHINES: Mapping[str, type] = {"ray": RaySettings}
+"""Sections that say where to compute. No number depends on them, so no run folder has them."""
+
+
+def without_machines(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides that numbers may depend on."""
+    return {key: value for key, value in overrides.items() if key.partition(".")[0] not in MACHINES}
 
 
 class Config:
@@ -168,7 +220,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def known_sections(tasks: Sequence[Task], methods: Sequence[Method]) -> dict[str, type]:
     """Every section by name: the core's, each method's, each task's."""
-    sections = dict(CORE)
+    sections = {**CORE, **MACHINES}
     for method in methods:
         for part in getattr(method, "parts", (method,)):  # of A+B, both
             if part.section and part.Settings:
@@ -243,7 +295,7 @@ def resolve(
         UsageError: for an unknown preset, or a value that does not fit its field.
     """
     check_preset(preset)
-    sections = known_sections([task], methods)
+    sections = {name: cls for name, cls in known_sections([task], methods).items() if name not in MACHINES}
     values: dict[str, dict[str, Any]] = {name: dict(getattr(s, "presets", {}).get(preset, {})) for name, s in sections.items()}
     task_overrides = task.presets.get(preset, {})
     # A task may tune a method that is not installed or not selected. Such keys have no section here.

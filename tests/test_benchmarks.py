@@ -207,3 +207,23 @@ def test_the_soak_notices_what_grows() -> None:
         ({"exit_code": 3}, "run 4 ended with exit code 3"),
     ):
         assert soak.problems([*start, reading(3), reading(4, **changes)]) == [text]
+
+
+def test_a_simulated_cluster_obeys_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """benchmarks/many_machines.py, on a case to compute by hand: two seeds, each a base of 10 s and two fits of 4 s."""
+    machines = load("many_machines")
+    family = {"a": "one", "b": "two"}
+    costs = {("t", "d"): machines.Costs(10.0, {"one": 4.0, "two": 4.0}, {"a": 1.0, "b": 1.0}, {"a": 1, "b": 1})}
+    groups = [machines.Group("t", "d", seed, ("a", "b")) for seed in (0, 1)]
+    halves = [machines.Group("t", "d", seed, (name,)) for name in ("a", "b") for seed in (0, 1)]
+
+    def makespan(parts, workers: int, handle: float = 0.0) -> float:
+        return machines.simulate(parts, costs, family, workers, 0.0, 0.0, handle).makespan
+
+    assert makespan(groups, 1) == makespan(halves, 1) == 40.0  # all work
+    assert makespan(groups, 2) == 20.0
+    assert makespan(halves, 4) == 15.0  # base, then one fit and its test
+    assert makespan(halves, 4, handle=100.0) > 400.0  # the first machine
+    assert machines.lower_bound(groups, costs, family, 1, 0.0) == (40.0, "the work")
+    assert machines.lower_bound(groups, costs, family, 100, 0.0) == (15.0, "base, then fit")
+    assert machines.lower_bound(groups, costs, family, 100, 100.0) == (400.0, "the first machine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="a plugin that is not installed"
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes, one (task, dataset, seed) each")
-    parser.add_argument("--executor", default="local", choices=("local", "ray"), help="where workers run")
+    parser.add_argument(
+        "--executor", default="local", choices=("local", "ray"), help="where workers run: this machine, or a ray cluster"
+    )
     parser.add_argument(
         "--cell-timeout",
         type=float,
@@ -139,7 +142,7 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
         overrides=overrides,
         data_dirs=data_directories(args.data_dir),
         offline=args.offline,
-        device=args.device or earlier.get("device", "auto"),
+        device=_device(args.device or earlier.get("device", "auto"), args.executor, overrides),
         plugins=tuple(args.plugin) or earlier.get("plugins", ()),
         shard=parse_shard(args.shard),
         jobs=args.jobs,
@@ -149,6 +152,15 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
         keep_bases=args.keep_bases,
     )
     return request, from_file
+
+
+def _device(text: str, executor: str, overrides: Mapping[str, Any]) -> str:
+    """The device. On a ray cluster all machines must use the same kind, whatever they have: a GPU if GPUs are reserved."""
+    from ocd_bench.config import RaySettings
+
+    if executor != "ray" or text != "auto":
+        return text
+    return "cuda" if RaySettings.of(overrides).gpus > 0 else "cpu"
 
 
 def _names(text: str, option: str) -> tuple[str, ...]:

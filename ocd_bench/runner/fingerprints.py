@@ -170,6 +170,25 @@ def _is_beside(top: str, path: Path) -> bool:
     return (path.parent / f"{top}.py").is_file() or (path.parent / top / "__init__.py").is_file()
 
 
+def companions(path: Path) -> list[Path]:
+    """Files in the folder of a ``--plugin`` file that it imports, directly or not; packages with all their files."""
+    found: list[Path] = []
+    todo = [path]
+    while todo:
+        file = todo.pop()
+        try:
+            names = list(_imports(ast.parse(file.read_bytes()), ""))
+        except (OSError, SyntaxError, ValueError):
+            continue
+        for top in dict.fromkeys(name.partition(".")[0] for name in names):
+            beside = [path.parent / f"{top}.py", *sorted((path.parent / top).rglob("*.py"))] if top else []
+            if _is_beside(top, path):
+                new = [each for each in beside if each.is_file() and each not in (path, *found)]
+                found += new
+                todo += new
+    return found
+
+
 def modules_of(item: object) -> list[str]:
     """Modules of an object's class and of its base classes, without builtins and the core's own base classes."""
     own = [kind.__module__ for kind in type(item).__mro__]

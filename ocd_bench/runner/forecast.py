@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocd_bench.cache import entries
-from ocd_bench.config import Config, fingerprint, resolve
+from ocd_bench.config import Config, fingerprint, resolve, without_machines
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.clock import BASE, DATA, Times, in_words
 
@@ -54,7 +54,7 @@ def forecast(planned: Planned) -> Iterator[Work]:
     """The work of each group. A finished cell is one that has a number; whether it can be kept, the run itself decides, by the
     code, data and settings that it depends on."""
     request = planned.request
-    times = Times(request.preset, request.overrides, request.device)
+    times = Times(request.preset, without_machines(request.overrides), request.device)
     methods = list(planned.manager.methods.values())
     whole = planned.finished() is not None
     for group in planned.groups:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ocd_bench.config import without_machines
 from ocd_bench.errors import UsageError
 from ocd_bench.files import is_intact
 
@@ -48,9 +49,15 @@ class RunRequest:
     bases: Path | None = None
     keep_bases: bool = False
 
+    @property
+    def local_device(self) -> str:
+        """The device of this machine that computes; the CPU, which computes nothing, if other machines do."""
+        return "cpu" if self.executor == "ray" else self.device
+
     def as_dict(self) -> dict[str, Any]:
         """The values that ``run --config RUN/run.json`` needs to repeat this run: all that numbers depend on, no folders."""
         values = dataclasses.asdict(self)
+        values["overrides"] = without_machines(self.overrides)
         return {name: list(v) if isinstance(v := values[name], tuple) else v for name in REPEATED}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ocd_bench._version import __version__
 from ocd_bench.cache import tidy
-from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve
+from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve, without_machines
 from ocd_bench.errors import OCDBenchError, Terminated, Unavailable, UsageError
 from ocd_bench.results import config_differences
 from ocd_bench.runner.blame import Blame, message_of
@@ -110,7 +110,7 @@ def default_folder(request: RunRequest, groups: Sequence[Group]) -> Path:
     digest = fingerprint(
         {
             "groups": [(g.task, g.dataset, [v.label("") for v in g.variants]) for g in groups],
-            "overrides": dict(request.overrides),
+            "overrides": without_machines(request.overrides),
             "preset": request.preset,
         }
     )
@@ -172,7 +172,7 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         "methods": list(dict.fromkeys(name for group in groups for name in group.methods)),
         "oracles": [name for name, method in manager.methods.items() if method.uses_test_labels],
         "tasks": tasks,
-        "environment": environment(choose_device(request.device), max(threads, default=1)),
+        "environment": environment(choose_device(request.local_device), max(threads, default=1)),
         "plugins": {p["name"]: p["version"] for p in manager.describe()},
         "request": request.as_dict(),
         **({"shards": [f"{request.shard[0] + 1}/{request.shard[1]}"]} if request.shard[1] > 1 else {}),

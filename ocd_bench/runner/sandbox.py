@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
-import json
 import os
 import select
 import signal
@@ -24,9 +23,13 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from ocd_bench.runner.messages import Decoder, Message, Send, encode
+
+__all__ = ["Child", "Ending", "Message", "Send", "arm", "can_isolate", "run_child", "watch"]
 
 GRACE = 0.3
 """Seconds between the timeout of a child, when it writes its stack, and the moment it is killed."""
@@ -34,23 +37,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Message:
-    """A message of a child: its kind, plain values, and named bytes."""
-
-    what: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    blobs: Mapping[str, bytes] = field(default_factory=dict)
-
-
-Send = Callable[[Message], None]
-
-
-@dataclass(frozen=True)
 class Ending:
     """How a child ended.
 
     Attributes:
-        how: ``returned``, ``exited``, ``killed`` or ``timeout``.
+        how: ``returned``, ``exited``, ``killed`` or ``timeout``; or ``lost``, with the machine that it ran on.
         code: exit code, or number of the signal.
         trace: the stack at that moment, as Python prints it; empty if unknown.
         seconds: the time limit, for a ``timeout``.
@@ -62,6 +53,8 @@ class Ending:
     seconds: float = 0.0
 
     def __str__(self) -> str:
+        if self.how == "lost":
+            return self.trace
         if self.how == "timeout":
             return f"not finished after {self.seconds:g} s (--cell-timeout)"
         if self.how == "exited":
@@ -107,7 +100,7 @@ class Child:
         self.ending: Ending | None = None
         self._finished = False
         self._status = 0
-        self._buffer = bytearray()
+        self._decoder = Decoder()
         self._trace = tempfile.TemporaryFile()  # noqa: SIM115 (read when the child has ended)
         self._read, write = os.pipe()
         for stream in (sys.stdout, sys.stderr):
@@ -145,7 +138,7 @@ class Child:
         """The messages that have arrived. If the child has ended, :attr:`ending` is set afterwards."""
         gone = self.ending is None and self._wait()
         self._fill()
-        while (message := self._next()) is not None:
+        for message in self._decoder.messages():
             if message.what == "end":
                 self._finished = True
             else:
@@ -177,17 +170,7 @@ class Child:
     def _fill(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while part := os.read(self._read, 1 << 20):
-                self._buffer += part
-
-    def _next(self) -> Message | None:
-        if len(self._buffer) < 8:
-            return None
-        size = int.from_bytes(self._buffer[:8], "little")
-        if len(self._buffer) < 8 + size:
-            return None
-        frame = bytes(self._buffer[8 : 8 + size])
-        del self._buffer[: 8 + size]
-        return _unframe(frame)
+                self._decoder.feed(part)
 
     def _close(self, how: str = "") -> None:
         if self.leader:  # kill processes that it has started and not ended
@@ -274,7 +257,7 @@ def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, se
         arm(seconds)
 
         def send(message: Message) -> None:
-            data = memoryview(_frame(message))
+            data = memoryview(encode(message))
             while data:
                 data = data[os.write(write, data) :]
 
@@ -310,20 +293,3 @@ def arm(seconds: float | None) -> None:
     faulthandler.cancel_dump_traceback_later()
     if seconds is not None and _trace_file is not None:
         faulthandler.dump_traceback_later(seconds, file=_trace_file)
-
-
-def _frame(message: Message) -> bytes:
-    sizes = {name: len(blob) for name, blob in message.blobs.items()}
-    head = json.dumps({"what": message.what, "values": message.values, "blobs": sizes}).encode()
-    body = len(head).to_bytes(8, "little") + head + b"".join(message.blobs.values())
-    return len(body).to_bytes(8, "little") + body
-
-
-def _unframe(frame: bytes) -> Message:
-    size = int.from_bytes(frame[:8], "little")
-    head = json.loads(frame[8 : 8 + size])
-    blobs, start = {}, 8 + size
-    for name, length in head["blobs"].items():
-        blobs[name] = frame[start : start + length]
-        start += length
-    return Message(head["what"], head["values"], blobs)

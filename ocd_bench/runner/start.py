@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocd_bench.config import without_machines
 from ocd_bench.plugin.manager import Manager, load_plugins
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.order import Outcome, RunRequest
@@ -109,13 +110,13 @@ def measure(planned: Planned, quiet: bool = False, repeated: Path | None = None)
     from ocd_bench.runner.machine import choose_device
     from ocd_bench.runner.store import RunFolder
 
-    choose_device(request.device)
+    choose_device(request.local_device)
     if repeated is not None:
         check_repeat(repeated, request, groups, manager)
     existed, beside = planned.path.exists(), planned.path.parent.exists()
     folder = RunFolder(planned.path)
     others = folder.other_tasks(group.task for group in groups)
-    clock = Clock(groups, Times(request.preset, request.overrides, request.device), request.jobs)
+    clock = Clock(groups, Times(request.preset, without_machines(request.overrides), request.device), request.jobs)
     with ConsoleReporter(planned.cells, quiet, clock) as reporter:
         for line in left_out:
             reporter.note(line)

@@ -1,30 +1,32 @@
 """The process that the user started. It plans, writes files and shows progress. It computes nothing itself.
 
-Groups of cells run in worker processes that are forked from this one, ``jobs`` at a time. Their results arrive as messages, and
-only this process writes cells. So the death of a worker affects only the cells that it was measuring, an interrupt takes effect
-quickly, and every finished cell is in the folder.
+Workers measure groups of cells; an executor starts them (see :mod:`ocd_bench.runner.executors`). Their results arrive as
+messages, and only this process writes cells. So the death of a worker affects only the cells that it was measuring, an
+interrupt takes effect quickly, and every finished cell is in the folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ocd_bench.errors import OCDBenchError, Terminated
 from ocd_bench.runner.blame import Blame
 from ocd_bench.runner.cells import Group, cell_name
 from ocd_bench.runner.clock import BASE, DATA
+from ocd_bench.runner.executors import Executor, Worker
 from ocd_bench.runner.group import GroupRunner
 from ocd_bench.runner.job import Settings
 from ocd_bench.runner.lease import Lease
+from ocd_bench.runner.messages import Message
 from ocd_bench.runner.observers import tell_observers
 from ocd_bench.runner.order import Outcome
-from ocd_bench.runner.sandbox import Child, Ending, Message, Send, watch
+from ocd_bench.runner.sandbox import Ending
 from ocd_bench.runner.store import RunFolder, new_cell
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class _Work:
         doing: description of the worker's present step.
         began: methods that the worker has started to measure.
         leases: leases of the methods that the worker measures.
+        lost: how many workers of this group were lost with their machine.
     """
 
     group: Group
@@ -54,6 +57,7 @@ class _Work:
     leases: list[Lease] = field(default_factory=list)
     busy: tuple[str, ...] = ()
     """Methods that another process is measuring."""
+    lost: int = 0
 
 
 class Supervisor:
@@ -64,7 +68,7 @@ class Supervisor:
         folder: the run folder, where cells are written.
         manager: the loaded plugins.
         reporter: shows progress to the user.
-        jobs: number of worker processes at a time.
+        executor: starts workers; or settings, and the groups are measured one after another in this process.
     """
 
     def __init__(
@@ -73,32 +77,31 @@ class Supervisor:
         folder: RunFolder,
         manager: Any,
         reporter: Reporter,
-        settings: Settings,
-        jobs: int = 1,
+        executor: Executor | Settings,
     ) -> None:
         self.groups, self.folder, self.manager, self.reporter = list(groups), folder, manager, reporter
-        self.settings, self.jobs = settings, jobs
+        self.executor = executor
         self.outcome = Outcome()
         self.blame = Blame(manager)
         self._cells: dict[CellKey, dict[str, Any]] = {}
         self._written: dict[CellKey, tuple[dict[str, Any], bytes | None]] = {}
         self._told: set[str] = set()
-        self._running: dict[Child, _Work] = {}
+        self._running: dict[Worker, _Work] = {}
 
     def run(self) -> Outcome:
         """Measure every cell that can be measured. Ctrl-C and SIGTERM end it early; finished cells are kept."""
         try:
-            if self.settings.isolate:
-                self._run_workers()
+            if isinstance(self.executor, Settings):
+                self._run_here(self.executor)
             else:
-                self._run_here()
+                self._run_workers(self.executor)
         except KeyboardInterrupt:
             self.outcome.stopped = signal.SIGINT
         except Terminated as ended:
             self.outcome.stopped = ended.number
         finally:
-            for child, work in self._running.items():
-                child.kill()
+            for worker, work in self._running.items():
+                worker.kill()
                 self._release(work)
             self._save_again()
             self.folder.remove_locks()
@@ -111,43 +114,32 @@ class Supervisor:
         return [cell for cell, _ in self._written.values() if not self.folder.holds(cell)]
 
     # -- workers ------------------------------------------------------------------------------------------------------
-    def _run_workers(self) -> None:
-        if not all(self.folder.has_files(group) for group in self.groups):
-            import_module("torch._dynamo")  # every optimizer imports it (1.5 s): once here, not once in every child
-        waiting = [_Work(group) for group in self.groups]
+    def _run_workers(self, executor: Executor) -> None:
+        waiting = [_Work(group) for group in executor.parts(self.groups)]
         while waiting or self._running:
             for work in list(waiting):
-                if len(self._running) >= self.jobs:
-                    break
-                if self._claim(work):
+                if executor.admits(work.group, len(self._running)) and self._claim(work):
                     waiting.remove(work)
-                    self._running[self._start(work)] = work
+                    self.reporter.begin(work.group, DATA)
+                    self._running[executor.start(work.group)] = work
             if not self._running:
                 self._tell_busy(waiting)
                 time.sleep(LOOK)
                 continue
-            watch(self._running, LOOK if waiting and len(self._running) < self.jobs else 0.5)
+            executor.wait(self._running, LOOK if waiting else 0.5)
             self.reporter.tick()
-            for child, work in list(self._running.items()):
-                for message in child.messages():
-                    self._receive(work, message, child)
-                if child.ending is not None:
-                    del self._running[child]
+            for worker, work in list(self._running.items()):
+                for message in worker.messages():
+                    self._receive(work, message)
+                if worker.ending is not None:
+                    del self._running[worker]
                     self._release(work)
-                    self.reporter.end(work.group, child.ending.how == "returned")
-                    waiting += self._after(work, child.ending)
+                    self.reporter.end(work.group, worker.ending.how == "returned")
+                    waiting += self._after(work, worker.ending, executor.retries)
                 for lease in work.leases:
                     lease.renew()
 
-    def _start(self, work: _Work) -> Child:
-        self.reporter.begin(work.group, DATA)
-
-        def run_group(send: Send) -> None:
-            GroupRunner(work.group, self.manager, self.settings, self.folder, send).execute()
-
-        return Child(run_group, leader=True)
-
-    def _run_here(self) -> None:
+    def _run_here(self, settings: Settings) -> None:
         for group in self.groups:
             work = _Work(group)
             while not self._claim(work):
@@ -155,8 +147,8 @@ class Supervisor:
                 time.sleep(LOOK)
             self.reporter.begin(group, DATA)
             try:
-                runner = GroupRunner(work.group, self.manager, self.settings, self.folder, lambda m: self._receive(work, m))  # noqa: B023
-                runner.execute()
+                send = functools.partial(self._receive, work)
+                GroupRunner(work.group, self.manager, settings, self.folder, send).execute()
                 self.reporter.end(group, True)
             finally:
                 self._release(work)
@@ -193,11 +185,13 @@ class Supervisor:
         lease = Lease(self.folder.lock_path(cell_name(group.task, group.dataset, group.methods[0], group.seed)))
         self._once(f"waiting for {lease.owner()}, which measures cells of {group.task} {group.dataset} seed {group.seed}")
 
-    def _after(self, work: _Work, ending: Ending) -> list[_Work]:
+    def _after(self, work: _Work, ending: Ending, retries: int) -> list[_Work]:
         """Finish the group of a worker that has ended."""
         group = work.group
         again = [Group(group.task, group.dataset, group.seed, work.busy, group.variants)] if work.busy else []
         left = [name for name in group.methods if not self._is_settled(group, name)]
+        if ending.how == "lost" and left:
+            return [_Work(part) for part in again] + self._after_loss(work, left, ending, retries)
         if ending.how != "returned" and left:
             begun = [name for name in left if name in work.began]
             task = self.manager.task(group.task)
@@ -213,8 +207,19 @@ class Supervisor:
                 again += [Group(group.task, group.dataset, group.seed, rest, group.variants)] if rest else []
         return [_Work(part) for part in again]
 
+    def _after_loss(self, work: _Work, left: Sequence[str], ending: Ending, retries: int) -> list[_Work]:
+        """The cells of a machine that was lost are measured on another one, but not for ever."""
+        group = work.group
+        where = f"{group.task} {group.dataset} seed {group.seed}"
+        if work.lost >= retries:
+            self._fail(group, left, f"its worker was lost {work.lost + 1} times; the last time: {ending}", ending)
+            return []
+        again = Group(group.task, group.dataset, group.seed, tuple(left), group.variants)
+        self.reporter.note(f"ocd-bench: a worker of {where} was lost ({ending}); measured again: {', '.join(left)}")
+        return [_Work(again, lost=work.lost + 1)]
+
     # -- messages -----------------------------------------------------------------------------------------------------
-    def _receive(self, work: _Work, message: Message, child: Child | None = None) -> None:
+    def _receive(self, work: _Work, message: Message) -> None:
         values = message.values
         if message.what == "progress":
             self.reporter.progress(work.group, values["what"], values["done"], values["total"])
@@ -230,13 +235,9 @@ class Supervisor:
             work.doing = values["what"]
             if work.doing == "training":
                 self.reporter.begin(work.group, BASE)
-            if child is not None:
-                child.allow(None if work.doing == "training" else self.settings.cell_timeout)
         elif message.what == "began":
             work.began.append(values["method"])
             self.reporter.begin(work.group, values["method"])
-            if child is not None:
-                child.allow(None)
         elif message.what == "cell":
             self._finish(work.group, values["cell"], values["reused"], message.blobs.get("scores"), values.get("trace"))
 
