@@ -116,7 +116,7 @@ class RaySettings(Checked):
         "or, without it, a ray of its own on this machine for the time of the run, with --jobs workers.",
     )
     timeout: float = setting(
-        20.0, above=0, most=86_400, unit="seconds", help="How long the cluster may take to answer, and to have room for a cell."
+        15.0, above=0, most=86_400, unit="seconds", help="How long the cluster may take to answer, and to have room for a cell."
     )
     cpus: int = setting(
         0, least=0, most=1024, unit="cores", help="Cores that ray reserves for a worker. 0: as many as run.threads."
