@@ -59,7 +59,8 @@ class SelectSettings(Checked):
     layer: str = setting(
         "task",
         help="The layer to adapt: a dotted name; or 'task', the layer that the task names, else the criterion's choice; or "
-        "'entropy', the criterion's choice.",
+        "'entropy', the criterion's choice. Several layers, for ocd: names with commas between them, 'all', or 'norms' (the "
+        "batch norm layers).",
     )
     draws: int = setting(
         200, least=2, unit="draws", help="Random perturbations of each layer that the entropy criterion tries."

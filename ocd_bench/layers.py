@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from ocd_bench.config import check_overrides, known_sections, nearest, resolve
 from ocd_bench.engine._replay import quiet
-from ocd_bench.engine.capture import ADAPTABLE, refusal
-from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.engine.capture import ADAPTABLE, candidates, refusal
+from ocd_bench.engine.norms import NormLayers
+from ocd_bench.engine.several import MOST
+from ocd_bench.errors import NotApplicable, Unavailable, UsageError
 from ocd_bench.samples import Samples
 from ocd_bench.task import Request
 
@@ -107,12 +109,16 @@ def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples:
         some = samples.take(slice(SAMPLES))
         inputs, _ = contract.call("subsample", lambda: task.subsample(some.inputs, some.targets, request.generator("layers")))
         inputs = inputs.to(device)
+        if wanted == "norms":
+            _check_norms(model, inputs)
+            return
         if wanted not in ("task", "entropy"):
-            if problem := unsuitable(model, wanted, inputs):
-                raise UsageError(
-                    f"setting select.layer={wanted!r}: {problem.why}; layers of task {task.name!r} that can be adapted: "
-                    f"{problem.instead} (ocd-bench list layers --task {task.name})"
-                )
+            for name in layer_names(wanted, model, inputs):
+                if problem := unsuitable(model, name, inputs):
+                    raise UsageError(
+                        f"setting select.layer={name!r}: {problem.why}; layers of task {task.name!r} that can be adapted: "
+                        f"{problem.instead} (ocd-bench list layers --task {task.name})"
+                    )
             return
         names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
         if any(refusal(model, name, inputs) is None for name in names):
@@ -123,6 +129,36 @@ def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples:
             f"gave a model without a layer that can be adapted ({hindrances or 'it has no parameters'})",
             "a Linear or Conv layer that runs once in a forward pass",
         )
+
+
+def first_layer(wanted: str) -> str:
+    """``select.layer`` for methods that change one layer: the first of a list; the task's for ``norms`` and ``all``."""
+    return "task" if wanted in ("norms", "all") else wanted.partition(",")[0].strip()
+
+
+def layer_names(wanted: str, model: nn.Module, inputs: Tensor) -> list[str]:
+    """The layers that a value of ``select.layer`` stands for: ``all``, or names with commas between them.
+
+    Raises:
+        UsageError: for too many layers, or one that is named twice.
+    """
+    names = candidates(model, inputs) if wanted == "all" else [name.strip() for name in wanted.split(",")]
+    if len(names) > MOST:
+        raise UsageError(
+            f"setting select.layer={wanted}: {len(names)} layers, and each doubles the cost of a prediction; give at most "
+            f"{MOST}, or 'norms' for all batch norm layers at once"
+        )
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"setting select.layer={wanted}: {repeated[0]!r} is there twice")
+    return names
+
+
+def _check_norms(model: nn.Module, inputs: Tensor) -> None:
+    try:
+        with quiet(model):
+            NormLayers(model, inputs)
+    except NotApplicable as error:
+        raise UsageError(f"setting select.layer=norms: {error}") from error
 
 
 def layers_of_task(

@@ -16,6 +16,7 @@ from ocd_bench.engine.ocd import Variant, regressor
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.methods import controls, ocd, ocd_paper
+from ocd_bench.methods.quality import quality_of
 from ocd_bench.published.settings import PaperSettings
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
@@ -155,11 +156,11 @@ def test_the_detail_has_the_choices_as_plain_values():
 
 
 def test_the_quality_is_the_primary_metric_and_higher_is_better():
-    quality = ocd_module.quality_of(ToyClasses())
+    quality = quality_of(ToyClasses())
     output, target = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 2])
     scores = torch.stack([quality.scores(output, target), quality.scores(-output, target)]).double()
     assert quality.reduce(scores).tolist() == [0.75, pytest.approx(float(((-output).argmax(1) == target).double().mean()))]
-    values = ocd_module.quality_of(ToyValues())
+    values = quality_of(ToyValues())
     near, far = (values.scores(torch.full((4, 1), off), torch.zeros(4, 1)) for off in (0.1, 2.0))
     better, worse = values.reduce(torch.stack([near, far]).double()).tolist()
     assert better > worse

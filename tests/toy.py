@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ocd_bench.config import CORE
 from ocd_bench.method import Context, Method
 from ocd_bench.samples import Samples, Splits
 from ocd_bench.task import Request, Task
@@ -174,6 +175,8 @@ def _cast(samples: Samples, dtype: torch.dtype) -> Samples:
 def _section(section: str, given: Mapping[str, Any]) -> Any:
     if section in given:
         return given[section]
+    if section in CORE:
+        return CORE[section]()
     kinds = [Method]
     for kind in kinds:  # every method class imported so far
         kinds += kind.__subclasses__()

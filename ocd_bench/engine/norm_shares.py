@@ -12,7 +12,7 @@ rule: nothing is learnt. With three numbers of its own for each layer it is the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,24 +45,25 @@ class Shares(nn.Module):
         centre, spread: mean and standard deviation of the distances of undisturbed samples, ``(L, 2)``.
 
     Attributes:
-        weights: start, slope of means, slope of variances of each layer, ``(L, 3)``.
+        correction: of start, slope of means and slope of variances in each layer, ``(L, 3)``; zero is the rule.
     """
 
     centre: Tensor
     spread: Tensor
+    rule: Tensor
 
     def __init__(self, centre: Tensor, spread: Tensor) -> None:
         super().__init__()
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
-        rule = torch.tensor([START, SLOPE, SLOPE], device=centre.device, dtype=centre.dtype)
-        self.weights = nn.Parameter(rule.repeat(len(centre), 1))
+        self.register_buffer("rule", centre.new_tensor([START, SLOPE, SLOPE]))
+        self.correction = nn.Parameter(centre.new_zeros(len(centre), 3))
 
     def forward(self, number: int, layer: BatchNorm, found: Statistics) -> Tensor:
         """The share of the samples' own statistics ``(N, C)`` in layer ``number``, ``(N, 1)``."""
         excess = (distances(layer, found) - self.centre[number]) / self.spread[number]  # (N, 2)
-        start, slopes = self.weights[number, :1], self.weights[number, 1:]
-        return torch.sigmoid(start + excess @ slopes).unsqueeze(1)
+        numbers = self.rule + self.correction[number]
+        return torch.sigmoid(numbers[0] + excess @ numbers[1:]).unsqueeze(1)
 
 
 def measured(layers: NormLayers, batches: Sequence[Tensor]) -> Shares:
@@ -85,14 +86,22 @@ def measured(layers: NormLayers, batches: Sequence[Tensor]) -> Shares:
     return Shares(centre, spread.clamp_min(1e-6))
 
 
-def adapted(layers: NormLayers, shares: Shares, inputs: Tensor, gain: float = 1.0) -> Tensor:
+Disturb = Callable[[int, BatchNorm, Tensor], Tensor]
+"""Another input ``(N, C, ...)`` of a layer, from its number, the layer and its input."""
+
+
+def adapted(
+    layers: NormLayers, shares: Shares, inputs: Tensor, gain: float = 1.0, disturb: Disturb = lambda number, layer, x: x
+) -> Tensor:
     """The model's output ``(N, ...)`` with every sample's own norm layers, in one pass.
 
     Args:
         gain: a factor of all shares; 0 is the base itself.
+        disturb: changes what the layers see, for training.
     """
 
     def forward(number: int, layer: BatchNorm, x: Tensor) -> Tensor:
+        x = disturb(number, layer, x)
         found = own(x)
         return normalised(layer, x, running(layer).moved(found, gain * shares(number, layer, found)))
 

@@ -208,3 +208,45 @@ class OCDSettings(Checked):
                 f"setting {self.section}.prediction=epsilon is undefined where the cosine schedule ends, in pure noise; "
                 f"take {self.section}.prediction=v, or {self.section}.schedule=code"
             )
+
+
+@dataclass(frozen=True)
+class NormSettings(Checked):
+    """Section ``ocd_norms``: OCD on norm layers. Chosen on validation pictures under corruptions that no table reports."""
+
+    steps: int = setting(150, least=0, unit="steps", help="Training steps of the hypernetwork (AdamW). 0: the rule, untrained.")
+    batch_size: int = setting(64, least=1, unit="samples", help="Samples of a training batch.")
+    lr: float = setting(1e-2, above=0, help="Learning rate.")
+    weight_decay: float = setting(
+        0.1, least=0, help="Weight decay of the correction of the rule: what training does not need stays at the rule."
+    )
+    evaluations: int = setting(
+        3, least=1, help="How often the validation loss is taken during training. The weights of the lowest one are kept."
+    )
+    disturbed: float = setting(
+        0.8, least=0, most=1, help="Share of the training samples whose features are disturbed in one layer."
+    )
+    strength: float = setting(
+        0.7,
+        least=0,
+        help="Strength s of the disturbance: channels are scaled by exp(s z) and shifted by s z standard deviations.",
+    )
+    noise: float = setting(
+        0.5, least=0, unit="standard deviations", help="Largest noise of the disturbance; each sample draws its own level."
+    )
+    gains: tuple[float, ...] = setting(
+        (0.0, 0.25, 0.5, 0.75, 1.0),
+        least=0,
+        most=1,
+        help="Factors of the shares. The one of least loss on disturbed validation samples is used; 0 is the base.",
+    )
+    budget: float = setting(
+        0.005,
+        least=0,
+        help="How much worse the primary metric of undisturbed validation samples may get, as a fraction of the base's value. "
+        "Gains that cost more are not used.",
+    )
+    val_samples: int = setting(1000, least=1, unit="samples", help="Validation samples used at most.")
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"steps": 30, "val_samples": 200}}
+    section: ClassVar[str] = "ocd_norms"

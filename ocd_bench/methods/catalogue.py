@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.settings import NormSettings, OCDSettings
 from ocd_bench.method import Method
 from ocd_bench.methods.settings import (
     EataSettings,
@@ -149,6 +149,13 @@ CARDS = (
         "norms",
         "norm-rule",
         "each test sample's own batch norm statistics, mixed in by a rule on their distance from the usual ones",
+        default=False,
+    ),
+    Card(
+        "norms",
+        "ocd-norms",
+        "each sample's own batch norm layers, predicted by a trained correction of norm-rule",
+        NormSettings,
         default=False,
     ),
     Card("oracle", "oracle", "the layer overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True),

@@ -15,7 +15,8 @@ from ocd_bench.engine.learn import details
 from ocd_bench.engine.ocd import FittedOCD, small_output
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.method import Context, Method, Predictor
-from ocd_bench.methods.ocd import OCD, gain_detail, problem_of
+from ocd_bench.methods.ocd import OCD, problem_of
+from ocd_bench.methods.quality import gain_detail
 
 
 class OCDRandom(OCD):

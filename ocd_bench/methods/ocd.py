@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,11 +14,16 @@ from ocd_bench.engine.controls.guidance import Guided
 from ocd_bench.engine.gain import Gain
 from ocd_bench.engine.learn import details
 from ocd_bench.engine.ocd import FittedOCD, Variant, fit, regressor
-from ocd_bench.engine.problem import Problem, Quality
-from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.problem import Problem, no_folds
+from ocd_bench.engine.settings import NormSettings, OCDSettings
+from ocd_bench.engine.several import in_order, next_layer
 from ocd_bench.errors import NotApplicable
+from ocd_bench.layers import layer_names
 from ocd_bench.method import Context, Method, Predictor
-from ocd_bench.metrics import REDUCTIONS, Metric, metric_info, primary_metric
+from ocd_bench.methods.norms import fitted_norms
+from ocd_bench.methods.quality import gain_detail, quality_of
+from ocd_bench.online import probe
+from ocd_bench.seeds import derive
 from ocd_bench.task import Task
 
 ENSEMBLE = 5
@@ -58,36 +63,15 @@ def problem_of(context: Context, layer: str, section: str = "ocd") -> Problem:
     )
 
 
-def quality_of(task: Task) -> Quality:
-    """The task's primary metric, for choices on validation samples."""
-    metric: list[Metric] = []
-
-    def scores(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        reported = task.metrics(output, target)
-        name = primary_metric(task, reported)
-        metric[:] = [metric_info(task, name)]
-        return reported[name]
-
-    def reduce(values: torch.Tensor) -> torch.Tensor:
-        sign = 1 if metric[0].higher_is_better else -1
-        return sign * torch.from_numpy(REDUCTIONS[metric[0].reduce](values.numpy()))
-
-    return Quality(scores, reduce)
-
-
-def gain_detail(gain: Gain) -> dict[str, Any]:
-    """The gain and the validation curve on which it was chosen, as plain values."""
-    return {"gain": gain.value, "gain_candidates": list(gain.candidates), "gain_losses": list(gain.losses)}
-
-
 class OCDPredictor(Predictor):
     """Combined outputs of ``draws`` draws, each times the gain. Sample i of the stream always gets the same noise."""
 
-    def __init__(self, fitted: FittedOCD, gain: Gain, draws: int) -> None:
+    def __init__(self, fitted: FittedOCD, gain: Gain, draws: int, layers: Sequence[str] = ()) -> None:
         self.fitted, self.gain, self.draws = fitted, gain, draws
         self.parameters = fitted.parameters
         self.detail: Mapping[str, Any] = {
             "layer": fitted.problem.layer.name,
+            **({"layers": list(layers)} if len(layers) > 1 else {}),
             "form": fitted.form.describe(),
             "forms": [
                 {"form": score.form.describe(), "loss": score.loss, "kept": score.kept, "energy": score.energy}
@@ -149,10 +133,46 @@ class OCD(Method):
         key = (self.section, layer, settings, self.variant(settings))
         return context.shared(("fit", *key), lambda: fit(self.problem(context, layer), settings, self.variant(settings)))
 
-    def fit(self, context: Context) -> OCDPredictor:
-        layer, settings = self.layer(context), context.settings(self.section)
-        key = (self.section, layer, settings, self.variant(settings))
-        fitted = self.fitted(context)
+    def fit(self, context: Context) -> Predictor:
+        wanted = context.settings("select").layer
+        if wanted == "norms":
+            if self.name != "ocd":
+                raise NotApplicable("select.layer=norms: ocd alone changes norm layers; it has no draws, and no other variant")
+            return fitted_norms(context, NormSettings())
+        names = self.layers(context, wanted)
+        fitted, gain = self.fit_layer(context, self.problem(context, names[0]))
+        before: tuple[Hashable, ...] = ()
+        for done, name in enumerate(names[1:], 1):
+            before = (*before, names[done - 1], gain.value)
+            fitted, gain = self.fit_layer(context, self._further(context, fitted, gain, name, before), before)
+        return OCDPredictor(self.changed(fitted), gain, self.draws, names)
+
+    def layers(self, context: Context, wanted: str) -> list[str]:
+        """The layers to change, in the order in which they run."""
+        if wanted != "all" and "," not in wanted:
+            return [self.layer(context)]
+        inputs = probe(context)
+        return in_order(context.base, layer_names(wanted, context.base, inputs), inputs)
+
+    def _further(self, context: Context, fitted: FittedOCD, gain: Gain, name: str, before: tuple[Hashable, ...]) -> Problem:
+        """The problem of the layer ``name`` of the base as the fits before leave it."""
+        return replace(
+            fitted.problem,
+            layer=next_layer(fitted, gain.value, name, len(before) // 2),
+            seed=derive(fitted.problem.seed, name),
+            folds=no_folds,
+            remember=lambda key, build: context.shared((self.section, before, name, key), build),
+        )
+
+    def fit_layer(self, context: Context, problem: Problem, before: tuple[Hashable, ...] = ()) -> tuple[FittedOCD, Gain]:
+        """The fit on one layer, gated where the settings say so, and its gain. Methods share what they have in common.
+
+        Args:
+            before: names and gains of the layers that are changed before it.
+        """
+        settings = context.settings(self.section)
+        key = (self.section, *before, problem.layer.name, settings, self.variant(settings))
+        fitted = context.shared(("fit", *key), lambda: fit(problem, settings, self.variant(settings)))
         share = settings.gate or self.gate
         if share and fitted.problem.signature is not None:
             gate = context.shared(("gate", self.section, share), lambda: gate_of(fitted.problem, share))
@@ -160,7 +180,7 @@ class OCD(Method):
         gain = context.shared(
             ("gain", *key, self.draws, share), lambda: fitted.choose_gain(self.draws, (self.variant(settings), share))
         )
-        return OCDPredictor(self.changed(fitted), gain, self.draws)
+        return fitted, gain
 
 
 class OCDEnsemble(OCD):
@@ -200,7 +220,7 @@ class OCDGated(OCD):
     default = False
     gate = 0.99
 
-    def fit(self, context: Context) -> OCDPredictor:
+    def fit(self, context: Context) -> Predictor:
         if self.problem(context, self.layer(context)).signature is None:
             raise NotApplicable("the task gives no features for out-of-distribution detection (Task.signature)")
         return super().fit(context)

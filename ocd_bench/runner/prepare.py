@@ -13,7 +13,7 @@ from ocd_bench.config import fingerprint
 from ocd_bench.engine.capture import candidates
 from ocd_bench.engine.selection import layer_entropy
 from ocd_bench.errors import NotApplicable, OCDBenchError, UsageError
-from ocd_bench.layers import SAMPLES, unsuitable
+from ocd_bench.layers import SAMPLES, first_layer, unsuitable
 from ocd_bench.runner.base import BaseFailed, BaseModel, Bases, tensor_sha256
 from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.cells import Variant
@@ -206,7 +206,7 @@ def choose_layer(job: Job, model: torch.nn.Module, train: Samples, ranking: Rank
         UsageError: if the task chose a layer that cannot be adapted.
         BaseFailed: if its ``select_layer`` raised.
     """
-    wanted = job.config.section("select").layer
+    wanted = first_layer(job.config.section("select").layer)
     hook = job.manager.hook.ocd_bench_select_layer
     from_task = wanted == "task"
     with _failing(job, "select_layer"):

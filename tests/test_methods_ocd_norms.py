@@ -1,0 +1,160 @@
+"""OCD on norm layers and on several layers: what the fit changes, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ocd_bench.config import SelectSettings
+from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.norm_fit import Disturbance, NormProblem, choose, fit_norms
+from ocd_bench.engine.settings import NormSettings, OCDSettings
+from ocd_bench.engine.several import Changed
+from ocd_bench.errors import NotApplicable, UsageError
+from ocd_bench.layers import first_layer, layer_names
+from ocd_bench.methods.norms import NormRule, OCDNorms, norm_layers, rule_of
+from ocd_bench.methods.ocd import OCD, OCDEnsemble
+from ocd_bench.methods.quality import quality_of
+from ocd_bench.seeds import seeded
+from ocd_bench.testing.conformance import check_method
+from tests.toy import ToyClasses, ToyValues, held_out, make_context
+
+SMALL = OCDSettings(
+    steps=20, batch_size=16, width=16, depth=1, input_encoder=False, gains=(8.0,), evaluations=1, overfit_lr=0.1
+)
+NORMS = NormSettings(steps=40, batch_size=32, lr=0.05, val_samples=30, evaluations=2)
+
+
+def test_the_untrained_network_is_the_rule():
+    context = make_context(ToyClasses(), settings={"ocd_norms": NormSettings(steps=0, gains=(1.0,))})
+    inputs = 2 * held_out(context.task).inputs
+    torch.testing.assert_close(OCDNorms().fit(context)(inputs), NormRule().fit(context)(inputs), rtol=0, atol=0)
+
+
+def test_training_lowers_the_loss_of_disturbed_samples_and_leaves_the_base_alone():
+    """The rule is made bad on purpose: it takes the running statistics alone, which strong disturbances need corrected."""
+    context = make_context(ToyClasses(), settings={"ocd_norms": NORMS})
+    before = copy.deepcopy(context.base.state_dict())
+    assert OCDNorms().fit(context).parameters == 3
+    assert all(torch.equal(value, context.base.state_dict()[name]) for name, value in before.items())
+    layers = norm_layers(context)
+    rule = rule_of(context, layers)
+    rule.rule[0] = -20.0
+    how = replace(NORMS, lr=1.0, strength=2.0, disturbed=1.0, weight_decay=0.0, evaluations=40)
+    train, val = ((part.inputs, part.targets) for part in (context.train, context.val))
+    task, quality = context.task, quality_of(context.task)
+    problem = NormProblem(layers, rule, train, val, task.loss, context.device, task.augment, task.subsample, quality, 0)
+    start = choose(problem, how, rule).losses[-1]
+    fitted = fit_norms(problem, how)
+    assert min(record.val for record in fitted.history) < 0.95 * start
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    context = make_context(ToyClasses(), settings={"ocd_norms": NORMS}, dtype=torch.float64)
+    predictor, inputs = OCDNorms().fit(context), 3 * held_out(context.task).inputs[:6].double()
+    together = predictor(inputs)
+    torch.testing.assert_close(torch.cat([predictor(row[None]) for row in inputs]), together)
+    assert (together - context.base(inputs)).abs().max() > 1e-3
+
+
+def test_a_gain_that_costs_more_than_the_budget_is_not_taken():
+    free = make_context(ToyClasses(), settings={"ocd_norms": NormSettings(steps=0, budget=10.0, val_samples=30)})
+    losses = OCDNorms().fit(free).detail["gain_losses"]
+    assert torch.tensor(losses).isfinite().all()
+
+    class Worse(ToyClasses):
+        def metrics(self, output, target):  # the base alone scores
+            base = (output - self.known).abs().max() < 1e-5 if len(output) == len(self.known) else False
+            return {"accuracy": torch.full((len(output),), float(base))}
+
+    task = Worse()
+    context = make_context(task, settings={"ocd_norms": NormSettings(steps=0, budget=0.5, val_samples=30)})
+    seed = context.generator("ocd-norms", "fit").initial_seed()
+    chosen = torch.randperm(30, generator=seeded(seed, "norms validation"))
+    task.known = context.base(context.val.inputs[chosen])
+    detail = OCDNorms().fit(context).detail
+    assert detail["gain"] == 0.0
+    assert detail["gain_losses"][1:] == [float("inf")] * 4
+
+
+def test_a_disturbance_is_in_one_layer_of_a_sample_and_repeats_with_its_generator():
+    layers = [nn.BatchNorm2d(3).eval() for _ in range(4)]
+    x = torch.randn(50, 3, 5, 5)
+
+    def changed(share: float) -> torch.Tensor:
+        made = Disturbance(50, 4, NormSettings(disturbed=share), torch.Generator().manual_seed(1))
+        return torch.stack([(made(number, layer, x) != x).flatten(1).any(1) for number, layer in enumerate(layers)])
+
+    assert changed(1.0).sum(0).tolist() == [1] * 50
+    assert changed(1.0).any(1).all()
+    assert not changed(0.0).any()
+    made = [Disturbance(50, 4, NormSettings(), torch.Generator().manual_seed(1))(2, layers[2], x) for _ in range(2)]
+    assert torch.equal(*made)
+
+
+def test_ocd_on_norm_layers_is_ocd_norms_with_its_defaults(monkeypatch):
+    monkeypatch.setattr(NormSettings, "steps", 5)
+    select = SelectSettings(layer="norms")
+    context = make_context(ToyClasses(), settings={"select": select, "ocd_norms": NormSettings()})
+    inputs = held_out(context.task).inputs
+    torch.testing.assert_close(OCD().fit(context)(inputs), OCDNorms().fit(context)(inputs), rtol=0, atol=0)
+    with pytest.raises(NotApplicable, match="ocd alone changes norm layers"):
+        OCDEnsemble().fit(context)
+
+
+@pytest.mark.parametrize("method", [NormRule(), OCDNorms()])
+def test_not_applicable_without_batch_norm(method):
+    context = make_context(ToyValues(), settings={"ocd_norms": NORMS})
+    with pytest.raises(NotApplicable, match="no BatchNorm1d"):
+        method.fit(context)
+
+
+# -- several Linear or Conv layers --------------------------------------------------------------------------------------------
+def test_a_later_layer_is_fitted_on_what_the_earlier_change_made_of_each_sample():
+    """The prediction by hand: change the first layer's weights of a copy for each sample, then the second's on that copy."""
+    select = SelectSettings(layer="classifier,hidden")  # in any order
+    context = make_context(ToyClasses(), settings={"select": select, "ocd": SMALL})
+    predictor = OCD().fit(context)
+    assert predictor.detail["layers"] == ["hidden", "classifier"]
+    changed = predictor.fitted.problem.layer.model
+    assert isinstance(changed, Changed)
+    first, gain = changed._fitted
+    inputs = held_out(context.task).inputs[:5]
+    output = predictor(inputs)
+    for row, sample in enumerate(inputs):
+        one = copy.deepcopy(context.base)
+        trace = first.problem.layer.trace(sample[None])
+        e = first.network.condition(first.describe(trace), trace.inputs)
+        (code,) = first.network.scale.join(e, first.directions(e, torch.zeros(1, 1, first.form.size)))
+        one.hidden.weight += gain * first.form.decode(code, trace).matrix()[0]
+        torch.testing.assert_close(changed(sample[None]), one(sample[None]), rtol=1e-4, atol=1e-5)
+        second = predictor.fitted
+        seen = TargetLayer(one, "classifier").trace(sample[None])
+        (delta,) = second.draw(second.problem.layer.trace(sample[None]), 1, row)
+        torch.testing.assert_close(second.describe(second.problem.layer.trace(sample[None])), second.describe(seen))
+        one.classifier.weight += predictor.gain.value * delta.matrix()[0]
+        torch.testing.assert_close(output[row], one(sample[None])[0], rtol=1e-4, atol=1e-4)
+    assert (output - context.base(inputs)).abs().max() > 1e-3
+
+
+def test_names_of_several_layers():
+    context = make_context(ToyClasses())
+    model, inputs = context.base, context.val.inputs[:3]
+    assert layer_names("all", model, inputs) == ["conv", "hidden", "classifier"]
+    assert layer_names("hidden, classifier", model, inputs) == ["hidden", "classifier"]
+    with pytest.raises(UsageError, match="'hidden' is there twice"):
+        layer_names("hidden,conv,hidden", model, inputs)
+    deep = nn.Sequential(nn.Flatten(), *(nn.Linear(36, 36) for _ in range(6)))
+    with pytest.raises(UsageError, match="6 layers, and each doubles the cost of a prediction; give at most 4"):
+        layer_names("all", deep, inputs)
+    assert [first_layer(each) for each in ("norms", "all", "a.b,c", "fc")] == ["task", "task", "a.b", "fc"]
+
+
+def test_the_methods_pass_the_conformance_kit():
+    for method in (NormRule(), OCDNorms()):
+        for result in check_method(method):
+            assert result.status != "failed", result
