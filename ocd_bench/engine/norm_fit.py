@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocd_bench.engine.gain import Gain
 from ocd_bench.engine.learn import Record, Trainee, Training, learn, parameter_count
-from ocd_bench.engine.norm_shares import Shares, adapted
+from ocd_bench.engine.norm_shares import Shares, adapted, changed
 from ocd_bench.engine.norms import BatchNorm, NormLayers
 from ocd_bench.engine.problem import Change, Loss, Quality
 from ocd_bench.engine.settings import NormSettings
@@ -60,8 +60,8 @@ class Disturbance:
         self._place = torch.where(torch.rand(samples, generator=generator) < how.disturbed, place, -1)
 
     def __call__(self, number: int, layer: BatchNorm, x: Tensor) -> Tensor:
-        """``x`` ``(N, C, ...)``. In the rows of this layer, channels are scaled about their running mean by exp(s z), shifted
-        by s z standard deviations, and made noisy by up to ``noise`` standard deviations."""
+        """``x`` ``(N, C, ...)``. In the rows of this layer, channels are scaled about their running mean by exp(s (z + z')),
+        where z' is one draw for all channels, shifted by s z standard deviations, and made noisy by up to ``noise`` of them."""
         (rows,) = torch.nonzero(self._place == number, as_tuple=True)
         if not len(rows):
             return x
@@ -70,6 +70,7 @@ class Disturbance:
         channels = (len(rows), x.shape[1], *[1] * (x.ndim - 2))
         mean, deviation = (part.view(channels[1:]) for part in (layer.running_mean, (layer.running_var + layer.eps).sqrt()))
         scale, shift = (self._normal(channels, x) * self._how.strength for _ in range(2))
+        scale = scale + self._normal((len(rows), *[1] * (x.ndim - 1)), x) * self._how.strength
         level = torch.rand(len(rows), generator=self._generator).to(x).view(-1, *[1] * (x.ndim - 1)) * self._how.noise
         seen = x[rows.to(x.device)]
         noise = level * self._normal(tuple(seen.shape), x)
@@ -102,6 +103,10 @@ class FittedNorms:
     def predict(self, inputs: Tensor) -> Tensor:
         """Outputs ``(N, ...)`` with every sample's own norm layers."""
         return adapted(self.layers, self.shares, inputs, self.gain.value)
+
+    def model(self) -> nn.Module:
+        """The base with every sample's own norm layers, as a model."""
+        return self.layers.keep(changed(self.shares.requires_grad_(False), self.gain.value))
 
 
 def fit_norms(problem: NormProblem, settings: NormSettings) -> FittedNorms:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ocd_bench.engine.norms import BatchNorm, NormLayers, Statistics, normalised, own, running
+from ocd_bench.engine.norms import BatchNorm, Forward, NormLayers, Statistics, normalised, own, running
 
 START = -2.2
 """A share of 0.1 for a sample at the usual distance."""
@@ -100,9 +100,15 @@ def adapted(
         disturb: changes what the layers see, for training.
     """
 
+    return layers.run(inputs, changed(shares, gain, disturb))
+
+
+def changed(shares: Shares, gain: float = 1.0, disturb: Disturb = lambda number, layer, x: x) -> Forward:
+    """The layers' forward in :func:`adapted`."""
+
     def forward(number: int, layer: BatchNorm, x: Tensor) -> Tensor:
         x = disturb(number, layer, x)
         found = own(x)
         return normalised(layer, x, running(layer).moved(found, gain * shares(number, layer, found)))
 
-    return layers.run(inputs, forward)
+    return forward

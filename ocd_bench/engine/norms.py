@@ -115,12 +115,17 @@ class NormLayers:
         with self._patched(forward):
             return self.model(inputs)
 
+    def keep(self, forward: Forward) -> nn.Module:
+        """The model with ``forward`` in its layers from now on."""
+        for number, layer in enumerate(self.layers):
+            layer.forward = partial(forward, number, layer)  # type: ignore[method-assign]
+        return self.model
+
     @contextmanager
     def _patched(self, forward: Forward) -> Iterator[None]:
         before = [layer.__dict__.get("forward") for layer in self.layers]
         try:
-            for number, layer in enumerate(self.layers):
-                layer.forward = partial(forward, number, layer)  # type: ignore[method-assign]
+            self.keep(forward)
             yield
         finally:
             for layer, former in zip(self.layers, before, strict=True):

@@ -214,11 +214,11 @@ class OCDSettings(Checked):
 class NormSettings(Checked):
     """Section ``ocd_norms``: OCD on norm layers. Chosen on validation pictures under corruptions that no table reports."""
 
-    steps: int = setting(150, least=0, unit="steps", help="Training steps of the hypernetwork (AdamW). 0: the rule, untrained.")
+    steps: int = setting(60, least=0, unit="steps", help="Training steps of the hypernetwork (AdamW). 0: the rule, untrained.")
     batch_size: int = setting(64, least=1, unit="samples", help="Samples of a training batch.")
-    lr: float = setting(1e-2, above=0, help="Learning rate.")
+    lr: float = setting(2e-2, above=0, help="Learning rate.")
     weight_decay: float = setting(
-        0.1, least=0, help="Weight decay of the correction of the rule: what training does not need stays at the rule."
+        5.0, least=0, help="Weight decay of the correction of the rule. At d, AdamW keeps each number within about 1 / d of it."
     )
     evaluations: int = setting(
         3, least=1, help="How often the validation loss is taken during training. The weights of the lowest one are kept."

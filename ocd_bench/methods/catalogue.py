@@ -44,6 +44,7 @@ DECLARED: Mapping[str, Mapping[str, Any]] = {
     "tent": LEADS,
     "eata": LEADS,
     "sar": LEADS,
+    "norms": LEADS,
     "oracle": {"chosen": "hindsight"},
 }
 """What all methods of a module declare: their place in ``A+B``, and how their hyper-parameters are chosen."""
@@ -157,6 +158,7 @@ CARDS = (
         "each sample's own batch norm layers, predicted by a trained correction of norm-rule",
         NormSettings,
         default=False,
+        chosen="validation",
     ),
     Card("oracle", "oracle", "the layer overfitted to each test label (upper bound)", OracleSettings, uses_test_labels=True),
     Card(

@@ -51,6 +51,10 @@ class SharesPredictor(Predictor):
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         return self._fitted.predict(inputs)
 
+    def hand_over(self) -> torch.nn.Module:
+        """The model, the same for every batch: each sample has its own norm layers in any batch."""
+        return self._fitted.model()
+
 
 class NormRule(Method):
     """A share of the sample's own statistics that grows with their distance from the running ones; nothing is learnt."""
@@ -58,6 +62,7 @@ class NormRule(Method):
     name = "norm-rule"
     description = "each test sample's own batch norm statistics, mixed in by a rule on their distance from the usual ones"
     default = False
+    leads = True
 
     def fit(self, context: Context) -> SharesPredictor:
         layers = norm_layers(context)
@@ -76,6 +81,8 @@ class OCDNorms(Method):
     section = "ocd_norms"
     Settings = NormSettings
     default = False
+    leads = True
+    chosen = "validation"
 
     def fit(self, context: Context) -> SharesPredictor:
         return fitted_norms(context, context.settings("ocd_norms"))

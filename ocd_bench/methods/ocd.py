@@ -151,8 +151,8 @@ class OCD(Method):
         """The layers to change, in the order in which they run."""
         if wanted != "all" and "," not in wanted:
             return [self.layer(context)]
-        inputs = probe(context)
-        return in_order(context.base, layer_names(wanted, context.base, inputs), inputs)
+        model, inputs = context.fresh_base(), probe(context)
+        return in_order(model, layer_names(wanted, model, inputs), inputs)
 
     def _further(self, context: Context, fitted: FittedOCD, gain: Gain, name: str, before: tuple[Hashable, ...]) -> Problem:
         """The problem of the layer ``name`` of the base as the fits before leave it."""
