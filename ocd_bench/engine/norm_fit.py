@@ -7,7 +7,7 @@ That belongs to no kind of corruption. The loss is the task's own, of the base w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,7 @@ from ocd_bench.engine.norm_shares import Shares, adapted, changed
 from ocd_bench.engine.norms import BatchNorm, NormLayers
 from ocd_bench.engine.problem import Change, Loss, Quality
 from ocd_bench.engine.settings import NormSettings
+from ocd_bench.progress import Progress
 from ocd_bench.seeds import seeded
 
 
@@ -42,7 +43,7 @@ class NormProblem:
     subsample: Change
     quality: Quality
     seed: int
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    stage: Callable[[str, Hashable], Progress] = lambda what, key: Progress()
 
 
 class Disturbance:
@@ -124,14 +125,13 @@ def fit_norms(problem: NormProblem, settings: NormSettings) -> FittedNorms:
     def validate(trainee: Trainee[Shares]) -> float:
         return float(torch.cat([part[0] for part in _validation(problem, settings, trainee.network, (1.0,))]).mean())
 
-    def progress(done: int, total: int) -> None:
-        problem.progress("norm layers", done, total)
-
     training = Training(settings.steps, settings.lr, settings.weight_decay, evaluations=settings.evaluations)
     shares, history = problem.rule, list[Record]()
     if settings.steps:
         with torch.enable_grad():
-            shares, history = learn(Trainee(problem.rule, None), loss, validate, training, progress)
+            shares, history = learn(
+                Trainee(problem.rule, None), loss, validate, training, problem.stage("norms", settings), (generator,)
+            )
     return FittedNorms(problem.layers, shares, choose(problem, settings, shares), history)
 
 

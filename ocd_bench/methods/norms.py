@@ -106,7 +106,7 @@ def fitted_norms(context: Context, settings: NormSettings) -> SharesPredictor:
         subsample=task.subsample,
         quality=quality_of(task),
         seed=context.generator("ocd-norms", "fit").initial_seed(),
-        progress=context.progress,
+        stage=lambda what, key: context.stage(what, ("ocd-norms", key)),
     )
     return SharesPredictor(context.shared(("ocd norms", settings), lambda: fit_norms(problem, settings)))
 

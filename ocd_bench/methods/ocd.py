@@ -161,6 +161,7 @@ class OCD(Method):
             layer=next_layer(fitted, gain.value, name, len(before) // 2),
             seed=derive(fitted.problem.seed, name),
             folds=no_folds,
+            stage=lambda what, key: context.stage(what, (self.section, before, name, key)),
             remember=lambda key, build: context.shared((self.section, before, name, key), build),
         )
 
