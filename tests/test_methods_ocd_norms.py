@@ -60,11 +60,11 @@ def halves(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.
 def test_training_finds_that_own_statistics_undo_a_shift():
     """Under a shift of the level only the sample's own mean helps, so training must raise a share that starts near zero."""
     random, model = torch.Generator().manual_seed(0), Halves().eval().requires_grad_(False)
-    train, val = halves(60, random), halves(40, random)
+    train, val = halves(60, random), halves(250, random)
     layers = NormLayers(model, train[0][:2])
     rule = measured(layers, [train[0]])
     rule.rule[:] = torch.tensor([-4.0, 0.0, 0.0])
-    how = replace(NORMS, lr=0.3, steps=30, strength=2.0, disturbed=1.0, noise=0.0, weight_decay=0.0, val_samples=40)
+    how = replace(NORMS, lr=0.3, steps=30, strength=2.0, disturbed=1.0, noise=0.0, weight_decay=0.0, val_samples=250)
     task, device = ToyClasses(), torch.device("cpu")
     same = lambda inputs, targets, generator: (inputs, targets)  # noqa: E731
     problem = NormProblem(layers, rule, train, val, task.loss, device, same, same, quality_of(task), 0)

@@ -123,7 +123,7 @@ def fit_norms(problem: NormProblem, settings: NormSettings) -> FittedNorms:
         return {"task": problem.loss(adapted(problem.layers, trainee.network, x, disturb=disturb), y).mean()}
 
     def validate(trainee: Trainee[Shares]) -> float:
-        return float(torch.cat([part[0] for part in _validation(problem, settings, trainee.network, (1.0,))]).mean())
+        return float(torch.cat([part[0] for part in _validation(problem, settings, trainee.network, (1.0,))], 1).mean())
 
     training = Training(settings.steps, settings.lr, settings.weight_decay, evaluations=settings.evaluations)
     shares, history = problem.rule, list[Record]()
