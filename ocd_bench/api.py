@@ -338,7 +338,12 @@ def load(path: str | Path, *more: str | Path, plugins: str | Sequence[str] = ())
 
 
 def compare(
-    a: Run | str | Path, b: Run | str | Path, *, metrics: str = "primary", thresholds: Thresholds | str | Path | None = None
+    a: Run | str | Path,
+    b: Run | str | Path,
+    *,
+    metrics: str = "primary",
+    thresholds: Thresholds | str | Path | None = None,
+    across_settings: bool = False,
 ) -> Comparison:
     """Test whether any row of run ``b`` is worse than in run ``a``, like ``ocd-bench compare``.
 
@@ -346,9 +351,10 @@ def compare(
         a, b: the baseline and the candidate: runs, or their folders.
         metrics: ``primary`` or ``all``.
         thresholds: the smallest losses that matter, by row, or a TOML file of them (docs/comparing.md).
+        across_settings: whether rows with other settings are compared too; the settings are named.
 
     Raises:
-        UsageError: if they are not the same experiment.
+        UsageError: if a folder is not a run folder, or is damaged.
 
     Example:
         >>> compare("results/quick", "results/quick").exit_code()
@@ -361,7 +367,7 @@ def compare(
     first, second = (side.stored if isinstance(side, Run) else results.read_run(side) for side in (a, b))
     if isinstance(thresholds, str | Path):
         thresholds = read_thresholds(Path(thresholds))
-    return compare_runs(first, second, thresholds, metrics)
+    return compare_runs(first, second, thresholds, metrics, across_settings)
 
 
 # -- arguments ------------------------------------------------------------------------------------------------------------

@@ -12,22 +12,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compare",
         help="test a run against a baseline, for CI",
         description=__doc__,
-        epilog="exit codes: 0 fine; 1 a row is worse or lost its number; 2 not comparable, or a row is missing; "
-        "4 no row could be compared",
+        epilog="exit codes: 0 fine; 1 a row is worse, lost its number, or lost 5 points or more and cannot be judged; 2 a row is "
+        "missing, or is another experiment; 4 nothing could be told",
     )
     parser.add_argument("baseline", type=Path, metavar="BASELINE", help="run folder")
     parser.add_argument("candidate", type=Path, metavar="CANDIDATE", help="run folder")
     parser.add_argument(
-        "--format", default="table", choices=("table", "markdown", "json", "junit"), help="default: %(default)s"
+        "--format", default="table", choices=("table", "markdown", "html", "json", "junit"), help="default: %(default)s"
     )
     parser.add_argument(
-        "--fail-on", default="regression", choices=("regression", "never"), help="when to exit with 1; default: %(default)s"
+        "--fail-on",
+        default="regression",
+        choices=("regression", "cannot-tell", "never"),
+        help="when to exit with 1: cannot-tell also for every row that cannot be judged; default: %(default)s",
     )
     parser.add_argument(
         "--metrics", default="primary", choices=("primary", "all"), help="which metrics to test; default: %(default)s"
     )
     parser.add_argument("--thresholds", type=Path, metavar="FILE.toml", help="smallest losses that matter, by row")
-    parser.add_argument("--allow-missing", action="store_true", help="rows of the baseline may be absent from the candidate")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="rows and seeds of the baseline may be absent from the candidate"
+    )
+    parser.add_argument(
+        "--across-settings", action="store_true", help="compare rows with other settings too, and name the settings"
+    )
+    parser.add_argument("--all-rows", action="store_true", help="show rows that did not change too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout")
     parser.set_defaults(run=run)
 
@@ -36,8 +45,20 @@ def run(args: argparse.Namespace) -> int:
     """Compare the two runs, print the result, and return the exit code."""
     from ocd_bench.api import compare
     from ocd_bench.cli.report import deliver
+    from ocd_bench.errors import UsageError
 
-    comparison = compare(args.baseline, args.candidate, metrics=args.metrics, thresholds=args.thresholds)
+    try:
+        comparison = compare(
+            args.baseline,
+            args.candidate,
+            metrics=args.metrics,
+            thresholds=args.thresholds,
+            across_settings=args.across_settings,
+        )
+    except UsageError as error:
+        if args.out is not None:
+            deliver(_not_compared(args, str(error)), args.out)
+        raise
     code = comparison.exit_code(args.fail_on, args.allow_missing)
     if args.format == "json":
         from ocd_bench.comparison.machine import render_json
@@ -46,8 +67,28 @@ def run(args: argparse.Namespace) -> int:
     elif args.format == "junit":
         from ocd_bench.comparison.machine import render_junit
 
-        text = render_junit(comparison, args.allow_missing)
+        text = render_junit(comparison, args.allow_missing, args.fail_on)
     else:
-        text = comparison.table(args.format)
+        text = comparison.table(args.format, all_rows=args.all_rows)
     deliver(text, args.out)
     return code
+
+
+def _not_compared(args: argparse.Namespace, reason: str) -> str:
+    """What --out holds where a run cannot be read, so that a job that shows the file shows why."""
+    import json
+    from html import escape
+
+    from ocd_bench.report import markdown
+
+    if args.format == "json":
+        names = {"baseline": str(args.baseline), "candidate": str(args.candidate)}
+        return json.dumps({"schema": 1, **names, "exit_code": 2, "error": reason}, indent=1, ensure_ascii=False) + "\n"
+    if args.format == "junit":
+        case = f'<testcase name="compare"><error message="{escape(reason)}" /></testcase>'
+        return f'<testsuites name="ocd-bench compare" tests="1" errors="1"><testsuite name="compare">{case}</testsuite></testsuites>\n'
+    if args.format == "html":
+        return f'<!doctype html>\n<meta charset="utf-8"><title>OCD-Bench</title><p>Not compared: {escape(reason)}</p>\n'
+    if args.format == "markdown":
+        return f"### OCD-Bench: not compared\n\n{markdown.escape(reason)}\n"
+    return f"not compared: {reason}\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ocd_bench.comparison.judge import Comparison, RowResult, compare_runs
+from ocd_bench.comparison.judge import compare_runs
 from ocd_bench.comparison.thresholds import Thresholds, read_thresholds
+from ocd_bench.comparison.verdicts import Comparison, RowResult
 
 __all__ = ["Comparison", "RowResult", "Thresholds", "compare_runs", "read_thresholds"]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from ocd_bench.comparison.output import columns_of, cost_remark, texts_of
+from ocd_bench.comparison.verdicts import TESTED
 
 if TYPE_CHECKING:
-    from ocd_bench.comparison.judge import Comparison, RowResult
+    from ocd_bench.comparison.verdicts import Comparison, RowResult
 
 SCHEMA = 1
 
@@ -52,9 +53,14 @@ def render_json(comparison: Comparison, exit_code: int) -> str:
     return json.dumps(as_dict(comparison, exit_code), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def render_junit(comparison: Comparison, allow_missing: bool = False) -> str:
-    """One test suite per (task, dataset), one test case per row: regressions and broken rows fail, vanished rows are errors,
-    rows that could not be tested are skipped."""
+def render_junit(comparison: Comparison, allow_missing: bool = False, fail_on: str = "regression") -> str:
+    """One test suite per (task, dataset), one test case per row. Rows that give exit code 1 fail; vanished and incomparable
+    rows are errors; rows that could not be tested are skipped.
+
+    Args:
+        allow_missing, fail_on: as for :meth:`Comparison.exit_code`; with ``never``, what ``regression`` says is still shown.
+    """
+    fail_on = "regression" if fail_on == "never" else fail_on
     root = ElementTree.Element("testsuites", name="ocd-bench compare")
     suites: dict[tuple[str, str], list[RowResult]] = {}
     for row in comparison.rows:
@@ -68,7 +74,7 @@ def render_junit(comparison: Comparison, allow_missing: bool = False) -> str:
                 suite, "testcase", classname=_clean(f"{task}.{dataset}"), name=_clean(f"{row.name.method} {row.metric}".strip())
             )
             counts["tests"] += 1
-            outcome = _outcome(row, allow_missing)
+            outcome = _outcome(comparison, row, allow_missing, fail_on)
             if outcome:
                 tag, plural = outcome
                 counts[plural] += 1
@@ -86,14 +92,12 @@ def render_junit(comparison: Comparison, allow_missing: bool = False) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _outcome(row: RowResult, allow_missing: bool) -> tuple[str, str] | None:
-    if row.verdict in ("regression", "broken"):
+def _outcome(comparison: Comparison, row: RowResult, allow_missing: bool, fail_on: str) -> tuple[str, str] | None:
+    if comparison.fails(row, fail_on, allow_missing):
         return "failure", "failures"
-    if row.verdict == "vanished" and not allow_missing:
+    if row.verdict == "incomparable" or (row.verdict == "vanished" and not allow_missing):
         return "error", "errors"
-    if row.verdict in ("untested", "vanished", "new", "repaired", "no number"):
-        return "skipped", "skipped"
-    return None
+    return None if row.verdict in TESTED else ("skipped", "skipped")
 
 
 def _message(row: RowResult) -> str:

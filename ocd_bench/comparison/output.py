@@ -1,6 +1,6 @@
-"""A comparison as text for a terminal, and as Markdown for a pull request.
+"""The columns of a comparison and the words around them, and the comparison as text for a terminal.
 
-Its columns are declared once, in :data:`FIELDS`, and rendered by the modules of :mod:`ocd_bench.report`. A further column is
+The columns are declared once, in :data:`FIELDS`, and rendered by the modules of :mod:`ocd_bench.report`. A further column is
 one more :class:`~ocd_bench.report.table.Field` there: it appears on the terminal, in Markdown and in JSON.
 """
 
@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from html import escape
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ocd_bench.report import markdown
-from ocd_bench.report.notebook import html_table
+from ocd_bench.comparison.verdicts import QUIET
 from ocd_bench.report.numbers import Style, style_for
 from ocd_bench.report.table import DASH, Column, Field, Kind
 from ocd_bench.report.text import Layout, printable, terminal_width, to_string, wrap
 
 if TYPE_CHECKING:
-    from ocd_bench.comparison.judge import Comparison, RowResult
+    from ocd_bench.comparison.verdicts import Comparison, RowResult
 
-COLOURS = {"regression": "red", "broken": "red", "vanished": "red", "improvement": "green", "repaired": "green"}
+COLOURS = {
+    "regression": "red",
+    "broken": "red",
+    "vanished": "red",
+    "cannot tell": "yellow",
+    "improvement": "green",
+    "repaired": "green",
+}
 """The colour of a row on a terminal, by verdict."""
 COST_NAMES = {"fit_s": "fit time", "adapt_s": "test time", "peak_memory_mb": "memory"}
-COMMENT = 30_000
-"""Maximum number of characters of a comparison in Markdown. Two comparisons fit into a GitHub comment (65,536 characters)."""
 SLOWER = 1.25
 """A cost that changed by more than this factor is mentioned below the table; it never changes a verdict."""
 
@@ -80,6 +82,11 @@ def _interval_text(row: RowResult) -> str:
     return f"[{style.signed(interval[0])}, {style.signed(interval[1])}]" if style and interval else DASH
 
 
+def _seen_text(row: RowResult) -> str:
+    style = _style(row)
+    return style.value(row.seen_from) if style and row.seen_from is not None else DASH
+
+
 def _verdict_mark(row: RowResult) -> str:
     return "worse" if row.verdict in ("regression", "broken", "vanished") else ""
 
@@ -95,9 +102,9 @@ FIELDS: tuple[Field[RowResult], ...] = (
     _side("baseline"),
     _side("candidate"),
     Field("change", "change", lambda row: row.evidence.change if row.evidence else None, _change_text, Kind.DIFFERENCE),
-    _data("change_at_equal_base", lambda row: row.evidence.adjusted if row.evidence else None),
     Field("interval", "95 % interval", _interval, _interval_text, Kind.DIFFERENCE),
     _data("p", lambda row: row.evidence.p if row.evidence else None),
+    Field("seen_from", "seen from", lambda row: row.seen_from, _seen_text, Kind.DIFFERENCE),
     Field("p_holm", "p", lambda row: row.p_holm, lambda row: p_text(row.p_holm) if _style(row) else DASH, Kind.TEST),
     _data("design", lambda row: row.evidence.design if row.evidence else None),
     _data("minimal_effect", lambda row: row.minimal_effect),
@@ -125,9 +132,9 @@ def texts_of(row: RowResult) -> dict[str, str]:
 def legend(comparison: Comparison) -> str:
     """What the columns mean."""
     return (
-        "±: SD over seeds. 95 % interval: of the change with the base model's own change subtracted; over test samples, and "
-        "over seeds unless both runs share them. p: two-sided, after Holm over all rows, level "
-        f"{comparison.alpha:g}. Times and memory are advisory."
+        "±: SD over seeds. Change and 95 % interval: candidate minus baseline over the seeds that are compared. Seen from: the "
+        "smallest loss that would have been reported. p: one-sided, after Holm over all rows that could be significant, level "
+        f"{comparison.alpha:g}."
     )
 
 
@@ -136,36 +143,89 @@ def summary(comparison: Comparison) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts.items()) or "no rows"
 
 
-def remarks(comparison: Comparison) -> list[str]:
-    """The lines below the table: why a row has no test, and costs that changed."""
-    lines = [f"{' '.join(row.name)}: {row.verdict}: {row.note}" for row in comparison.rows if row.note]
+def folded(comparison: Comparison) -> str:
+    """``23 rows unchanged (20 identical, 3 no change); 30 rows without a number in either run``; empty if there are none."""
+    counts = comparison.counts
+    same = {verdict: counts[verdict] for verdict in ("identical", "no change") if verdict in counts}
+    parts = []
+    if same:
+        details = ", ".join(f"{count} {verdict}" for verdict, count in same.items())
+        parts.append(f"{_rows(sum(same.values()))} unchanged ({details})")
+    if "ignored" in counts:
+        parts.append(f"{_rows(counts['ignored'])} ignored by the thresholds")
+    if "no number" in counts:
+        parts.append(f"{_rows(counts['no number'])} without a number in either run")
+    return "; ".join(parts)
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
+
+
+def loud(comparison: Comparison) -> list[RowResult]:
+    """The rows that a reader must see: not those that did not change, nor those that remarks name in one line."""
+    return [row for row in comparison.rows if row.verdict not in (*QUIET, "incomparable")]
+
+
+def remarks(comparison: Comparison, all_rows: bool = False) -> list[str]:
+    """The lines below the table: what cannot be compared, why a row has its verdict, and costs that changed.
+
+    Args:
+        all_rows: whether to say also why a row has a number in neither run.
+    """
+    apart: dict[tuple[str, str, str], list[str]] = {}
+    for row in comparison.rows:
+        if row.verdict == "incomparable":
+            apart.setdefault((row.name.task, row.name.dataset, row.note), []).append(row.name.method)
+    lines = [f"not compared: {task} {dataset} ({_rows(len(names))}): {why}" for (task, dataset, why), names in apart.items()]
+    for row in comparison.rows:
+        if row.note and row.verdict != "incomparable" and (all_rows or row.verdict not in QUIET):
+            lines.append(f"{' '.join(row.name)}: {row.verdict}: {row.note}")
+        elif row.verdict == "cannot tell" and row.seen_from is not None:
+            lines.append(f"{' '.join(row.name)}: cannot tell: {_limits(row)}")
     lines += [f"{' '.join(row.name)}: {costs}" for row in comparison.rows if (costs := cost_remark(row))]
-    return [*dict.fromkeys(lines), *comparison.notes]
+    return [*comparison.notes, *dict.fromkeys(lines)]
+
+
+def _limits(row: RowResult) -> str:
+    style = _style(row)
+    assert style is not None
+    assert row.seen_from is not None
+    unit = f" {style.difference_unit}" if style.difference_unit else ""
+    fails = "; so large a loss fails" if row.lost_much else ""
+    return f"only a loss of {style.value(row.seen_from)}{unit} or more would have been seen{fails}"
 
 
 def cost_remark(row: RowResult) -> str:
-    """``fit time x 1.40 (advisory)`` where a cost changed noticeably."""
+    """``fit time × 1.40 (advisory)`` where a cost changed noticeably."""
     changed = [(name, ratio) for name, ratio in row.cost_ratio if not 1 / SLOWER <= ratio <= SLOWER]
     if not changed:
         return ""
     return ", ".join(f"{COST_NAMES[name]} × {ratio:.2f}" for name, ratio in changed) + " (advisory)"
 
 
-def render_text(comparison: Comparison, width: int | None = None) -> str:
-    """A table of full width; one block per row if the terminal is narrower."""
+def render_text(comparison: Comparison, width: int | None = None, all_rows: bool = False) -> str:
+    """A table of full width; one block per row if the terminal is narrower.
+
+    Args:
+        all_rows: whether rows that did not change are shown too.
+    """
     width = max(40, width or terminal_width())
-    layout = Layout(columns_of(comparison.rows))
+    rows = list(comparison.rows) if all_rows else loud(comparison)
     lines = [Text(f"{comparison.baseline} → {comparison.candidate}", style="bold"), Text()]
-    if layout.width <= width:
+    layout = Layout(columns_of(rows)) if rows else None
+    if layout is not None and layout.width <= width:
         lines += [layout.head(), Text("─" * layout.width, style="dim")]
-        lines += [
-            Text(layout.line(place).plain, style=COLOURS.get(row.verdict, "")) for place, row in enumerate(comparison.rows)
-        ]
+        lines += [Text(layout.line(place).plain, style=COLOURS.get(row.verdict, "")) for place, row in enumerate(rows)]
     else:
-        lines += [line for row in comparison.rows for line in _block(row, width)]
-    lines.append(Text())
-    lines += [part for remark in remarks(comparison) for part in wrap(remark, width, "dim")]
-    lines += wrap(legend(comparison), width, "dim")
+        lines += [line for row in rows for line in _block(row, width)]
+    if rows:
+        lines.append(Text())
+    if not all_rows and (fold := folded(comparison)):
+        lines += wrap(f"{fold}: --all-rows shows them", width, "")
+    lines += [part for remark in remarks(comparison, all_rows) for part in wrap(remark, width, "dim")]
+    if rows:
+        lines += wrap(legend(comparison), width, "dim")
     lines.append(Text(summary(comparison), style="bold"))
     return to_string(lines, width)
 
@@ -182,42 +242,3 @@ def _block(row: RowResult, width: int) -> list[Text]:
     headings = {field.name: field.heading for field in FIELDS}
     detail = "  ".join([detail, *(f"{headings[name]} {words}" for name, words in text.items())])
     return [head, *(Text("  ") + part for part in wrap(detail, width - 2, ""))]
-
-
-def render_markdown(comparison: Comparison) -> str:
-    """A comment for a pull request: the summary first, rows without change in a collapsed section.
-
-    If it is too long for a comment, the rows without change are left out, then remarks from the end.
-    """
-    changed = [row for row in comparison.rows if row.verdict != "no change"]
-    rest = [row for row in comparison.rows if row.verdict == "no change"]
-    parts = [f"### OCD-Bench: {summary(comparison)}"]
-    parts.append(f"{markdown.escape(comparison.baseline)} → {markdown.escape(comparison.candidate)}")
-    if changed:
-        parts.append(markdown.pipe_table(columns_of(changed)))
-    lines = [f"- {markdown.escape(note)}" for note in (legend(comparison), *remarks(comparison))]
-    room = COMMENT - sum(map(len, parts))
-    if rest:
-        table = markdown.pipe_table(columns_of(rest))
-        folded = f"<details><summary>{len(rest)} rows without change</summary>\n\n{table}\n\n</details>"
-        if len(folded) + sum(map(len, lines)) > room:
-            folded = f"{len(rest)} rows without change are too many for a comment: see the job's log."
-        parts.append(folded)
-        room -= len(folded)
-    kept = [line for line, end in zip(lines, accumulate(len(line) + 1 for line in lines), strict=True) if end <= room]
-    if len(kept) < len(lines):
-        kept.append(f"- {len(lines) - len(kept)} more remarks: see the job's log")
-    parts.append("\n".join(kept))
-    return "\n\n".join(parts) + "\n"
-
-
-def render_html(comparison: Comparison) -> str:
-    """A fragment of HTML for notebooks: the summary, every row, and the remarks."""
-    parts = [
-        f"<p><b>{escape(summary(comparison))}</b>",
-        f"<br>{escape(comparison.baseline)} → {escape(comparison.candidate)}</p>",
-    ]
-    if comparison.rows:
-        parts.append(html_table(columns_of(comparison.rows)))
-    parts += [f"<p><small>{escape(note)}</small></p>" for note in (legend(comparison), *remarks(comparison))]
-    return f"<div>{''.join(parts)}</div>"

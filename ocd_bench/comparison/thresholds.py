@@ -18,6 +18,16 @@ RELATIVE = 0.01
 """Smallest loss that matters for every other unit: 1 % of the baseline's number."""
 
 
+LARGE = 0.05
+"""A loss of 5 points of a fraction, or of 5 % of the baseline's number for any other unit, is large. A row that lost so much, or
+may have lost so much unseen, is never called unchanged."""
+
+
+def large_loss(unit: str, baseline: float) -> float:
+    """:data:`LARGE` in the metric's own unit."""
+    return LARGE if unit == "fraction" else LARGE * abs(baseline)
+
+
 @dataclass(frozen=True)
 class Effect:
     """The smallest loss that matters, absolute or as a share of the baseline's number. ``ignored`` rows are never gated."""
