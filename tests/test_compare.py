@@ -15,7 +15,8 @@ from ocd_bench.cli import main
 from ocd_bench.comparison import Thresholds, compare_runs, read_thresholds
 from ocd_bench.comparison.evidence import Evidence
 from ocd_bench.comparison.machine import render_junit
-from ocd_bench.comparison.output import p_text, render_markdown, render_text
+from ocd_bench.comparison.output import p_text, render_text
+from ocd_bench.comparison.page import render_markdown
 from ocd_bench.comparison.spread import Spread, independent_directions, moderate
 from ocd_bench.comparison.thresholds import Effect
 from ocd_bench.errors import UsageError

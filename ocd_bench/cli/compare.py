@@ -12,8 +12,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compare",
         help="test a run against a baseline, for CI",
         description=__doc__,
-        epilog="exit codes: 0 fine; 1 a row is worse, lost its number, or lost 5 points or more and cannot be judged; 2 a row is "
-        "missing, or is another experiment; 4 nothing could be told",
+        epilog="exit codes: 0 fine; 1 a row is worse, lost its number, or lost 5 points or more and cannot be judged; 2 a row "
+        "is missing, or is another experiment; 4 nothing could be told",
     )
     parser.add_argument("baseline", type=Path, metavar="BASELINE", help="run folder")
     parser.add_argument("candidate", type=Path, metavar="CANDIDATE", help="run folder")
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare the two runs, print the result, and return the exit code."""
     from ocd_bench.api import compare
     from ocd_bench.cli.report import deliver
+    from ocd_bench.comparison.machine import not_compared
     from ocd_bench.errors import UsageError
 
     try:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         )
     except UsageError as error:
         if args.out is not None:
-            deliver(_not_compared(args, str(error)), args.out)
+            deliver(not_compared(args.baseline, args.candidate, str(error), args.format), args.out)
         raise
     code = comparison.exit_code(args.fail_on, args.allow_missing)
     if args.format == "json":
@@ -72,23 +73,3 @@ def run(args: argparse.Namespace) -> int:
         text = comparison.table(args.format, all_rows=args.all_rows)
     deliver(text, args.out)
     return code
-
-
-def _not_compared(args: argparse.Namespace, reason: str) -> str:
-    """What --out holds where a run cannot be read, so that a job that shows the file shows why."""
-    import json
-    from html import escape
-
-    from ocd_bench.report import markdown
-
-    if args.format == "json":
-        names = {"baseline": str(args.baseline), "candidate": str(args.candidate)}
-        return json.dumps({"schema": 1, **names, "exit_code": 2, "error": reason}, indent=1, ensure_ascii=False) + "\n"
-    if args.format == "junit":
-        case = f'<testcase name="compare"><error message="{escape(reason)}" /></testcase>'
-        return f'<testsuites name="ocd-bench compare" tests="1" errors="1"><testsuite name="compare">{case}</testsuite></testsuites>\n'
-    if args.format == "html":
-        return f'<!doctype html>\n<meta charset="utf-8"><title>OCD-Bench</title><p>Not compared: {escape(reason)}</p>\n'
-    if args.format == "markdown":
-        return f"### OCD-Bench: not compared\n\n{markdown.escape(reason)}\n"
-    return f"not compared: {reason}\n"

@@ -1,8 +1,8 @@
 """How much the seeds' changes lean one way, compared with what single changed answers explain.
 
-If every changed answer of a row is a draw of its own, the variance of a seed's change is that of these answers: the ratio of the
-two is 1. If a fit moves many answers of its seed together, the ratio is larger. Three seeds say little about a ratio. So each
-row's ratio is shrunk towards that of all rows with changed answers, which is itself shrunk towards 1.
+If every changed answer of a row is a draw of its own, the variance of a seed's change is that of these answers: the ratio of
+the two is 1. If a fit moves many answers of its seed together, the ratio is larger. Three seeds say little about a ratio, so
+each row's is shrunk towards that of all rows with changed answers, which is itself shrunk towards 1.
 ``benchmarks/gate_power.py`` shows what this finds, and how often it is wrong.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ocd_bench.stats import Array, Ids, sample_variance
 
-WEIGHT = 8.0
+WEIGHT = 16.0
 """Degrees of freedom of the expectation 1 among all rows, and of all rows beside one row's own seeds."""
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from ocd_bench.comparison.output import columns_of, cost_remark, texts_of
 from ocd_bench.comparison.verdicts import TESTED
+from ocd_bench.report import markdown
 
 if TYPE_CHECKING:
     from ocd_bench.comparison.verdicts import Comparison, RowResult
@@ -106,6 +108,24 @@ def _message(row: RowResult) -> str:
     text = texts_of(row)
     change = f"{text['metric']} {text['baseline']} to {text['candidate']}, change {text['change']} {text['interval']}"
     return f"{row.verdict}: {change}, p {text['p_holm']}"
+
+
+def not_compared(baseline: object, candidate: object, reason: str, format: str) -> str:
+    """What ``--out`` holds where a run cannot be read, so that a job that shows the file shows why."""
+    reason = _clean(reason)
+    if format == "json":
+        names = {"schema": SCHEMA, "baseline": str(baseline), "candidate": str(candidate)}
+        return json.dumps({**names, "exit_code": 2, "error": reason}, indent=1, ensure_ascii=True) + "\n"
+    if format == "junit":
+        root = ElementTree.Element("testsuites", name="ocd-bench compare", tests="1", failures="0", errors="1", skipped="0")
+        suite = ElementTree.SubElement(root, "testsuite", name="compare")
+        ElementTree.SubElement(ElementTree.SubElement(suite, "testcase", name="compare"), "error", message=reason)
+        return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    if format == "html":
+        return f'<!doctype html>\n<meta charset="utf-8"><title>OCD-Bench</title><p>Not compared: {escape(reason)}</p>\n'
+    if format == "markdown":
+        return f"### OCD-Bench: not compared\n\n{markdown.escape(reason)}\n"
+    return f"not compared: {reason}\n"
 
 
 def _clean(text: str) -> str:

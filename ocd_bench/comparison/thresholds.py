@@ -19,8 +19,8 @@ RELATIVE = 0.01
 
 
 LARGE = 0.05
-"""A loss of 5 points of a fraction, or of 5 % of the baseline's number for any other unit, is large. A row that lost so much, or
-may have lost so much unseen, is never called unchanged."""
+"""A loss of 5 points of a fraction, or of 5 % of the baseline's number for any other unit, is large. A row that lost so much,
+or may have lost so much unseen, is never called unchanged."""
 
 
 def large_loss(unit: str, baseline: float) -> float:
