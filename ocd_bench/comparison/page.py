@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ocd_bench.comparison.output import columns_of, folded, legend, loud, remarks, summary
-from ocd_bench.comparison.verdicts import QUIET
+from ocd_bench.comparison.verdicts import QUIET, VERDICTS
 from ocd_bench.report import markdown
 from ocd_bench.report.notebook import html_table
 
@@ -25,8 +25,7 @@ def render_markdown(comparison: Comparison) -> str:
     """
     parts = [f"### OCD-Bench: {summary(comparison)}"]
     parts.append(f"{markdown.escape(comparison.baseline)} → {markdown.escape(comparison.candidate)}")
-    if rows := loud(comparison):
-        parts.append(markdown.pipe_table(columns_of(rows)))
+    parts += _loud_tables(comparison)
     lines = [f"- {markdown.escape(note)}" for note in (*remarks(comparison), legend(comparison))]
     room = COMMENT - sum(map(len, parts))
     if fold := folded(comparison):
@@ -42,6 +41,17 @@ def render_markdown(comparison: Comparison) -> str:
         kept.append(f"- {len(lines) - len(kept)} more remarks: see the job's log")
     parts.append("\n".join(kept))
     return "\n\n".join(parts) + "\n"
+
+
+def _loud_tables(comparison: Comparison) -> list[str]:
+    """The table of rows that a reader must see; the worst of them, if they are too many for half a comment."""
+    rows, whole = loud(comparison), len(loud(comparison))
+    table = markdown.pipe_table(columns_of(rows)) if rows else ""
+    while len(table) > COMMENT / 2:
+        rows = sorted(rows, key=lambda row: VERDICTS.index(row.verdict))[: len(rows) * 3 // 4]
+        table = markdown.pipe_table(columns_of(rows))
+    more = [f"{whole - len(rows)} more rows: see the job's log."] if len(rows) < whole else []
+    return [table, *more] if rows else []
 
 
 def _with_numbers(comparison: Comparison) -> list[RowResult]:
