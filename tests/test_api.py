@@ -47,7 +47,7 @@ def test_a_run_has_the_numbers_of_the_command_line(capsys: pytest.CaptureFixture
     assert mine["metrics"] == cell["metrics"]
     assert mine["fingerprint"] == cell["fingerprint"]
     assert run.exit_code == 0
-    assert ocd_bench.compare("cli", run).counts == {"no change": 2}
+    assert ocd_bench.compare("cli", run).counts == {"identical": 2}
     assert Path("api/table.md").read_text() == run.table("markdown")
     assert main(["report", "api"]) == 0
     assert capsys.readouterr().out == str(run) == run.table()
@@ -156,7 +156,7 @@ def test_a_notebook_shows_tables_with_all_text_escaped(tmp_path: Path) -> None:
     assert "ocd" in html
     assert "<script" not in html
     shown = ocd_bench.compare(run, folder)._repr_html_()
-    assert "2 no change" in shown
+    assert "2 identical" in shown
     assert shown.count("<tr>") == 3
 
 
@@ -166,9 +166,10 @@ def test_formats_of_a_comparison(tmp_path: Path) -> None:
     assert json.loads(comparison.table("json"))["exit_code"] == comparison.exit_code() == 0
     assert comparison.table("junit").startswith("<?xml")
     assert comparison.table("markdown").startswith("### OCD-Bench")
+    assert comparison.table("html").startswith("<!doctype html>")
     assert str(comparison) == comparison.table()
-    with pytest.raises(ocd_bench.UsageError, match="unknown format 'html'"):
-        comparison.table("html")
+    with pytest.raises(ocd_bench.UsageError, match="unknown format 'latex'"):
+        comparison.table("latex")
 
 
 def test_the_functions_are_there_after_every_import_and_import_no_torch() -> None:
@@ -182,7 +183,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
     (result,) = play(ROOT / "docs" / "python.md", tmp_path).results
     assert result.code == 0, result.err
     assert "of 180 correct, in runs" in result.out
-    assert "\n2 no change\n" in result.out
+    assert "\n2 identical\n" in result.out
 
 
 def test_the_notebook_runs_and_shows_what_it_has_stored(tmp_path: Path) -> None:

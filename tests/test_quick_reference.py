@@ -34,13 +34,16 @@ def test_the_reference_is_made_by_the_command_that_tox_runs() -> None:
         for line in block.text.splitlines()
         if line.startswith("ocd-bench") and "results/quick" in line
     )
-    assert [*words[1:-1]] == commands("X")[0][:-1]
+    ran = commands("X")[0]
+    place = ran.index("--bases")
+    assert ran[place + 1] == "results/quick"
+    assert [*words[1:-1]] == [*ran[:place], "--keep-bases", *ran[place + 2 : -1]]
     assert words[-1] == "results/quick"
 
 
 def test_the_workflow_reads_what_tox_writes() -> None:
     written = {word for words in commands(".tox/quick/tmp") for word in words if word.startswith(".tox")}
-    assert written == {".tox/quick/tmp/quick", ".tox/quick/tmp/compare.md"}
+    assert written == {".tox/quick/tmp/quick", ".tox/quick/tmp/compare.md"}, written
     for path in re.findall(r"\.tox/quick/tmp/[\w*.]+", WORKFLOW):
         assert path in written | {".tox/quick/tmp/*.md", ".tox/quick/tmp/base.md"}, path
     assert "tox -e quick" in WORKFLOW
@@ -75,14 +78,17 @@ def test_the_commands_detect_a_regression_and_pass_without_one(
     run, *compares = commands(str(tmp_path / "tmp"))
     run[run.index("all")] = "dots"
     small = ["--methods", "base,flip", "--set", "base.epochs=150", "--set", "base.lr=0.02", "--quiet"]
-    assert main([*run[:-1], "results/quick", "--plugin", "before.py", *small]) == 0
+    place = run.index("--bases")
+    reference = [*run[:place], "--keep-bases", *run[place + 2 : -1], "results/quick"]
+    assert main([*reference, "--plugin", "before.py", *small]) == 0
     assert main([*run, "--plugin", "after.py", *small]) == 0
     capsys.readouterr()
     assert [main(words) for words in compares] == [0, code]
     table, text = (tmp_path / "tmp" / "compare.md").read_text(), capsys.readouterr().out
     for shown in (table, text):
-        assert "dots default flip" in shown
+        assert ("dots default flip" in shown.partition("<details>")[0]) == worse
         assert ("1 regression" in shown) == worse
+        assert f"{3 - worse} identical" in shown  # base, base-anew, and flip if it is not worse
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="no reference run is committed yet")
