@@ -44,9 +44,8 @@ def test_every_input_is_declared_and_used() -> None:
 def test_the_documented_workflow_uses_declared_inputs() -> None:
     page = (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
     (block,) = (part for part in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "actions/compare" in part)
-    (step,) = (
-        step for job in yaml.safe_load(block)["jobs"].values() for step in job["steps"] if "compare" in step.get("uses", "")
-    )
+    steps = [step for job in yaml.safe_load(block)["jobs"].values() for step in job["steps"]]
+    (step,) = (step for step in steps if "actions/compare" in step.get("uses", ""))
     assert set(step["with"]) <= set(action()["inputs"])
 
 
@@ -80,7 +79,8 @@ def test_the_steps_find_a_regression_and_pass_without_one(
     base.mkdir()
     for folder, value in ((base, 1), (tmp_path, sign)):
         (folder / "mine.py").write_text(PLUGIN + FLIP.replace("SIGN", str(value)))
-    run = "--task dots --plugin mine.py --preset quick --methods base,flip --seeds 2 --set base.epochs=60 --set base.lr=0.02 --quiet"
+    run = "--task dots --plugin mine.py --preset quick --methods base,flip --seeds 2 --set base.epochs=60 --quiet"
+    run += " --set base.lr=0.02"
     codes = shell_steps(tmp_path, {"run": run, "install": "true"})
     assert codes == {"Run the reference": 0, "Run the working tree": 0, "Compare": code}
     assert f"code={code}" in (tmp_path / "GITHUB_OUTPUT").read_text()
