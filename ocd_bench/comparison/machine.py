@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from ocd_bench.comparison.names import TESTED
 from ocd_bench.comparison.output import columns_of, cost_remark, texts_of
-from ocd_bench.comparison.verdicts import TESTED
 from ocd_bench.report import markdown
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ocd_bench.comparison.verdicts import QUIET
+from ocd_bench.comparison.names import QUIET
 from ocd_bench.report.numbers import Style, style_for
 from ocd_bench.report.table import DASH, Column, Field, Kind
 from ocd_bench.report.text import Layout, printable, terminal_width, to_string, wrap

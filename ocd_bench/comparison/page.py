@@ -6,8 +6,8 @@ from html import escape
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from ocd_bench.comparison.names import QUIET, VERDICTS
 from ocd_bench.comparison.output import columns_of, folded, legend, loud, remarks, summary
-from ocd_bench.comparison.verdicts import QUIET, VERDICTS
 from ocd_bench.report import markdown
 from ocd_bench.report.notebook import html_table
 

@@ -7,29 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocd_bench.comparison.evidence import Evidence
+from ocd_bench.comparison.names import FAIL_ON, TESTED, VERDICTS
 from ocd_bench.comparison.pairing import RowName
 from ocd_bench.comparison.thresholds import large_loss
 from ocd_bench.errors import UsageError
-
-VERDICTS = (
-    "regression",
-    "broken",
-    "vanished",
-    "incomparable",
-    "cannot tell",
-    "improvement",
-    "repaired",
-    "new",
-    "no change",
-    "identical",
-    "ignored",
-    "no number",
-)
-"""Worst first. ``broken``: a number in the baseline, none in the candidate. ``no number``: none in either run."""
-TESTED = ("regression", "improvement", "no change", "identical")
-QUIET = ("no change", "identical", "ignored", "no number")
-"""Verdicts of rows that are folded to one line."""
-FAIL_ON = ("regression", "cannot-tell", "never")
 
 
 @dataclass(frozen=True)
@@ -47,7 +28,7 @@ class RowResult:
     """One row and metric of a comparison.
 
     Attributes:
-        verdict: one of :data:`VERDICTS`.
+        verdict: one of :data:`ocd_bench.comparison.names.VERDICTS`.
         p_holm: ``evidence.p`` adjusted over all rows that could be significant.
         seen_from: the smallest loss that would have been reported, in the metric's unit; None: no loss would.
         minimal_effect: the smallest loss that matters here, in the metric's unit; None: never gated.
