@@ -175,6 +175,24 @@ def test_where_the_base_changed_seeds_and_samples_are_paired(tmp_path: Path):
     assert comparison.exit_code() == 0
 
 
+def test_seeds_are_paired_where_each_has_data_of_its_own(tmp_path: Path):
+    """Test sets of unequal difficulty: the values vary by seed, their changes do not."""
+
+    def run(folder: Path, loss: float, base: str) -> Path:
+        scores, entries = {}, []
+        for seed, level in enumerate((-2.0, 0.0, 2.0)):
+            values = np.random.default_rng(seed).normal(level, 1.0, 200)
+            noise = np.random.default_rng([seed, len(base)]).normal(0, 0.1, 200)
+            scores["t", "d", "base", seed] = arrays = {"psnr": 20 + values + noise - loss}
+            entries.append(cell("t", "d", "base", seed, arrays, data=f"data {seed}", base=base))
+        return write_run(folder, entries, scores)
+
+    row = compared(run(tmp_path / "one", 0.0, "one"), run(tmp_path / "two", 1.0, "other")).rows[0]
+    assert row.evidence.design == "same seeds"
+    assert row.verdict == "regression"
+    assert row.evidence.high - row.evidence.low < 0.2
+
+
 def test_a_loss_in_every_seed_is_found_although_the_base_changed(tmp_path: Path):
     comparison = compared(make_run(tmp_path / "one", n=1000), other_base(tmp_path / "two", 2.0, n=1000))
     assert set(verdicts(comparison).values()) == {"regression"}
@@ -366,7 +384,7 @@ def test_moderation_draws_ratios_together_and_adds_degrees_of_freedom():
     moderated = moderate(rows)
     before, after = np.array([row.ratio for row in rows]), np.array([ratio for ratio, _ in moderated])
     assert after.std() < 0.7 * before.std()
-    assert all(4 < freedom <= 16 for _, freedom in moderated)
+    assert all(4 < freedom <= 8 for _, freedom in moderated)
     assert (np.argsort(before) == np.argsort(after)).all()
 
 
@@ -378,10 +396,10 @@ def test_correlated_rows_add_no_weight_to_the_prior():
     assert moderate(rows[:1]) == [(0.3, 4.0)]
 
 
-def test_a_row_with_large_variance_keeps_a_quarter_of_its_own_variance():
+def test_a_row_with_large_variance_keeps_half_of_its_own_variance():
     ratios = [0.2] * 11 + [40.0]
     moderated = moderate(spreads(ratios, np.random.default_rng(0).normal(size=(12, 6))))
-    assert moderated[-1][0] >= 10.0
+    assert moderated[-1][0] >= 20.0
 
 
 # -- what cannot be compared --------------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ every changed answer for a draw of its own. But a fit with other random numbers,
 seed the same way. So the loss must also be significant when the variance is multiplied by how much the seeds' changes vary,
 compared with what single answers explain (``lean.py``).
 
-**Same seeds** (data and seeds are the same, base models differ): seeds are paired, and the variation of their changes is a part
-of the variance; the other part is over test samples, which are paired too.
+**Same seeds** (data and seeds are the same, base models differ): one part of the variance is over seeds, the other over test
+samples. Samples are paired. If each seed has data of its own, seeds are paired too, because the data are then most of what two
+runs of a seed have in common. If all seeds have the same data, two trainings of one seed have no more in common than those of
+two seeds. The part over seeds is then pooled over both runs, which has more degrees of freedom.
 
 **Other seeds**: seeds are random on both sides. The part over seeds is pooled over both runs.
 
@@ -107,7 +109,8 @@ def weigh(pair: Pair, baseline: Run, candidate: Run, metric: str) -> Evidence:
         return replace(found, design=NONE, reason=problem)
     if design == SAME_BASE and old.pulls and new.pulls:
         return _same_base(found, old, new)
-    return _random_seeds(pair, found, old, new)
+    per_seed = len({baseline.cells[key]["fingerprint"].get("data") for key in one}) > 1
+    return _random_seeds(pair, found, old, new, per_seed)
 
 
 def steady(found: Sequence[Evidence]) -> list[Evidence]:
@@ -159,13 +162,17 @@ def _least(changed: NDArray[np.bool_], groups: Ids | None) -> float:
     return 0.5 ** len(np.unique(ids[changed])) if ids.shape[1] == 1 else 0.0
 
 
-def _random_seeds(pair: Pair, found: Evidence, old: Numbers, new: Numbers) -> Evidence:
-    paired = old.seeds == new.seeds
-    if paired and len(old.values) < 2:
+def _random_seeds(pair: Pair, found: Evidence, old: Numbers, new: Numbers, per_seed: bool) -> Evidence:
+    """Evidence where base models differ.
+
+    Args:
+        per_seed: whether each seed has data of its own.
+    """
+    if old.seeds == new.seeds and len(old.values) < 2:
         return replace(found, design=NONE, reason="one seed, whose base models differ")
     if len(old.values) + len(new.values) < 3:
         return replace(found, design=NONE, reason="one seed in each run, and not the same")
-    if paired:
+    if old.seeds == new.seeds and per_seed:
         changes = new.values - old.values
         variance, freedom = float(changes.var(ddof=1)) / len(changes), len(changes) - 1
         residuals = {(0, seed): value for seed, value in zip(old.seeds, changes - changes.mean(), strict=True)}

@@ -7,8 +7,8 @@ agree, the stronger the shrinkage. This is the moderated variance of Smyth (2004
 section 6, as in the package ``limma``.
 
 We add two limits. First, rows of one dataset share seeds, and rows with correlated errors add little evidence: the weight of
-the prior is at most the number of independent directions among the rows. Second, the prior has at most three
-times the weight of the row's own seeds, so a row that varies more than the others keeps at least a quarter of its own variance.
+the prior is at most the number of independent directions among the rows. Second, the prior never has more weight than the
+row's own seeds, so a row that varies more than the others keeps at least half of its own variance.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from scipy.special import digamma, polygamma
 
 from ocd_bench.stats import Array
 
-MOST_PRIOR = 3.0
-"""Largest weight of the prior, in units of the row's own degrees of freedom."""
 FLOOR = 0.02
 """Smaller ratios are raised to this value: with few test samples, several seeds may have exactly the same result."""
 
@@ -52,7 +50,7 @@ def moderate(rows: Sequence[Spread]) -> list[tuple[float, float]]:
     directions = independent_directions(rows)
     result = []
     for row in rows:
-        counts = min(weight, row.freedom * (directions - 1), MOST_PRIOR * row.freedom)
+        counts = min(weight, row.freedom * (directions - 1), row.freedom)
         ratio = (counts * prior + row.freedom * row.ratio) / (counts + row.freedom)
         result.append((ratio, row.freedom + counts))
     return result
