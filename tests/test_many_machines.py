@@ -192,7 +192,7 @@ def test_a_server_that_is_no_cluster_costs_one_line_within_30_s(tmp_path: Path) 
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         begin = time.monotonic()
-        words = ("--plugin", str(plugin), "--task", "dots", "--executor", "ray", "--set", f"ray.address={address}")
+        words = ("--quiet", "--plugin", str(plugin), "--task", "dots", "--executor", "ray", "--set", f"ray.address={address}")
         process = start(tmp_path / "out", *words)
         process.communicate(timeout=60)
         assert time.monotonic() - begin < 30 + soon()
