@@ -227,3 +227,48 @@ def test_a_simulated_cluster_obeys_its_bounds(monkeypatch: pytest.MonkeyPatch) -
     assert machines.lower_bound(groups, costs, family, 1, 0.0) == (40.0, "the work")
     assert machines.lower_bound(groups, costs, family, 100, 0.0) == (15.0, "base, then fit")
     assert machines.lower_bound(groups, costs, family, 100, 100.0) == (400.0, "the first machine")
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------------
+def test_published_tables_have_the_scores_of_their_primary_metric(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tables = load("tables")
+    folder = make_run(tmp_path / "run", seeds=(0,), groups=(("images", "mnist"), ("images", "mnist+fog-3")))
+    before = read_run(folder)
+    metrics = {key: list(cell["metrics"]) for key, cell in before.cells.items()}
+    assert all(len(names) == 2 for names in metrics.values())
+    for limit in (tables.SMALL, 0):
+        monkeypatch.setattr(tables, "SMALL", limit)
+        tables.publish(folder, tmp_path / "out")
+        after = read_run(tmp_path / "out")
+        assert list(after.cells) == list(before.cells)
+        for key, (primary, other) in metrics.items():
+            np.testing.assert_array_equal(after.scores(key, primary), before.scores(key, primary))
+            dropped = limit == 0 and "+" in key.dataset
+            assert (after.scores(key, other) is None) == dropped, key
+
+
+def test_every_table_is_a_command_that_is_understood() -> None:
+    tables = load("tables")
+    assert len({table.name for table in tables.TABLES}) == len(tables.TABLES)
+    methods = {method.name for method in builtin()} | {"xgboost"}
+    for table in tables.TABLES:
+        args = build_parser()[0].parse_args(table.command("DATA"))
+        unknown = {part for name in args.methods.split(",") for part in name.split("+")} - methods
+        assert not unknown, table.name
+
+
+def test_the_list_of_tables_names_those_that_exist(tmp_path: Path) -> None:
+    tables = load("tables")
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
+    (tmp_path / "usps").mkdir()
+    (tmp_path / "usps" / "run.json").write_text("{}")
+    tables.write_list(page, tmp_path)
+    lines = page.read_text().splitlines()
+    assert lines[0] == "before"
+    assert lines[-1] == "after"
+    assert "old" not in lines
+    assert next(line for line in lines if line.startswith("| `")).startswith("| `usps` | MNIST to USPS")
+    page.write_text("no marks")
+    with pytest.raises(SystemExit, match="has no line"):
+        tables.write_list(page, tmp_path)

@@ -31,9 +31,13 @@ def _plain(value: Any) -> Any:
 
 
 def pack_scores(scores: Mapping[str, np.ndarray]) -> bytes:
-    """Per-sample scores as the bytes of a NumPy archive."""
+    """Per-sample scores as the bytes of a NumPy archive. Scores that are all 0 or 1 become booleans, which loses nothing."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **scores)  # type: ignore[arg-type]
+    small = {
+        name: values.astype(bool) if ((values == 0) | (values == 1)).all() and values.dtype.kind == "f" else values
+        for name, values in scores.items()
+    }
+    np.savez_compressed(buffer, **small)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
