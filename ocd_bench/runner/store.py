@@ -31,10 +31,10 @@ def _plain(value: Any) -> Any:
 
 
 def pack_scores(scores: Mapping[str, np.ndarray]) -> bytes:
-    """Per-sample scores as the bytes of a NumPy archive. Scores that are all 0 or 1 become booleans, which loses nothing."""
+    """Per-sample scores as the bytes of a NumPy archive. Scores that are all 0 or 1 become int8, which loses nothing."""
     buffer = io.BytesIO()
     small = {
-        name: values.astype(bool) if ((values == 0) | (values == 1)).all() and values.dtype.kind == "f" else values
+        name: values.astype(np.int8) if ((values == 0) | (values == 1)).all() and values.dtype.kind == "f" else values
         for name, values in scores.items()
     }
     np.savez_compressed(buffer, **small)  # type: ignore[arg-type]
