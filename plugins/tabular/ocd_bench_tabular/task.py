@@ -36,7 +36,9 @@ class Tabular(Task):
     description = "tables of numbers and categories: California housing, LETOR, any CSV; regression or classification"
     # Base and hypernetwork are both trained on augmented copies, or neither: a gain by augmentation must not count as OCD's.
     presets = {
-        "quick": {"base.epochs": 20, "base.lr": 3e-3, "base.batch_size": 64, "base.augment": True},
+        "quick": {
+            "tabular.width": 64, "base.epochs": 20, "base.lr": 3e-3, "base.batch_size": 64, "base.augment": True,
+        },
         # A hypernetwork memorises the residuals of training rows within a few hundred steps. So it is small and regularised,
         # and validated often. Conditioned on the base's outputs it memorises them even sooner, so it is conditioned on x only.
         "default": {
