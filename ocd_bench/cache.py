@@ -217,7 +217,7 @@ def remembered(
     import numpy
     import torch
 
-    from ocd_bench.runner.fingerprints import code_of
+    from ocd_bench.runner.code import code_of
 
     key = fingerprint({**parts, "code": code_of(modules).sha256, "torch": torch.__version__, "numpy": numpy.__version__})
     entry = find(kind, name, key, warn)

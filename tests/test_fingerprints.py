@@ -14,7 +14,8 @@ from ocd_bench.cache import Damaged, entry_path, find, keep, read_entry, remembe
 from ocd_bench.cli import main
 from ocd_bench.files import is_intact, remove_leftovers, seal, write_atomic
 from ocd_bench.runner import fingerprints
-from ocd_bench.runner.fingerprints import code_of, differences, named_files
+from ocd_bench.runner.code import code_of
+from ocd_bench.runner.fingerprints import differences, named_files
 from tests.faulty import PLUGIN, cell, numbers, run, run_here, write_plugin
 
 

@@ -19,8 +19,9 @@ from ocd_bench.errors import OCDBenchError, UsageError
 from ocd_bench.layers import check_layers
 from ocd_bench.online import keep_group_norms_contiguous
 from ocd_bench.runner.blame import message_of
+from ocd_bench.runner.code import code_of
 from ocd_bench.runner.contract import TaskContract
-from ocd_bench.runner.fingerprints import TRAINING, code_of, hook_modules, object_print, versions
+from ocd_bench.runner.fingerprints import BASE_HOOKS, TRAINING, hook_modules, object_print, versions
 from ocd_bench.runner.forecast import KIND, base_sections, settings_print
 from ocd_bench.runner.lease import Lease
 from ocd_bench.runner.stages import Stages
@@ -90,7 +91,7 @@ class Bases:
     @functools.cached_property
     def code(self) -> dict[str, Any]:
         """The code that builds and trains a base, and the packages it uses."""
-        hooks = hook_modules(self.manager, "ocd_bench_load_data", "ocd_bench_base_model")
+        hooks = hook_modules(self.manager, *BASE_HOOKS)
         task, packages = object_print(self.task, hooks)
         core = code_of(TRAINING)
         return {"task": task, "core": core.sha256, "packages": versions(packages | core.packages)}

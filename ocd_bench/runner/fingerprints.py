@@ -4,8 +4,8 @@ Two kinds of results are reused between runs: cells (in the run folder) and trai
 fingerprints are stored in ``made_by`` of a cell, and in the key of a base model:
 
 * ``method``, ``task``, ``core``: SHA-256 of source code. It starts at the modules of the class, of the hooks in use, and of the
-  part of OCD-Bench that computes. It follows their imports to modules of the same package, to files beside a ``--plugin`` file,
-  and to OCD-Bench itself. Code of OCD-Bench that only reads, writes or displays results is not included.
+  part of OCD-Bench that computes, and follows their imports (:mod:`ocd_bench.runner.code`). Code of OCD-Bench that only reads,
+  writes or displays results is not included.
 * ``packages``: versions of torch, numpy, and of the other distributions that this code imports.
 * ``files``: SHA-256 of every file or folder that a setting names (a checkpoint, an encoder).
 * ``threads``: the number of threads that compute (``run.threads``). It changes rounding.
@@ -14,179 +14,31 @@ fingerprints are stored in ``made_by`` of a cell, and in the key of a base model
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocd_bench.config import fingerprint
-from ocd_bench.files import sha256
+from ocd_bench.runner.code import CORE_PACKAGE, code_of, file_of, forget
 
-CORE_PACKAGE = "ocd_bench"
-
-BYSTANDERS = (
-    "ocd_bench",  # only the package's own __init__, which defines names; not its modules
-    "ocd_bench.cache",
-    "ocd_bench.errors",
-    "ocd_bench.files",
-    "ocd_bench.folders",
-    "ocd_bench.results",
-    *(f"ocd_bench.{name}.*" for name in ("cli", "comparison", "data", "plugin", "report", "testing")),
-    "ocd_bench.runner.*",
-)
-"""Modules of the core that have no effect on measured numbers. Imports are not followed into them."""
+if TYPE_CHECKING:
+    from ocd_bench.runner.cells import Group
 
 TRAINING = ("ocd_bench.runner.training", "ocd_bench.samples", "ocd_bench.seeds", "ocd_bench.task")
 """Modules of the core that a base model depends on."""
 MEASURING = ("ocd_bench.runner.measure", "ocd_bench.method", "ocd_bench.metrics", "ocd_bench.engine.selection")
 """Modules of the core that a cell depends on, beside the base and the method."""
 
-
-@dataclass(frozen=True)
-class Code:
-    """Source files by module name, and the other packages they import."""
-
-    sources: Mapping[str, str]
-    packages: frozenset[str]
-
-    @property
-    def sha256(self) -> str:
-        """Digest of names and contents."""
-        return fingerprint(dict(sorted(self.sources.items())))
-
-
-def code_of(modules: Iterable[str]) -> Code:
-    """The modules of these names, and all that they import from their own package, their own folder, and the core."""
-    sources: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    packages: set[str] = set()
-    todo = list(dict.fromkeys(modules))
-    while todo:
-        name = todo.pop()
-        if name in sources:
-            continue
-        module = _read(name)
-        if module is None:
-            continue
-        sources[name] = module.sha256
-        labels[name] = _label(module)
-        for imported in module.imports:
-            target = _resolve(imported, module)
-            if target is None:
-                packages.add(imported.partition(".")[0])
-            elif target and target not in sources and not is_bystander(target):
-                todo.append(target)
-    return Code({labels[name]: digest for name, digest in sources.items()}, frozenset(packages))
-
-
-def _label(module: _Module) -> str:
-    """A module's name. For a ``--plugin`` file it is the file's name without its folder, so that the file may be moved."""
-    installed = getattr(sys.modules.get(module.name), "__package__", None) or "." in module.name
-    return module.name if installed or module.path is None else module.path.name
-
-
-def is_bystander(name: str) -> bool:
-    """Whether a module of the core has no effect on any number."""
-    return any(name == rule or (rule.endswith(".*") and f"{name}.".startswith(rule[:-1])) for rule in BYSTANDERS)
-
-
-@dataclass(frozen=True)
-class _Module:
-    name: str
-    path: Path | None
-    sha256: str
-    imports: tuple[str, ...]
-
-
-@functools.cache
-def _read(name: str) -> _Module | None:
-    """One module's source and the names it imports (function bodies included, ``if TYPE_CHECKING`` left out)."""
-    path = _file_of(name)
-    if path is None:
-        return None
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    imports: tuple[str, ...] = ()
-    if path.suffix == ".py":
-        try:
-            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            imports = tuple(dict.fromkeys(_imports(ast.parse(data), package)))
-        except (SyntaxError, ValueError):
-            pass
-    return _Module(name, path, sha256(data), imports)
-
-
-def _file_of(name: str) -> Path | None:
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    if file is None and module is None:
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError, AttributeError):
-            return None
-        file = spec.origin if spec and spec.has_location else None
-    return Path(file) if file and Path(file).is_file() else None
-
-
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parent = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parent, base]) if base else ".".join(parent)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)  # a name may be a module
-        else:
-            yield from _imports(node, package)
-
-
-def _resolve(imported: str, importer: _Module) -> str | None:
-    """The name of a module to follow; empty for a name that is not a module; None for another distribution's package."""
-    top = imported.partition(".")[0]
-    own = importer.name.partition(".")[0]
-    if top in (own, CORE_PACKAGE):
-        return imported if _file_of(imported) is not None else ""
-    if importer.path is not None and _is_beside(top, importer.path):
-        return imported if _file_of(imported) is not None else ""
-    return None
-
-
-def _is_beside(top: str, path: Path) -> bool:
-    return (path.parent / f"{top}.py").is_file() or (path.parent / top / "__init__.py").is_file()
-
-
-def companions(path: Path) -> list[Path]:
-    """Files in the folder of a ``--plugin`` file that it imports, directly or not; packages with all their files."""
-    found: list[Path] = []
-    todo = [path]
-    while todo:
-        file = todo.pop()
-        try:
-            names = list(_imports(ast.parse(file.read_bytes()), ""))
-        except (OSError, SyntaxError, ValueError):
-            continue
-        for top in dict.fromkeys(name.partition(".")[0] for name in names):
-            beside = [path.parent / f"{top}.py", *sorted((path.parent / top).rglob("*.py"))] if top else []
-            if _is_beside(top, path):
-                new = [each for each in beside if each.is_file() and each not in (path, *found)]
-                found += new
-                todo += new
-    return found
+BASE_HOOKS = ("ocd_bench_load_data", "ocd_bench_base_model")
+"""Hooks whose code a base model depends on."""
+LAYER_HOOKS = ("ocd_bench_select_layer",)
+"""Hooks whose code a cell depends on, beside those of the base."""
 
 
 def modules_of(item: object) -> list[str]:
@@ -202,7 +54,7 @@ def modules_of(item: object) -> list[str]:
 def source_without_file(item: object) -> str:
     """Source of a class that is in no file (a notebook, ``python -c``); its compiled code if there is no source."""
     kind = type(item)
-    if _file_of(kind.__module__) is not None:
+    if file_of(kind.__module__) is not None:
         return ""
     try:
         return inspect.getsource(kind)
@@ -236,6 +88,22 @@ def object_print(item: object, further: Iterable[str] = ()) -> tuple[str, frozen
         return fingerprint([code.sha256, [digest for digest, _ in both]]), packages
     parts = {"code": code.sha256, "state": state_of(item), "class": type(item).__qualname__, "text": source_without_file(item)}
     return fingerprint(parts), code.packages
+
+
+def read_code(manager: Any, groups: Iterable[Group]) -> None:
+    """Read the code of these groups, soon after it was loaded. Forked workers have what was read here, so that a file that is
+    replaced during the run makes no difference between them.
+
+    Raises:
+        UsageError: if a file cannot be read.
+    """
+    forget()  # a plugin file may have been loaded again since the last run of this process
+    groups = list(groups)
+    for name in dict.fromkeys(group.task for group in groups):
+        object_print(manager.task(name), hook_modules(manager, *BASE_HOOKS, *LAYER_HOOKS))
+    for name in dict.fromkeys(name for group in groups for name in group.methods):
+        object_print(manager.method(name))
+    code_of([*TRAINING, *MEASURING])
 
 
 def hook_modules(manager: Any, *hooks: str) -> list[str]:

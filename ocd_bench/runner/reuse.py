@@ -10,7 +10,8 @@ from ocd_bench.errors import UsageError
 from ocd_bench.method import Method
 from ocd_bench.runner.base import BaseModel
 from ocd_bench.runner.cells import Variant, cell_name
-from ocd_bench.runner.fingerprints import MEASURING, code_of, differences, hook_modules, named_files, object_print, versions
+from ocd_bench.runner.code import code_of
+from ocd_bench.runner.fingerprints import LAYER_HOOKS, MEASURING, differences, hook_modules, named_files, object_print, versions
 from ocd_bench.runner.job import Job, Todo
 from ocd_bench.runner.sandbox import Message
 from ocd_bench.runner.streams import courses
@@ -30,7 +31,7 @@ def _head(job: Job, method: Method, base_key: str) -> dict[str, Any]:
     sections["run"].pop("threads")  # it rounds, and is in made_by; it makes no other experiment
     code, packages = object_print(method)
     core = code_of(MEASURING)
-    layer, hook_packages = object_print(job.task, hook_modules(job.manager, "ocd_bench_select_layer"))
+    layer, hook_packages = object_print(job.task, hook_modules(job.manager, *LAYER_HOOKS))
     own = {name for part in getattr(method, "parts", (method,)) for name in (part.section, *part.reads)}
     return {
         "chosen": method.chosen,

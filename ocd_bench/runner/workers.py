@@ -9,6 +9,7 @@ from ocd_bench.runner.cells import Group
 from ocd_bench.runner.executors import Executor
 from ocd_bench.runner.executors.forked import ForkedExecutor
 from ocd_bench.runner.executors.spawned import SpawnedExecutor
+from ocd_bench.runner.fingerprints import read_code
 from ocd_bench.runner.job import Settings
 from ocd_bench.runner.machine import choose_device
 from ocd_bench.runner.order import Outcome, RunRequest
@@ -41,6 +42,7 @@ def results(request: RunRequest, groups: Sequence[Group], folder: RunFolder, man
         from ocd_bench.runner.executors.cluster import ClusterExecutor
 
         return _with(ClusterExecutor(request, groups, folder, manager), groups, folder, manager, reporter)
+    read_code(manager, groups)
     settings = settings_of(request)
     if settings.isolate:
         return _with(ForkedExecutor(manager, settings, folder, request.jobs), groups, folder, manager, reporter)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ocd_bench.plugin.sources import is_file, project_file
 from ocd_bench.runner.cells import Group, cell_name
-from ocd_bench.runner.fingerprints import companions
+from ocd_bench.runner.code import companions
 from ocd_bench.runner.order import RunRequest
 from ocd_bench.runner.store import RunFolder
 

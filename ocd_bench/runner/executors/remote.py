@@ -13,10 +13,11 @@ from typing import Any
 
 from ocd_bench._version import __version__
 from ocd_bench.folders import cache_folder
+from ocd_bench.runner.code import code_of
 from ocd_bench.runner.executors.artefacts import STATES
 from ocd_bench.runner.executors.order import Order
 from ocd_bench.runner.executors.spawned import Interpreter
-from ocd_bench.runner.fingerprints import MEASURING, TRAINING, code_of
+from ocd_bench.runner.fingerprints import MEASURING, TRAINING
 from ocd_bench.runner.messages import Message, encode
 
 MINOR = ("doing", "began", "note")
