@@ -103,7 +103,7 @@ def read_entry(path: Path) -> Entry | None:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter: the cache folder is a file, which writing will say
         return None
     except OSError as error:
         raise Damaged(f"cannot be read: {error.strerror or error}") from error

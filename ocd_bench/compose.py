@@ -38,7 +38,7 @@ def compose(name: str, pick: Callable[[str], Method], known: Iterable[Method]) -
     Raises:
         UsageError: if there are more parts than two, a part is unknown, or cannot have its place.
     """
-    parts = name.split("+")
+    parts = [part.strip() for part in name.split("+")]
     if len(parts) != 2 or not all(parts):
         raise UsageError(f"method {name!r}: expected two methods, A+B, such as tent+ocd")
     first, second = pick(parts[0]), pick(parts[1])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ocd_bench.config import check_overrides, known_sections, nearest, resolve
 from ocd_bench.engine._replay import quiet
 from ocd_bench.engine.capture import ADAPTABLE, candidates, refusal
-from ocd_bench.engine.norms import NormLayers
+from ocd_bench.engine.norms import BatchNorm, NormLayers
 from ocd_bench.engine.several import MOST
 from ocd_bench.errors import NotApplicable, Unavailable, UsageError
 from ocd_bench.samples import Samples
@@ -140,9 +140,13 @@ def layer_names(wanted: str, model: nn.Module, inputs: Tensor) -> list[str]:
     """The layers that a value of ``select.layer`` stands for: ``all``, or names with commas between them.
 
     Raises:
-        UsageError: for too many layers, or one that is named twice.
+        UsageError: for too many layers, one that is named twice, or a word that is no name.
     """
     names = candidates(model, inputs) if wanted == "all" else [name.strip() for name in wanted.split(",")]
+    if "" in names:
+        raise UsageError(f"setting select.layer={wanted}: an empty name; give names with commas between them")
+    if words := [name for name in names if name in ("all", "norms", "task", "entropy")]:
+        raise UsageError(f"setting select.layer={wanted}: {words[0]!r} stands alone, and not among names")
     if len(names) > MOST:
         raise UsageError(
             f"setting select.layer={wanted}: {len(names)} layers, and each doubles the cost of a prediction; give at most "
@@ -238,7 +242,8 @@ def _layer(model: nn.Module, name: str, module: nn.Module, calls: dict[nn.Module
 def _reason(model: nn.Module, name: str, module: nn.Module, times: int, inputs: Tensor) -> str:
     kind = type(module).__name__
     if isinstance(module, NORMS):
-        return f"{kind}: its scale and shift are adapted by Tent and related methods only"
+        by_ocd = "; select.layer=norms: OCD on all batch norm layers" if isinstance(module, BatchNorm) else ""
+        return f"{kind}: Tent and related methods adapt its scale and shift{by_ocd}"
     if not isinstance(module, ADAPTABLE):
         return f"{kind}: not supported"
     if times == 0:

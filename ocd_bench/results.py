@@ -129,7 +129,7 @@ def read_run(path: Path | str) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise UsageError(f"{path}: no such run folder")
+        raise UsageError(f"{path}: {'not a run folder, but a file' if path.exists() else 'no such run folder'}")
     if not (path / "run.json").exists():
         raise UsageError(f"{path}: not a run folder (it has no run.json)")
     info = checked_run(_read_json(path / "run.json"), path / "run.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_a_method_that_copies_the_base_is_refused(manager: Manager) -> None:
     context, _ = toy_context(ToyClasses(), manager.method("tent"))
     leader = Leader(manager.method("bn-adapt"), context)
     with pytest.raises(Exception, match="runs context.base itself"):
-        manager.method("tent").fit(led(context, leader.model, {}))
+        manager.method("tent").fit(led(context, "bn-adapt", leader.model, {}))
     assert isinstance(both, Composed)
     assert len(test)
 
@@ -176,10 +177,11 @@ def test_a_method_that_copies_the_base_is_refused(manager: Manager) -> None:
     [
         ("tnet+ocd", "unknown method 'tnet' (did you mean 'tent'?)"),
         ("tent+odc", "unknown method 'odc' (did you mean 'ocd'?)"),
-        ("memo+ocd", "'memo' cannot be the first of two; these can: bn-adapt, tent, "),
+        ("memo+ocd", "'memo' cannot be the first of two; these can: finetune, base-longer, bn-adapt, tent, "),
         ("bn-adapt+tent", "'tent' cannot be the second of two; these can: base, ocd, "),
         ("tent+ocd+ocd", "expected two methods, A+B, such as tent+ocd"),
         ("tent+", "expected two methods"),
+        ("tent + oracle", "'oracle' cannot be the second of two"),
     ],
 )
 def test_refusals(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,3 +238,12 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert json.loads((tmp_path / "run" / "run.json").read_text())["tasks"]["toy-classes"]["config"]["ocd"]["steps"] == 5
     assert main(words) == 0  # every cell is there already
     assert "bn-adapt+ocd" in capsys.readouterr().out
+
+
+def test_the_page_of_methods_says_which_can_be_first_and_second():
+    page = Path(__file__).parents[1].joinpath("docs/methods.md").read_text()
+    section = page.partition("## Methods that build on one another")[2]
+    first, second = (re.findall("`([a-z0-9-]+)`", re.search(rf"^- {place}: (.*)", section, re.M)[1]) for place in "AB")
+    assert first == LEADERS
+    rows = re.findall(r"^\| `(ocd[a-z0-9-]*)` \|", page, re.M)
+    assert sorted({*second, *rows} - {"ocd-norms"}) == sorted(method.name for method in builtin() if method.follows)

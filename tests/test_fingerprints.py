@@ -192,7 +192,11 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_no_cell_fails(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "file"))
     assert run_here(plugin, "--methods", "base", "--seeds", "2", "--out", str(tmp_path / "out")) == 0
-    assert capsys.readouterr().err.count("cannot write the cache") == 1
+    said = capsys.readouterr().err
+    assert said.count("cannot write the cache") == 1
+    assert "cannot be read" not in said
+    assert main(["cache", "list"]) == 2
+    assert "file: not a folder (set OCD_BENCH_CACHE)" in capsys.readouterr().err
     assert cell(tmp_path / "out", "base", 1)["status"] == "ok"
 
 

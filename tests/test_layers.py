@@ -56,7 +56,9 @@ def test_each_layer_says_whether_it_can_be_adapted_and_why_not() -> None:
     assert reasons["unused"] == "does not run in a forward pass"
     assert "shares its weight with 'two'" in reasons["one"]
     assert "in 2 groups" in reasons["grouped"]
-    assert reasons["norm"] == "BatchNorm1d: its scale and shift are adapted by Tent and related methods only"
+    assert reasons["norm"] == (
+        "BatchNorm1d: Tent and related methods adapt its scale and shift; select.layer=norms: OCD on all batch norm layers"
+    )
     assert model.training
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 

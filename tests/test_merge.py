@@ -45,6 +45,11 @@ def test_one_shard_twice_is_fine(tmp_path: Path):
     assert len(read_run(tmp_path / "all").cells) == 3
 
 
+def test_one_run_is_no_plural(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["merge", str(make_run(tmp_path / "one", {"base": 0.0}, seeds=(0,))), "--out", str(tmp_path / "all")]) == 0
+    assert "1 cell of 1 run: " in capsys.readouterr().err
+
+
 def test_a_conflict_names_the_cell_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     one, two = (make_run(tmp_path / name, seeds=(0,)) for name in ("one", "two"))
     edit_cell(two, "images-mnist-tent-s0", fingerprint={"config": "other"})

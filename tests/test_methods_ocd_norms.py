@@ -174,6 +174,9 @@ def test_names_of_several_layers():
     model, inputs = context.base, context.val.inputs[:3]
     assert layer_names("all", model, inputs) == ["conv", "hidden", "classifier"]
     assert layer_names("hidden, classifier", model, inputs) == ["hidden", "classifier"]
+    for wrong, message in (("hidden,", "an empty name"), ("", "an empty name"), ("hidden,norms", "'norms' stands alone")):
+        with pytest.raises(UsageError, match=message):
+            layer_names(wrong, model, inputs)
     with pytest.raises(UsageError, match="'hidden' is there twice"):
         layer_names("hidden,conv,hidden", model, inputs)
     deep = nn.Sequential(nn.Flatten(), *(nn.Linear(36, 36) for _ in range(6)))

@@ -178,6 +178,16 @@ def test_layers_that_differ_between_seeds_are_reported(tmp_path: Path):
     assert "layer fc1 (seeds 0, 1), fc2 (seed 2)" in table_of(folder).groups[0].notes[0]
 
 
+@pytest.mark.parametrize(
+    ("layers", "said"), [(["fc1", "fc2"], "layer fc1; layers fc1, fc2 (ocd)"), (2, "layer fc1; 2 batch norm layers (ocd)")]
+)
+def test_a_method_that_changes_several_layers_is_named(tmp_path: Path, layers: object, said: str):
+    folder = make_run(tmp_path / "run", {"base": 0.0, "ocd": 0.1})
+    for seed in (0, 1, 2):
+        edit_cell(folder, f"images-mnist-ocd-s{seed}", detail={"layers": layers})
+    assert said in table_of(folder).groups[0].notes[0]
+
+
 def test_the_note_of_a_dataset_holds_for_its_corrupted_variants(tmp_path: Path):
     folder = make_run(tmp_path / "run", groups=[("images", "mnist+blur-3")], info={"notes": {"images-mnist": "a subset"}})
     assert "a subset" in table_of(folder).groups[0].notes

@@ -82,6 +82,9 @@ def test_a_value_that_is_not_a_finite_number_is_refused(tmp_path: Path, value: o
 def test_no_such_folder(tmp_path: Path):
     with pytest.raises(UsageError, match="no such run folder"):
         read_run(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file: not a run folder, but a file"):
+        read_run(tmp_path / "file")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def test_streams_of_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "an empty name; streams: iid, sorted"),
+        ("sorted,", "an empty name"),
         ("sort", "did you mean 'sorted'"),
         ("dirichlet", "give a number A"),
         ("dirichlet:0", "give a number A"),

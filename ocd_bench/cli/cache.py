@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     for kind in args.kinds:
         if kind not in KINDS:
             raise UsageError(f"cache {args.action} {kind!r}: unknown{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+    if cache_folder().exists() and not cache_folder().is_dir():
+        raise UsageError(f"cache {args.action}: {cache_folder()}: not a folder (set OCD_BENCH_CACHE)")
     kinds = tuple(dict.fromkeys(args.kinds)) or KINDS
     if args.action == "clear":
         try:

@@ -249,5 +249,19 @@ def _layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:
             if run.cells[key].get("layer"):
                 layers.setdefault(run.cells[key]["layer"], set()).add(key.seed)
     if len(layers) < 2:
-        return [f"layer {name}" for name in layers]
-    return ["layer " + ", ".join(f"{name} ({seeds_text(seeds)})" for name, seeds in layers.items())]
+        chosen = [f"layer {name}" for name in layers]
+    else:
+        chosen = ["layer " + ", ".join(f"{name} ({seeds_text(seeds)})" for name, seeds in layers.items())]
+    return chosen + _several_layers(run, ok)
+
+
+def _several_layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:
+    """``layers fc1, fc2 (ocd)`` or ``2 batch norm layers (norm-rule)`` for methods that change several layers at once."""
+    methods: dict[str, list[str]] = {}
+    for method, keys in ok.items():
+        layers = (run.cells[keys[0]].get("detail") or {}).get("layers") if keys else None
+        if isinstance(layers, int):
+            methods.setdefault(f"{layers} batch norm layer{'s' * (layers != 1)}", []).append(method)
+        elif isinstance(layers, list):
+            methods.setdefault("layers " + ", ".join(map(str, layers)), []).append(method)
+    return [f"{text} ({', '.join(names)})" for text, names in methods.items()]

@@ -144,6 +144,8 @@ def _refuse(folder: Path, recipe: Recipe) -> None:
     try:
         found = json.loads(_about(read_bytes(others[0]))["recipe"])
         differs = config_differences(found["settings"], recipe.as_dict()["settings"])
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"{others[0]}: damaged: not a safetensors file of OCD-Bench ({type(error).__name__})") from error
     reason = f"with other settings ({', '.join(differs[:3])})" if differs else "with another architecture"

@@ -33,7 +33,7 @@ def with_streams(variants: tuple[Variant, ...], text: str | None) -> tuple[Varia
     Raises:
         UsageError: for another stream, or for one of several corruptions where there is one test set only.
     """
-    streams = [_parsed(part.strip()) for part in (text or IID).split(",") if part.strip()] or [IID]
+    streams = [_parsed(part.strip()) for part in (IID if text is None else text).split(",")]
     for stream in streams:
         if stream in JOINT and len(variants) < 2:
             raise UsageError(f"--stream {stream}: needs two corruptions or more, for example --corruption none,all:5")
@@ -48,6 +48,8 @@ def _parsed(text: str) -> str:
     kind, colon, number = text.partition(":")
     if text in (IID, "sorted", *JOINT):
         return text
+    if not text:
+        raise UsageError(f"--stream: an empty name; streams: {', '.join(KINDS)}")
     if kind != "dirichlet":
         near = difflib.get_close_matches(kind, [name.partition(":")[0] for name in KINDS], n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
