@@ -102,7 +102,7 @@ class _LedContext(Context):
         Raises:
             NotApplicable: always: a copy would not follow the first method.
         """
-        raise NotApplicable("as the second of two, a method runs context.base itself: a copy would stay as it is")
+        raise NotApplicable("the first method adapts the base itself; the second needs a copy, which would stay as it is")
 
 
 class Composed(Predictor):

@@ -427,7 +427,7 @@ METHOD_FAULTS: dict[str, tuple[str, Callable[[], Method], str]] = {
     "random fit": ("repeatable", lambda: fit_with(lambda c: lambda x: c.base(x) + torch.randn(1)), "a second fit gives other"),
     "no reset": ("repeatable", lambda: fit_with(lambda c: Growing(c.base)), "clear the predictor's state in Predictor.reset()"),
     "follows a copy": ("second-of-two", lambda: fit_with(on_a_copy, follows=True), "not a copy of it"),
-    "copies the base": ("second-of-two", lambda: fit_with(lambda c: c.fresh_base(), follows=True), "a copy would stay"),
+    "copies the base": ("second-of-two", lambda: fit_with(lambda c: c.fresh_base(), follows=True), "would stay as it is"),
     "hands over the base": ("first-of-two", lambda: fit_with(handing(False), leads=True), "gives other outputs"),
     "hands over a batch": ("first-of-two", lambda: fit_with(handing(True), leads=True), "is not sample-wise"),
     "chosen": ("declaration", lambda: fit_with(Mean, chosen="validated"), "did you mean 'validation'"),

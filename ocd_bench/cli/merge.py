@@ -37,10 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from ocd_bench.results import write_atomic
 
     write_atomic(args.out / "table.md", render(build_table(merged), "markdown").encode("utf-8"))
-    cells, runs = (
-        f"{count} {what}{'s' * (count != 1)}" for count, what in ((len(merged.cells), "cell"), (len(args.runs), "run"))
-    )
-    print(f"{cells} of {runs}: {args.out}", file=sys.stderr)
+    counts = ((len(merged.cells), "cell"), (len(args.runs), "run"))
+    said = " of ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts)
+    print(f"{said}: {args.out}", file=sys.stderr)
     return 0
 
 
