@@ -16,7 +16,7 @@ class Scaled(ocd_bench.Predictor):
 class Temperature(ocd_bench.Method):
     """Guo et al., On calibration of modern neural networks, ICML 2017."""
 
-    name = "temperature"
+    name = "own-temperature"
     description = "logits divided by a temperature chosen on validation samples"
     chosen, follows = "validation", True
 

@@ -74,7 +74,7 @@ def test_the_numbers_of_the_tutorial_are_the_products(tutorial: Story) -> None:
         for (line, value, tolerance), (_, shown, _) in zip(real, page, strict=True):
             assert value == pytest.approx(shown, abs=tolerance, rel=0), f"{result.where}: {line}"
             compared += 1
-    assert compared > 60 or WRITE
+    assert compared > 50 or WRITE
 
 
 def test_the_table_that_is_explained_is_real(tutorial: Story) -> None:
@@ -121,7 +121,7 @@ def test_the_examples_do_what_the_page_says(plugins: Story) -> None:
     assert len(lines) <= 40
     drifted = json.loads((plugins.folder / "runs/drifting/cells/drifting-blobs-default+drift-3-base-s0.json").read_text())
     assert drifted["metrics"]["accuracy"]["value"] < plain["metrics"]["accuracy"]["value"]
-    hot = cell(plugins, "hot", "temperature")
+    hot = cell(plugins, "hot", "own-temperature")
     assert hot["metrics"]["accuracy"] == cell(plugins, "hot", "base")["metrics"]["accuracy"]
     page = (plugins.folder / "blobs.html").read_text()
     assert "<h3>Samples measured</h3><table><tbody><tr><th scope='row'>base, seed 0</th><td>180</td></tr>" in page
@@ -243,9 +243,10 @@ def test_numbers_on_the_page_are_those_in_use() -> None:
     text = " ".join((DOCS / "reading-the-table.md").read_text().split())
     assert f"Fewer than {MIN_SAMPLES} test samples" in text
     assert f"its {LEVEL:.0%} interval".replace("%", " %") in text
-    assert f"the level is {ALPHA:.0%}".replace("%", " %") in text
+    text = " ".join((DOCS / "comparing.md").read_text().split())
+    assert f"The level is {ALPHA:.0%} for the whole table".replace("%", " %") in text
     points, decibels = 100 * ABSOLUTE["fraction"], ABSOLUTE["dB"]
-    assert f"smaller than {points:g} points, {decibels:g} dB or {100 * RELATIVE:g} %" in text
+    assert f"{points:g} points of a fraction, {decibels:g} dB, or {100 * RELATIVE:g} % of the baseline's number" in text
 
 
 # -- sound pages --------------------------------------------------------------------------------------------------------------

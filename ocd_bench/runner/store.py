@@ -193,7 +193,7 @@ class RunFolder:
 
     def other_tasks(self, tasks: Iterable[str]) -> list[str]:
         """Tasks of which the folder has cells, beside these."""
-        run = self.read_run()
+        run = RunFolder.at(self.path).read_run()  # damage is named once, where run.json is written anew
         return [name for name in (run or {}).get("tasks", {}) if name not in set(tasks)]
 
     def discard(self) -> None:
