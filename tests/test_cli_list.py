@@ -173,13 +173,13 @@ def test_settings_as_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_settings_of_all_sections(capsys: pytest.CaptureFixture[str]) -> None:
     sections = dict.fromkeys(row["section"] for row in listed(capsys, "settings")["settings"])
-    assert list(sections) == ["base", "select", "run", "shake"]
+    assert list(sections) == ["base", "select", "run", "ray", "shake"]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["shaek"], "no settings 'shaek' (did you mean 'shake'?); sections: base, select, run, shake"),
+        (["shaek"], "no settings 'shaek' (did you mean 'shake'?); sections: base, select, run, ray, shake"),
         (["shake.forse"], "no settings 'shake.forse' (did you mean 'shake.force'?)"),
         (["shake", "--preset", "quik"], "unknown preset 'quik' (did you mean 'quick'?)"),
     ],

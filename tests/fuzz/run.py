@@ -134,7 +134,6 @@ def child(args: argparse.Namespace) -> None:
     """Fuzz one entry in this process; the summary goes to the file ``args.summary``."""
     warnings.simplefilter("ignore")
     (name,) = args.names
-    until = time.monotonic() + args.seconds
     if args.coverage:
         import atheris
 
@@ -146,6 +145,7 @@ def child(args: argparse.Namespace) -> None:
     else:
         fuzzer = Fuzzer(name, ENTRIES[name], args.findings)
     summary = Path(args.summary)
+    until = time.monotonic() + args.seconds  # the imports, slow on a busy machine, do not count
 
     def done() -> bool:
         return fuzzer.counts["cases"] >= args.cases or time.monotonic() > until
