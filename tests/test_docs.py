@@ -195,14 +195,14 @@ def test_every_member_of_the_method_side_is_documented(kind: type) -> None:
 
 def test_every_method_is_documented_once() -> None:
     text = (DOCS / "methods.md").read_text()
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (default|when named) \|(.*)$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (default|on request) \|(.*)$", text, re.MULTILINE)
     methods = list(load_plugins(only=PLUGINS).methods.values())
     assert {method.name for method in builtin()} <= {method.name for method in methods}
     assert sorted(name for name, _, _ in rows) == sorted(method.name for method in methods)
     described = {name: (when, rest) for name, when, rest in rows}
     for method in methods:
         when, rest = described[method.name]
-        assert when == ("default" if method.default else "when named"), method.name
+        assert when == ("default" if method.default else "on request"), method.name
         assert method.section is None or f"`{method.section}`" in rest, method.name
 
 
