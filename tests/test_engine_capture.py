@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.capture import LayerRefused, TargetLayer, candidates, refusal, unfold
 from ocd_bench.engine.forms import Full, RankOne
-from ocd_bench.engine.targets import numbers
+from ocd_bench.engine.stream import numbers
 from ocd_bench.errors import UsageError
 
 N = 4

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ocd_bench.engine.banks import validation
 from ocd_bench.engine.controls.finetune import fit_finetuned
 from ocd_bench.engine.cost import multiplications, samples_of_fit
 from ocd_bench.engine.learn import Trainee
@@ -119,7 +120,7 @@ def test_a_fit_costs_its_steps_in_passes_of_the_base():
     model = task.layer.model
     with torch.no_grad():
         one = flops(lambda: model(task.train[0][:1]))
-        known = stream(task).validation(fitted.form, 4)
+        known = validation(stream(task), fitted.form, 4)
         step = flops(
             lambda: losses(Trainee(fitted.network, None), known, None, LossSettings.of(settings), torch.Generator())
         ) / len(known)

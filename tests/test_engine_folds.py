@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import ocd_bench.engine.targets as targets_module
+import ocd_bench.engine.stream as stream_module
 from ocd_bench.cli import main
+from ocd_bench.engine.banks import bank
 from ocd_bench.engine.capture import TargetLayer
 from ocd_bench.engine.controls.capacity import fit_plain
 from ocd_bench.engine.forms import RankOneForm
@@ -18,7 +19,7 @@ from ocd_bench.engine.ocd import Variant, fit, regressor
 from ocd_bench.engine.overfit import Overfit, losses, overfit
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import numbers
+from ocd_bench.engine.stream import numbers
 from ocd_bench.errors import NotApplicable, UsageError
 from tests.toy_engine import QUICK, base, loss, memory, problem, stream
 
@@ -63,10 +64,10 @@ def test_each_samples_targets_come_from_its_own_base():
     torch.testing.assert_close(made.features["activation"], activations[indices])
     torch.testing.assert_close(made.answers, task.train[1][indices])
 
-    bank = folds.bank(form)
-    torch.testing.assert_close(bank.code, torch.cat([codes, codes]))
+    known = bank(folds, form)
+    torch.testing.assert_close(known.code, torch.cat([codes, codes]))
     indices = folds.grouped(torch.tensor([20, 1, 5, 23]))
-    pieces = folds.traced_from_bank(bank.take(indices), indices, torch.Generator())
+    pieces = folds.traced_from_bank(known.take(indices), indices, torch.Generator())
     torch.testing.assert_close(torch.cat([trace.inputs for trace, _ in pieces]), task.train[0][indices % 12])
     assert torch.equal(torch.cat([answers for _, answers in pieces]), task.train[1][indices % 12])
     models = {id(trace.model) for trace, _ in pieces}
@@ -78,7 +79,7 @@ def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
     task = problem(count=6)
     form = RankOneForm(task.layer.shape)
     folds = stream(task, replace(SETTINGS, passes=2, task_batch=2))
-    bank = folds.bank(form)
+    known = bank(folds, form)
     runs: list[int] = []
     trace = TargetLayer.trace
     monkeypatch.setattr(TargetLayer, "trace", lambda self, inputs: runs.append(len(inputs)) or trace(self, inputs))
@@ -86,7 +87,7 @@ def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
     def traced(*indices: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         runs.clear()
         chosen = torch.tensor(indices)
-        found = folds.traced_from_bank(bank.take(chosen), chosen, torch.Generator())
+        found = folds.traced_from_bank(known.take(chosen), chosen, torch.Generator())
         assert sum(len(piece) for piece, _ in found) == 2
         return [(x, y) for piece, answers in found for x, y in zip(piece.inputs, answers, strict=True)]
 
@@ -95,11 +96,11 @@ def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
             assert torch.equal(x, task.train[0][index % 6])
             assert y == task.train[1][index % 6]
         assert sum(runs) == expected
-    whole = stream(task, SETTINGS).traced_from_bank(bank.take(torch.tensor([0, 1])), torch.tensor([0, 1]), torch.Generator())
+    whole = stream(task, SETTINGS).traced_from_bank(known.take(torch.tensor([0, 1])), torch.tensor([0, 1]), torch.Generator())
     assert [len(piece) for piece, _ in whole] == [2]
 
     folds.known.clear()
-    monkeypatch.setattr(targets_module, "KEPT", numbers(task.layer.trace(task.train[0][:1])))  # room for one
+    monkeypatch.setattr(stream_module, "KEPT", numbers(task.layer.trace(task.train[0][:1])))  # room for one
     traced(4, 1)
     traced(4, 1)
     assert runs == [1]

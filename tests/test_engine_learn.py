@@ -14,7 +14,8 @@ from ocd_bench.engine.hypernetwork import ScaleNetwork
 from ocd_bench.engine.learn import Trainee, Training, learn
 from ocd_bench.engine.ocd import LossSettings, fast_hypernetwork, losses
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import Shuffled, Targets
+from ocd_bench.engine.shuffled import Shuffled
+from ocd_bench.engine.targets import Targets
 from ocd_bench.progress import Progress
 from tests.toy_engine import QUICK
 

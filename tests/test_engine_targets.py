@@ -12,6 +12,7 @@ from torch import nn
 
 import ocd_bench.engine.capture as capture_module
 import ocd_bench.engine.size as size_module
+from ocd_bench.engine.banks import bank, batches, validation
 from ocd_bench.engine.capture import Describe
 from ocd_bench.engine.choose_form import pick_form
 from ocd_bench.engine.forms import FORMS, Form, FullForm, RankOneForm
@@ -79,7 +80,7 @@ def test_without_randomness_one_precomputed_pass_is_used_for_every_batch():
     task = problem(count=40)
     settings = replace(QUICK, steps=10, batch_size=16)
     form = FullForm(task.layer.shape)
-    batch, known, _ = stream(task, settings).batches(form)
+    batch, known, _ = batches(stream(task, settings), form)
     assert len(known) == 40
     everything, _ = stream(task).make(form, torch.arange(40), seeded())
     for _ in range(3):
@@ -90,7 +91,7 @@ def test_without_randomness_one_precomputed_pass_is_used_for_every_batch():
     made = stream(task, few)
     original = made.make
     made.make = lambda form, indices, generator: counted.append(len(indices)) or original(form, indices, generator)
-    assert len(made.batches(form)[0]()[0]) == 16
+    assert len(batches(made, form)[0]()[0]) == 16
     assert counted == [40, 16]  # statistics, then one batch
 
 
@@ -98,10 +99,10 @@ def test_with_augmentation_every_batch_is_new_unless_passes_say_otherwise():
     task = problem(count=16, augment=shaken)
     settings = replace(QUICK, batch_size=16)
     form = FullForm(task.layer.shape)
-    batch, _, _ = stream(task, settings).batches(form)
+    batch, _, _ = batches(stream(task, settings), form)
     first, second = batch()[0].code, batch()[0].code
     assert torch.cdist(first, second).min() > 0
-    batch, known, _ = stream(task, replace(settings, passes=3)).batches(form)
+    batch, known, _ = batches(stream(task, replace(settings, passes=3)), form)
     assert len(known) == 48
     assert len(known.code.unique(dim=0)) == 48
     drawn = torch.cat([batch()[0].code for _ in range(3)])
@@ -112,7 +113,7 @@ def test_where_not_even_a_batch_fits_one_augmented_pass_is_made(monkeypatch):
     task = problem("conv", count=12, picture=True, augment=shaken)
     monkeypatch.setattr(capture_module, "BUDGET", 2000)
     assert task.layer.rows(task.train[0]) < 8
-    _, known, _ = stream(task, replace(QUICK, batch_size=8)).batches(FullForm(task.layer.shape))
+    _, known, _ = batches(stream(task, replace(QUICK, batch_size=8)), FullForm(task.layer.shape))
     assert len(known) == 12
 
 
@@ -179,7 +180,7 @@ def test_traces_are_dropped_chunk_by_chunk(make, monkeypatch):
     monkeypatch.setattr(task.layer, "trace", watched)
     targets = stream(task, replace(QUICK, task_weight=1.0))
     form = FullForm(task.layer.shape)
-    found = targets.bank(form) if make == "bank" else targets.validation(form, 12)
+    found = bank(targets, form) if make == "bank" else validation(targets, form, 12)
     assert len(found) == 12
     assert len(alive) == 6
     assert most <= 2

@@ -16,7 +16,7 @@ from ocd_bench.compose import led
 from ocd_bench.config import BaseSettings
 from ocd_bench.engine.controls.capacity import fit_plain
 from ocd_bench.engine.ocd import fit
-from ocd_bench.engine.targets import Shuffled
+from ocd_bench.engine.shuffled import Shuffled
 from ocd_bench.methods.ocd import OCD
 from ocd_bench.progress import Progress
 from ocd_bench.runner import stages

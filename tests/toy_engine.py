@@ -11,7 +11,8 @@ from ocd_bench.engine.capture import TargetLayer
 from ocd_bench.engine.ocd import condition_inputs
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import TargetSettings, TargetStream
+from ocd_bench.engine.stream import TargetStream
+from ocd_bench.engine.targets import TargetSettings
 
 QUICK = OCDSettings(
     overfit_lr=0.5, steps=160, batch_size=64, lr=6e-3, ema=0.95, evaluations=1, width=48, depth=2, sampling_steps=8,

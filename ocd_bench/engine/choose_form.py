@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ocd_bench.engine.banks import whole_bank
 from ocd_bench.engine.capture import BUDGET, Trace
 from ocd_bench.engine.forms import FORMS, BasisForm, Delta, Form, Full, FullForm, RankOneForm, concatenate
 from ocd_bench.engine.input_basis import InputBasisForm
 from ocd_bench.engine.overfit import losses, overfitted
 from ocd_bench.engine.problem import Loss
-from ocd_bench.engine.targets import TargetStream
+from ocd_bench.engine.stream import TargetStream
 from ocd_bench.errors import UsageError
 from ocd_bench.seeds import seeded
 
@@ -45,7 +46,7 @@ def pick_form(stream: TargetStream) -> Picked:
 def _pick(stream: TargetStream) -> Picked:
     problem, layer, name, basis = stream.problem, stream.problem.layer, stream.how.form, stream.how.basis
     generator = seeded(problem.seed, "form")
-    whole = stream.whole_bank()
+    whole = whole_bank(stream)
     if whole is not None:
         chosen = torch.randperm(len(whole), generator=generator)[:FITTED]
         return Picked(_fitted(name, basis, Full(whole.code[chosen].reshape(-1, *layer.shape))).to(problem.device))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_bench.engine.apply import TaskLoss, combined
+from ocd_bench.engine.banks import batches, validation
 from ocd_bench.engine.capture import Describe, Trace
 from ocd_bench.engine.choose_form import FormScore, pick_form
 from ocd_bench.engine.condition import AuxiliaryHead, Condition
@@ -25,7 +26,8 @@ from ocd_bench.engine.learn import RandomSource, Record, Trainee, Training, lear
 from ocd_bench.engine.problem import CPU, Problem
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.engine.size import check_codes, check_network
-from ocd_bench.engine.targets import Pieces, Targets, TargetSettings, TargetStream
+from ocd_bench.engine.stream import Pieces, TargetStream
+from ocd_bench.engine.targets import Targets, TargetSettings
 from ocd_bench.errors import NotApplicable
 from ocd_bench.progress import Progress
 from ocd_bench.seeds import derive, seeded
@@ -189,7 +191,7 @@ def fit(problem: Problem, settings: OCDSettings, variant: Variant = Variant()) -
         stream = TargetStream(problem, TargetSettings.of(settings), describe, encoder is not None)  # capture, overfit
         picked = pick_form(stream)  # encode
         check_codes(picked.form, settings.batch_size, problem.device)
-        batch, known, sources = stream.batches(picked.form)
+        batch, known, sources = batches(stream, picked.form)
         trainee = _trainee(problem, settings, variant, picked.form, encoder, known)
         loop = problem.stage("hypernetwork", (settings, variant))
         network, history, val = _learn(problem, settings, stream, batch, trainee, loop, sources)
@@ -260,7 +262,7 @@ def _learn(
     how = LossSettings.of(settings)
     unit = stream.gain() / how.task_weight if how.task_weight else 1.0
     noise = seeded(problem.seed, "noise")
-    val = stream.validation(trainee.network.form, settings.val_samples)
+    val = validation(stream, trainee.network.form, settings.val_samples)
 
     def loss(module: Trainee[CodeNetwork]) -> dict[str, Tensor]:
         targets, pieces = batch()

@@ -223,8 +223,12 @@ class MixNormSettings(Checked):
 class SitaSettings(Checked):
     """Section ``sita``: fixed defaults, not tuned (docs/methods.md)."""
 
-    prior: float = setting(0.8, least=0, most=1, help="Share of the training set's statistics in the mixture (λ in the paper). A fixed default, not tuned.")
-    copies: int = setting(7, least=0, unit="copies", help="Augmented copies whose statistics are pooled with the sample's own. A fixed default, not tuned.")
+    prior: float = setting(
+        0.8, least=0, most=1, help="Share of the training set's statistics in the mixture (λ in the paper). Not tuned."
+    )
+    copies: int = setting(
+        7, least=0, unit="copies", help="Augmented copies whose statistics are pooled with the sample's own. Not tuned."
+    )
     section: ClassVar[str] = "sita"
 
 
@@ -232,7 +236,7 @@ class SitaSettings(Checked):
 class TtnSettings(Checked):
     """Section ``ttn``: rate, batch size and penalty as in the paper; fewer steps, which are ours."""
 
-    steps: int = setting(100, least=0, unit="steps", help="Training steps of α, after the base is trained (paper: several epochs).")
+    steps: int = setting(100, least=0, unit="steps", help="Training steps of α (paper: several epochs).")
     lr: float = setting(1e-3, above=0, help="Learning rate of Adam for α (paper: 1e-3).")
     batch_size: int = setting(200, least=2, unit="samples", help="Samples of a training batch of α (paper, CIFAR-10: 200).")
     penalty: float = setting(1.0, least=0, help="Weight of the mean squared distance of α from its start (λ in the paper: 1).")

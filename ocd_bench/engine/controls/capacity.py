@@ -14,7 +14,9 @@ from ocd_bench.engine.learn import Record, Trainee, Training, learn, parameter_c
 from ocd_bench.engine.ocd import LARGEST_OUTPUT, condition_inputs, initial_weights, small_output
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import Shuffled, Targets, TargetSettings, TargetStream, join, validation_samples
+from ocd_bench.engine.shuffled import Shuffled
+from ocd_bench.engine.stream import TargetStream
+from ocd_bench.engine.targets import Targets, TargetSettings, join, validation_samples
 from ocd_bench.errors import NotApplicable
 from ocd_bench.seeds import seeded
 

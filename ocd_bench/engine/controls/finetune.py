@@ -18,7 +18,9 @@ from ocd_bench.engine.learn import Record, Trainee, Training, learn
 from ocd_bench.engine.ocd import initial_weights
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.targets import Shuffled, TargetSettings, TargetStream, validation_samples
+from ocd_bench.engine.shuffled import Shuffled
+from ocd_bench.engine.stream import TargetStream
+from ocd_bench.engine.targets import TargetSettings, validation_samples
 from ocd_bench.seeds import seeded
 
 
