@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "ocd_bench"
 FAST_PATH = (
-    "_replay", "apply", "banks", "capture", "choose_form", "condition", "diffusion", "forms", "gain", "hypernetwork", "learn", "ocd",
-    "overfit", "problem", "settings", "shuffled", "size", "stream", "targets",
+    "_replay", "apply", "banks", "capture", "choose_form", "condition", "diffusion", "forms", "gain", "hypernetwork", "learn",
+    "ocd", "overfit", "problem", "settings", "shuffled", "size", "stream", "targets",
 )  # fmt: skip
 """Modules of the engine that a fit of `ocd` and its predictions need."""
 
