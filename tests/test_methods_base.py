@@ -15,7 +15,8 @@ from ocd_bench.method import Method
 from ocd_bench.methods import base, bn, eata, lame, memo, sar, t3a, tent
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
-METHODS = [method for module in (base, bn, tent, memo, t3a, eata, sar, lame) for method in module.METHODS]
+MODULES = base, bn, tent, memo, t3a, eata, sar, lame
+METHODS = [method for module in MODULES for method in module.METHODS if method.name != "base-anew"]  # see test_stored_bases
 ids = [method.name for method in METHODS]
 
 

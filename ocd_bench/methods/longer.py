@@ -74,6 +74,7 @@ class BaseLonger(Method):
     description = "the base trained longer by its own recipe, by what the fit of ocd costs"
     section = "base_longer"
     Settings = LongerSettings
+    default = False  # it costs a training of the base, and the fit of ocd beside it
     reads = ("ocd",)
     leads = True
 
