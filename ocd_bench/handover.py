@@ -92,7 +92,7 @@ class HandOver:
         >>> batch = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
         >>> output = model(batch)
         >>> handed.settle(output)
-        >>> bool((handed.copy(batch[:1]) == output[:1]).all())
+        >>> torch.allclose(handed.copy(batch[:1]), output[:1])
         True
     """
 
@@ -114,7 +114,7 @@ class HandOver:
         self.copy.eval().requires_grad_(False)
         self._run = _Run()
         self._runs: list[tuple[torch.Tensor, _Run]] = []  # every forward pass of this batch, with its output
-        model.register_forward_pre_hook(self._begin_run)
+        model.register_forward_pre_hook(self._begin_run, prepend=True)  # the model may itself be a norm layer
         model.register_forward_hook(self._end_run)
 
     def _begin_run(self, module: nn.Module, args: Any) -> None:
