@@ -16,6 +16,7 @@ from ocd_bench.comparison import compare_runs
 from ocd_bench.comparison import output as compare_output
 from ocd_bench.comparison.judge import RowResult
 from ocd_bench.comparison.machine import render_json
+from ocd_bench.comparison.page import render_markdown
 from ocd_bench.report import FORMATS, build_table, columns, render
 from ocd_bench.report.columns import FIELDS, columns_of
 from ocd_bench.report.numbers import style_for
@@ -56,7 +57,7 @@ def test_a_new_column_of_a_comparison_is_one_edit(tmp_path: Path, monkeypatch: p
         text = compare_output.render_text(comparison, width, all_rows=True)
         assert re.search(r"test\s+samples", text)
         assert re.search(r"samples\s+60\.0" if width == 60 else r"identical +60\.0\n", text)
-    assert "| test samples |" in compare_output.render_markdown(comparison)
+    assert "| test samples |" in render_markdown(comparison)
     assert [row["samples"] for row in json.loads(render_json(comparison, 0))["rows"]] == [60, 60, 60]
 
 
