@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from ocd_bench import Request, Splits, UsageError
 from ocd_bench.config import BaseSettings
+from ocd_bench.progress import Progress
 from ocd_bench.runner.base import train
 from ocd_bench.testing import TaskConformance
 from ocd_bench_images.task import Images, ImagesSettings
@@ -121,7 +122,7 @@ def test_a_short_training_on_digits_learns_them():
     torch.manual_seed(0)
     how = BaseSettings(lr=3e-3, batch_size=64, epochs=10, augment=False)
     model = task.base_model(splits, asked)
-    model = train(model, task, splits, asked, how, torch.device("cpu"), lambda what, done, total: None).eval()
+    model = train(model, task, splits, asked, how, torch.device("cpu"), Progress()).eval()
     assert accuracy_and_loss(model, splits)[0] > 0.94
 
 
