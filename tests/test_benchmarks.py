@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -262,12 +263,16 @@ def test_the_list_of_tables_names_those_that_exist(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
     (tmp_path / "usps").mkdir()
-    (tmp_path / "usps" / "run.json").write_text("{}")
+    methods = next(table for table in tables.TABLES if table.name == "usps").options.split("--methods ")[1].split()[0]
+    (tmp_path / "usps" / "run.json").write_text(json.dumps({"methods": methods.split(",")}))
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "run.json").write_text(json.dumps({"methods": ["base", "ocd"]}))  # an older one
     tables.write_list(page, tmp_path)
     lines = page.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"
     assert "old" not in lines
+    assert not any("`mnist`" in line for line in lines)
     assert next(line for line in lines if line.startswith("| `")).startswith("| `usps` | MNIST to USPS")
     page.write_text("no marks")
     with pytest.raises(SystemExit, match="has no line"):
