@@ -144,7 +144,9 @@ def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:
 
 def test_presets_are_settings() -> None:
     for preset in SpeechSettings.presets.values():
-        SpeechSettings(**preset)  # raises for a value out of range
+        made = SpeechSettings(**preset)  # raises for a value out of range
+        assert {name: getattr(made, name) for name in preset} == preset
+        assert made != SpeechSettings()
 
 
 def test_figures_writes_aligned_wav_files(splits: Splits, tmp_path: Path) -> None:
