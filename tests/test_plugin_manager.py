@@ -243,6 +243,13 @@ def test_a_file_can_import_modules_of_its_own_folder(install: Install, tmp_path:
     }
 
 
+def test_a_file_that_changed_within_a_second_and_kept_its_size_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("value = 16")
+    assert sources.load_file(tmp_path / "one.py").value == 16
+    (tmp_path / "one.py").write_text("value = 12")
+    assert sources.load_file(tmp_path / "one.py").value == 12
+
+
 def test_an_installed_module_may_be_named_too(install: Install) -> None:
     install("wine", task_code("wine"))
     manager, lines = loaded("plug_wine")
