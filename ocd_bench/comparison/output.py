@@ -15,7 +15,7 @@ from rich.text import Text
 from ocd_bench.comparison.names import QUIET
 from ocd_bench.report.numbers import Style, style_for
 from ocd_bench.report.table import DASH, Column, Field, Kind
-from ocd_bench.report.text import Layout, printable, terminal_width, to_string, wrap
+from ocd_bench.report.text import Layout, fit, left_out, terminal_width, to_string, wrap
 
 if TYPE_CHECKING:
     from ocd_bench.comparison.verdicts import Comparison, RowResult
@@ -63,7 +63,7 @@ def _side(name: str) -> Field[RowResult]:
         style, side = _style(row), getattr(row, name)
         return style.spread(side.mean, side.sd) if style else DASH
 
-    return Field(name, name, lambda row: asdict(getattr(row, name)) if getattr(row, name) else None, text, Kind.METRIC)
+    return Field(name, name, lambda row: asdict(getattr(row, name)) if getattr(row, name) else None, text, Kind.METRIC, rank=3)
 
 
 def _change_text(row: RowResult) -> str:
@@ -101,18 +101,20 @@ FIELDS: tuple[Field[RowResult], ...] = (
     Field("metric", "metric", lambda row: row.metric or None, _metric_text, Kind.LABEL),
     _side("baseline"),
     _side("candidate"),
-    Field("change", "change", lambda row: row.evidence.change if row.evidence else None, _change_text, Kind.DIFFERENCE),
-    Field("interval", "95 % interval", _interval, _interval_text, Kind.DIFFERENCE),
+    Field("change", "change", lambda row: row.evidence.change if row.evidence else None, _change_text, Kind.DIFFERENCE, rank=1),
+    Field("interval", "95 % interval", _interval, _interval_text, Kind.DIFFERENCE, rank=2),
     _data("p", lambda row: row.evidence.p if row.evidence else None),
     Field("seen_from", "seen from", lambda row: row.seen_from, _seen_text, Kind.DIFFERENCE),
-    Field("p_holm", "p", lambda row: row.p_holm, lambda row: p_text(row.p_holm) if _style(row) else DASH, Kind.TEST),
+    Field("p_holm", "p", lambda row: row.p_holm, lambda row: p_text(row.p_holm) if _style(row) else DASH, Kind.TEST, rank=4),
     _data("design", lambda row: row.evidence.design if row.evidence else None),
     _data("minimal_effect", lambda row: row.minimal_effect),
     _data("cost_ratio", lambda row: dict(row.cost_ratio)),
     _data("note", lambda row: row.note or None),
-    Field("verdict", "verdict", lambda row: row.verdict, lambda row: row.verdict, Kind.LABEL, mark=_verdict_mark),
+    Field("verdict", "verdict", lambda row: row.verdict, lambda row: row.verdict, Kind.LABEL, mark=_verdict_mark, rank=0),
 )
 """The columns, in their order."""
+METHOD: Field[RowResult] = Field("method", "method", lambda row: row.name.method, kind=Kind.LABEL)
+"""On a terminal in place of ``row`` and ``metric``, which a line above the rows has."""
 
 
 def columns_of(rows: Sequence[RowResult], compact: bool = True) -> list[Column]:
@@ -205,7 +207,7 @@ def cost_remark(row: RowResult) -> str:
 
 
 def render_text(comparison: Comparison, width: int | None = None, all_rows: bool = False) -> str:
-    """A table of full width; one block per row if the terminal is narrower.
+    """A table with one line per row. Columns that do not fit into ``width`` are named below it.
 
     Args:
         all_rows: whether rows that did not change are shown too.
@@ -213,14 +215,8 @@ def render_text(comparison: Comparison, width: int | None = None, all_rows: bool
     width = max(40, width or terminal_width())
     rows = list(comparison.rows) if all_rows else loud(comparison)
     lines = [Text(f"{comparison.baseline} → {comparison.candidate}", style="bold"), Text()]
-    layout = Layout(columns_of(rows)) if rows else None
-    if layout is not None and layout.width <= width:
-        lines += [layout.head(), Text("─" * layout.width, style="dim")]
-        lines += [Text(layout.line(place).plain, style=COLOURS.get(row.verdict, "")) for place, row in enumerate(rows)]
-    else:
-        lines += [line for row in rows for line in _block(row, width)]
     if rows:
-        lines.append(Text())
+        lines += [*_table(rows, width), Text()]
     if not all_rows and (fold := folded(comparison)):
         lines += wrap(f"{fold}: --all-rows shows them", width, "")
     lines += [part for remark in remarks(comparison, all_rows) for part in wrap(remark, width, "dim")]
@@ -230,15 +226,34 @@ def render_text(comparison: Comparison, width: int | None = None, all_rows: bool
     return to_string(lines, width)
 
 
-def _block(row: RowResult, width: int) -> list[Text]:
-    """A row as a few lines, for a narrow terminal."""
-    text = texts_of(row)
-    head = Text(printable(f"{text.pop('row')}: {text.pop('verdict')}"), style=COLOURS.get(row.verdict, ""))
-    if row.evidence is None:
-        return [head]
-    detail = (
-        f"{text.pop('metric')}  {text.pop('baseline')} → {text.pop('candidate')}  {text.pop('change')} {text.pop('interval')}"
-    )
-    headings = {field.name: field.heading for field in FIELDS}
-    detail = "  ".join([detail, *(f"{headings[name]} {words}" for name, words in text.items())])
-    return [head, *(Text("  ") + part for part in wrap(detail, width - 2, ""))]
+def _table(rows: Sequence[RowResult], width: int) -> list[Text]:
+    """The rows below a line with their task, dataset and metric."""
+    others = [column for column in columns_of(rows) if column.name not in ("row", "metric") and not column.empty]
+    columns, dropped = fit([METHOD.column(rows), *others], width)
+    layout = Layout(columns)
+    lines = [layout.head(), Text("─" * min(width, layout.width), style="dim")]
+    for number, places in enumerate(_groups(rows)):
+        lines += [Text()] if number else []
+        lines += wrap(_title([rows[place] for place in places]), width, "bold")
+        lines += [Text(layout.line(place).plain, style=COLOURS.get(rows[place].verdict, "")) for place in places]
+    return lines + left_out(dropped, width)
+
+
+def _groups(rows: Sequence[RowResult]) -> list[list[int]]:
+    """The places of the rows of each task, dataset and metric. A row that is in one run only has no metric: it stands with
+    those of the first metric."""
+    first: dict[tuple[str, str], str] = {}
+    for row in rows:
+        if row.metric:
+            first.setdefault(row.name[:2], row.metric)
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        metric = row.metric or first.get(row.name[:2], "")
+        found.setdefault((row.name.task, row.name.dataset, metric), []).append(place)
+    return list(found.values())
+
+
+def _title(rows: Sequence[RowResult]) -> str:
+    """``images, mnist: accuracy [%] ↑``"""
+    row = next((row for row in rows if _style(row)), rows[0])
+    return f"{row.name.task}, {row.name.dataset}" + (f": {_metric_text(row)}" if row.metric else "")

@@ -83,7 +83,7 @@ class Layout:
 
 
 def _group(group: Group, width: int) -> list[Text]:
-    columns, dropped = _fit(group.shown(), width)
+    columns, dropped = fit(group.shown(), width)
     layout = Layout(columns)
     names = Layout(columns[:1])
     lines = [Text(group.title, style="bold"), layout.head(), Text("─" * min(width, layout.width), style="dim")]
@@ -101,15 +101,22 @@ def _group(group: Group, width: int) -> list[Text]:
             lines += [Text(" " * names.width + GAP) + other for other in others]
     for methods, reason in group.folded:
         lines += wrap(f"n/a: {methods}: {reason}", width, "dim")
-    if dropped:
-        lines += wrap(f"columns left out (terminal too narrow): {', '.join(c.heading for c in dropped)}", width, "dim")
+    lines += left_out(dropped, width)
     return lines + [line for note in group.notes for line in wrap(note, width, "dim")]
 
 
-def _fit(columns: list[Column], width: int) -> tuple[list[Column], list[Column]]:
+def left_out(columns: Sequence[Column], width: int) -> list[Text]:
+    """A remark on the columns that :func:`fit` left out; no line if there are none."""
+    if not columns:
+        return []
+    names = ", ".join(column.heading for column in columns)
+    return wrap(f"columns left out (terminal too narrow): {names}", width, "dim")
+
+
+def fit(columns: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
     """The columns that fit, chosen by rank but in their own order, always with the first two; then all other columns."""
     room = width - _size(columns[0])
-    kept = columns[:1]
+    kept = [columns[0]]
     for column in sorted(columns[1:], key=lambda column: column.rank):
         size = len(GAP) + _size(column)
         if size <= room or len(kept) < 2:
