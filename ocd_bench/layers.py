@@ -31,6 +31,8 @@ SAMPLES = 3
 """Enough to notice samples that influence each other."""
 SHOWN = 12
 """Names of layers in a message."""
+WORDS = ("task", "entropy", "norms", "all")
+"""Values of ``select.layer`` that are no names of layers."""
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -75,8 +77,12 @@ class Unsuitable(NamedTuple):
     instead: str
 
 
-def unsuitable(model: nn.Module, name: str, inputs: Tensor) -> Unsuitable | None:
-    """What speaks against adapting the layer ``name``; None if nothing does."""
+def unsuitable(model: nn.Module, name: str, inputs: Tensor, words: Sequence[str] = ()) -> Unsuitable | None:
+    """What speaks against adapting the layer ``name``; None if nothing does.
+
+    Args:
+        words: what may stand in place of a layer's name.
+    """
     modules = dict(model.named_modules())
     if isinstance(modules.get(name), ADAPTABLE) and refusal(model, name, inputs) is None:
         return None
@@ -86,7 +92,7 @@ def unsuitable(model: nn.Module, name: str, inputs: Tensor) -> Unsuitable | None
     if not why and name in modules:
         why = f"a {type(modules[name]).__name__} has no weight of its own"
     shown = ", ".join(good[:SHOWN]) + (f" and {len(good) - SHOWN} more" if len(good) > SHOWN else "")
-    return Unsuitable(why or f"the base model has no such layer{nearest(name, good)}", shown or "none")
+    return Unsuitable(why or f"the base model has no such layer{nearest(name, [*good, *words])}", shown or "none")
 
 
 def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples: Samples, request: Request) -> None:
@@ -114,10 +120,10 @@ def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples:
             return
         if wanted not in ("task", "entropy"):
             for name in layer_names(wanted, model, inputs):
-                if problem := unsuitable(model, name, inputs):
+                if problem := unsuitable(model, name, inputs, WORDS):
                     raise UsageError(
                         f"setting select.layer={name!r}: {problem.why}; layers of task {task.name!r} that can be adapted: "
-                        f"{problem.instead} (ocd-bench list layers --task {task.name})"
+                        f"{problem.instead} (ocd-bench list layers --task {task.name}); or one of {', '.join(WORDS)}"
                     )
             return
         names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
@@ -145,7 +151,7 @@ def layer_names(wanted: str, model: nn.Module, inputs: Tensor) -> list[str]:
     names = candidates(model, inputs) if wanted == "all" else [name.strip() for name in wanted.split(",")]
     if "" in names:
         raise UsageError(f"setting select.layer={wanted}: an empty name; give names with commas between them")
-    if words := [name for name in names if name in ("all", "norms", "task", "entropy")]:
+    if words := [name for name in names if name in WORDS]:
         raise UsageError(f"setting select.layer={wanted}: {words[0]!r} stands alone, and not among names")
     if len(names) > MOST:
         raise UsageError(

@@ -8,6 +8,7 @@ from ocd_bench.runner.cells import (
     assign_datasets,
     cell_name,
     default_datasets,
+    parse_device,
     parse_seeds,
     parse_sets,
     parse_shard,
@@ -51,6 +52,17 @@ def test_variants() -> None:
             parse_variants(wrong, task)
     with pytest.raises(UsageError, match="defines no corruptions"):
         parse_variants("rust:1", Coins())
+    with pytest.raises(UsageError, match="--corruption: empty"):
+        parse_variants("", task)
+
+
+def test_a_device() -> None:
+    assert parse_device("auto") == ("auto", 0)
+    assert parse_device("cuda") == ("cuda", 0)
+    assert parse_device("cuda:3") == ("cuda", 3)
+    for wrong in ("", "cdua", "cuda:", "cuda:x", "auto:1", "CPU"):
+        with pytest.raises(UsageError, match="--device"):
+            parse_device(wrong)
 
 
 class Pearls(Beads):

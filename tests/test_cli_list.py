@@ -189,6 +189,16 @@ def test_unknown_settings_are_refused(words: list[str], message: str, capsys: py
     assert message in capsys.readouterr().err
 
 
+def test_list_layers_refuses_an_unknown_task_without_torch() -> None:
+    code = (
+        "import sys; from ocd_bench.cli import main; code = main(['list', 'layers', '--task', 'nosuch']); "
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ALL_PLUGINS, check=True)
+    assert done.stdout == "2 False\n"
+    assert done.stderr.startswith("ocd-bench: error: unknown task 'nosuch'; tasks: ")
+
+
 def test_list_imports_no_torch() -> None:
     """In a process of its own, with every plugin that is installed."""
     code = (

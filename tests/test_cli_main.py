@@ -71,6 +71,11 @@ def test_python_m() -> None:
         (["plugin", "chek", "x"], "plugin: argument new|check: unknown 'chek' (did you mean 'check'?)"),
         (["plugin", "check", "x", "--dataste", "y"], "plugin check: unknown option '--dataste' (did you mean '--dataset'?)"),
         ([], "the following arguments are required: COMMAND (see ocd-bench --help)"),
+        (["run", "--task", "x", "--corruption", ""], "run: --corruption: empty; give a value, or leave it out"),
+        (["run", "--task", "x", "--seeds="], "run: --seeds: empty; give a value, or leave it out"),
+        (["run", "--out", "", "--task", "x"], "run: --out: empty; give a value, or leave it out"),
+        (["compare", "", "x"], "compare: an empty argument (see ocd-bench compare --help)"),
+        (["plugin", "check", ""], "plugin: an empty argument"),
     ],
 )
 def test_unknown_words_are_one_line_errors_with_a_suggestion(

@@ -74,7 +74,7 @@ def test_stored_bases_travel_to_an_interpreter_and_back(cache: Path, tmp_path: P
     assert run_here(plugin, *words, "--out", str(two), "--quiet", "--bases", str(one)) == 0
     assert cell(one, "base", 1)["fingerprint"]["base"] == cell(two, "base", 1)["fingerprint"]["base"]
     assert run_here(plugin, *words, "--seeds", "3,4", "--out", str(two), "--quiet", "--bases", str(one)) == 2
-    assert f"--bases {one / 'bases'}: no base of dots default, seed 3" in capsys.readouterr().err
+    assert f"--bases {one / 'bases'}: no base of dots default for seeds 3, 4; it has seeds 0, 1" in capsys.readouterr().err
 
 
 # -- what travels -------------------------------------------------------------------------------------------------------------

@@ -159,6 +159,7 @@ def test_list_layers(capsys: pytest.CaptureFixture[str]) -> None:
         ([], "list layers: give --task NAME"),
         (["--task", "lop"], "unknown task 'lop' (did you mean 'loop'?)"),
         (["--task", "loop", "--set", "base.epoch=1"], "unknown setting 'base.epoch'"),
+        (["--task", "loop", "--preset", "quik"], "unknown preset 'quik' (did you mean 'quick'?)"),
         (["--task", "detector"], "the base model returns a dict: return one tensor (N, ...)"),
         (["--task", "two-inputs"], "/odd.py line"),
     ],
@@ -184,6 +185,8 @@ def test_options_of_layers_belong_to_layers(capsys: pytest.CaptureFixture[str]) 
             "setting select.layer='step': runs 3 times in one forward pass; layers of task 'untrained' that can be adapted: ",
         ),
         ("lst", "the base model has no such layer (did you mean 'last'?)"),
+        ("normz", "the base model has no such layer (did you mean 'norms'?); layers of task 'untrained'"),
+        ("alll", "(did you mean 'all'?)"),
     ],
 )
 def test_a_wrong_layer_is_refused_before_training(layer: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

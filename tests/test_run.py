@@ -243,7 +243,10 @@ def test_workers_measure_what_one_process_measures(plugin: str, tmp_path: Path) 
         (("--seeds", "x"), "--seeds"),
         (("--shard", "3/2"), "--shard"),
         (("--device", "cuda:99"), "CUDA device"),
+        (("--device", "cdua"), "expected auto, cpu, cuda or cuda:i"),
         (("--corruption", "jittr:1"), "did you mean 'jitter'"),
+        *(((option, ""), f"{option}: empty") for option in ("--dataset", "--corruption", "--stream", "--methods", "--seeds")),
+        (("--dataset", ","), "--dataset: expected at least one name"),
         (("--out", "/proc/nope"), "cannot write there"),
     ],
 )

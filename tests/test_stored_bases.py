@@ -11,7 +11,16 @@ import torch
 from ocd_bench.cli import main
 from ocd_bench.errors import UsageError
 from ocd_bench.results import Key, read_run
-from ocd_bench.runner.stored import Recipe, check_folder, read_tensors, with_stored_samples, write_samples, write_tensors
+from ocd_bench.runner.cells import Group
+from ocd_bench.runner.stored import (
+    Recipe,
+    check_folder,
+    check_seeds,
+    read_tensors,
+    with_stored_samples,
+    write_samples,
+    write_tensors,
+)
 from ocd_bench.samples import Samples, Splits
 from tests.test_run import PLUGIN
 
@@ -81,7 +90,6 @@ def test_another_base_changes_cells_that_were_finished(run, capsys):
     ("options", "seeds", "message"),
     [
         (["--set", "base.lr=0.5"], "0,", "was made with other settings (base.lr 0.001 and 0.5)"),
-        ([], "7,", "no base of dots default, seed 7; found dots-default-s0-base-"),
     ],
 )
 def test_a_base_that_was_made_otherwise_is_refused_by_name(run, capsys, options, seeds, message):
@@ -89,6 +97,33 @@ def test_a_base_that_was_made_otherwise_is_refused_by_name(run, capsys, options,
     capsys.readouterr()
     assert run("--out", "two", "--bases", "one", *options, seeds=seeds) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ("4", "no base of dots default for seeds 2, 3; it has seeds 0, 1: give --seeds 0,1, or make the reference run with"),
+        ("1,7", "no base of dots default for seed 7; it has seeds 0, 1: give --seeds 1,, or make the reference run with"),
+        ("7,", "no base of dots default for seed 7; it has seeds 0, 1: make the reference run with these seeds too"),
+    ],
+)
+def test_seeds_without_a_stored_base_are_named_before_anything_runs(run, capsys, seeds, message):
+    assert run("--out", "one", "--keep-bases") == 0
+    for more in ([], ["--dry-run"]):
+        capsys.readouterr()
+        assert run("--out", "two", "--bases", "one", *more, seeds=seeds) == 2
+        assert f"--bases one/bases: {message}" in capsys.readouterr().err
+    assert not Path("two").exists()
+
+
+def test_another_dataset_has_bases_of_its_own(tmp_path):
+    names = ("dots-default-s0", "dots-default-s2", "dots-default-s-s1")
+    for name in names:
+        (tmp_path / f"{name}-base-{'0' * 16}.safetensors").touch()
+    (tmp_path / f"dots-default-s1-samples-{'0' * 16}.safetensors").touch()
+    check_seeds(tmp_path, [Group("dots", "default", seed, ()) for seed in (0, 2)] + [Group("dots", "other", 1, ())])
+    with pytest.raises(UsageError, match="no base of dots default for seed 1; it has seeds 0, 2: give --seeds 0,,"):
+        check_seeds(tmp_path, [Group("dots", "default", seed, ()) for seed in (0, 1)])
 
 
 def test_another_architecture_is_refused(run, capsys):

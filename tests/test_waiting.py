@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ocd_bench.cli import main
+from ocd_bench.files import seal
+from ocd_bench.results import json_bytes
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.clock import BASE, DATA, Clock, Times, in_words
 from ocd_bench.runner.progress import ConsoleReporter
@@ -38,7 +40,7 @@ def test_dry_run_writes_nothing_and_needs_no_torch(tmp_path: Path) -> None:
         "tabular diabetes seed 0: 2 cells; about 9 s",
         "  base model: to train",
         "  to measure: base (?), tent (?)",
-        "in all 2 cells, 0 finished, 2 to measure; about 9 s",
+        "total: 2 cells, 0 finished, 2 to measure; about 9 s",
         "?: never measured here; counted at 2 s a method with preset quick (two idle cores)",
         f"nothing was measured; run folder: {out}",
         "torch: False 0",
@@ -68,6 +70,28 @@ def test_the_plan_knows_finished_cells_cached_bases_and_earlier_times(
 def test_a_wrong_name_is_an_error_in_a_dry_run_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--task", "tabula", "--dry-run"]) == 2
     assert "did you mean 'tabular'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_dry_run_refuses_the_folders_that_a_run_refuses(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["run", *QUICK, "--out", str(tmp_path / place), "--quiet"]
+    said = []
+    for more in ([], ["--dry-run"]):
+        assert main([*words, *more]) == 2
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+    assert "cannot write there: Not a directory; choose another folder" in said[0].err
+
+
+def test_a_dry_run_refuses_a_folder_of_another_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_bytes(json_bytes(seal({"schema": 99})))
+    assert main(["run", *QUICK, "--out", str(out), "--dry-run"]) == 2
+    assert "holds a run of another schema" in capsys.readouterr().err
 
 
 # -- a finished run ---------------------------------------------------------------------------------------------------------

@@ -57,7 +57,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in argparse, but unknown arguments are an error here, because this parser knows its own options."""
+        """As in argparse, but unknown arguments are an error here, because this parser knows its own options. So is an empty
+        word (a shell variable that is not set): for no option it means the default."""
+        if " " in self.prog:  # a subcommand, whose name the message then has
+            self._refuse_empty(args)
         namespace, rest = super().parse_known_args(args, namespace)
         if rest:
             word = rest[0].partition("=")[0]
@@ -66,6 +69,14 @@ class Parser(argparse.ArgumentParser):
             near = nearest(word, options) if _alike(word, options) else ""
             self.error(f"unknown {what} {word!r}{near}")
         return namespace, rest
+
+    def _refuse_empty(self, words: Sequence[str]) -> None:
+        for before, word in zip(["", *words], words, strict=False):
+            option = before if word == "" else word.removesuffix("=")
+            if word == "" or (word.startswith("--") and word.count("=") == 1 and word.endswith("=")):
+                self.error(
+                    f"{option}: empty; give a value, or leave it out" if option.startswith("--") else "an empty argument"
+                )
 
     def error(self, message: str) -> NoReturn:
         """Raise the error that ``main`` prints.

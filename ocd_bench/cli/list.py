@@ -172,7 +172,7 @@ def _layers(args: argparse.Namespace) -> int:
     import contextlib
     import json
 
-    from ocd_bench.config import parse_assignment
+    from ocd_bench.config import check_overrides, known_sections, parse_assignment, resolve
     from ocd_bench.errors import UsageError
     from ocd_bench.folders import data_directories
     from ocd_bench.plugin.manager import load_plugins
@@ -180,17 +180,22 @@ def _layers(args: argparse.Namespace) -> int:
     if not args.task:
         raise UsageError("list layers: give --task NAME ('ocd-bench list tasks')")
     folders = data_directories(args.data_dir)
-    manager = load_plugins(args.plugin)
+    preset = args.preset or "quick"
     overrides = dict(parse_assignment(text) for text in args.assignments)
+    manager = load_plugins(args.plugin, declared=True)
+    task, methods = manager.task(args.task), list(manager.methods.values())
+    check_overrides(overrides, known_sections(list(manager.tasks.values()), methods))
+    resolve(task, methods, preset, overrides)
 
     from ocd_bench.runner.start import say_loading
 
     say_loading()
+    manager.complete()
 
     from ocd_bench.layers import layers_of_task
 
     with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get into the output of --json
-        dataset, layers = layers_of_task(manager, args.task, args.dataset, args.preset or "quick", overrides, folders)
+        dataset, layers = layers_of_task(manager, args.task, args.dataset, preset, overrides, folders)
     if args.json:
         print(json.dumps({"task": args.task, "dataset": dataset, "layers": [layer.as_dict() for layer in layers]}, indent=1))
         return 0

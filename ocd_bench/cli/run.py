@@ -121,7 +121,7 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
     elif args.config is not None:
         overrides = from_file = read_toml(args.config)
     overrides = {**overrides, **dict(parse_assignment(text) for text in args.assignments)}
-    preset = args.preset or earlier.get("preset", "default")
+    preset = args.preset if args.preset is not None else earlier.get("preset", "default")
     if args.task is None and not earlier:
         raise UsageError("run: give --task NAME, or --config RUN/run.json to repeat a run (see ocd-bench run --help)")
     if preset not in PRESETS:
@@ -130,7 +130,9 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
         raise UsageError(f"--jobs {args.jobs}: expected 1 to 1024")
     if args.cell_timeout is not None and not 0 < args.cell_timeout < 1e9:
         raise UsageError(f"--cell-timeout {args.cell_timeout}: expected a number of seconds above 0")
-    seeds = parse_seeds(args.seeds) if args.seeds else earlier.get("seeds", tuple(range(1 if preset == "quick" else 3)))
+    seeds = (
+        parse_seeds(args.seeds) if args.seeds is not None else earlier.get("seeds", tuple(range(1 if preset == "quick" else 3)))
+    )
     request = RunRequest(
         tasks=_names(args.task, "--task") if args.task is not None else earlier["tasks"],
         dataset=args.dataset if args.dataset is not None else earlier.get("dataset"),
@@ -142,7 +144,7 @@ def _request(args: argparse.Namespace) -> tuple[RunRequest, dict[str, Any]]:
         overrides=overrides,
         data_dirs=data_directories(args.data_dir),
         offline=args.offline,
-        device=_device(args.device or earlier.get("device", "auto"), args.executor, overrides),
+        device=_device(args.device if args.device is not None else earlier.get("device", "auto"), args.executor, overrides),
         plugins=tuple(args.plugin) or earlier.get("plugins", ()),
         shard=parse_shard(args.shard),
         jobs=args.jobs,

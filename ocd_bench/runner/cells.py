@@ -99,8 +99,10 @@ def corruption_sets(task: Task) -> Mapping[str, Sequence[str]]:
 
 
 def _parts(text: str | None, task: Task) -> dict[str, tuple[Variant, ...]]:
-    if not text:
+    if text is None:
         return {"none": (Variant(),)}
+    if not text.strip():
+        raise UsageError("--corruption: empty; give kinds or sets such as gaussian_noise:3, or 'none'")
     parts: dict[str, tuple[Variant, ...]] = {}
     sets = corruption_sets(task)
     for part in text.split(","):
@@ -131,9 +133,11 @@ def assign_datasets(text: str | None, tasks: Sequence[Task]) -> dict[str, tuple[
     Raises:
         UsageError: if with several tasks a name belongs to none, or a task gets none.
     """
-    if not text:
+    if text is None:
         return {task.name: default_datasets(task.datasets()) for task in tasks}
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise UsageError("--dataset: expected at least one name ('ocd-bench list datasets')")
     for name in names:
         if any(mark in name for mark in "/+@") or name in ("", ".", ".."):
             raise UsageError(f"--dataset {name!r}: expected the name of a dataset or of a folder inside --data-dir")
@@ -159,13 +163,25 @@ def default_datasets(known: Sequence[Dataset]) -> tuple[str, ...]:
     return tuple(dataset.name for dataset in known if dataset.default) or tuple(dataset.name for dataset in known[:1])
 
 
+def parse_device(text: str) -> tuple[str, int]:
+    """``"cuda:1"`` as kind and index. The kind is ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    kind, colon, index = text.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and (kind == "auto" or not index.isdigit())):
+        raise UsageError(f"--device {text!r}: expected auto, cpu, cuda or cuda:i")
+    return kind, int(index or 0)
+
+
 def parse_shard(text: str | None) -> tuple[int, int]:
     """``"2/4"`` as (index from 0, count).
 
     Raises:
         UsageError: unless 1 <= I <= N.
     """
-    if not text:
+    if text is None:
         return 0, 1
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):

@@ -98,8 +98,8 @@ def as_text(planned: Planned, work: Sequence[Work]) -> str:
             lines.append(f"  to measure: {', '.join(named)}")
     cells, finished = planned.cells, sum(len(each.finished) for each in work)
     seconds = sum(each.seconds for each in work) / max(1, min(planned.request.jobs, len(work)))
-    total = f"{cells} cells, {finished} finished, {cells - finished} to measure"
-    lines.append(f"in all {total}" + (f"; about {in_words(seconds)}" if finished < cells else ""))
+    total = f"{cells} cell{'s' * (cells != 1)}, {finished} finished, {cells - finished} to measure"
+    lines.append(f"total: {total}" + (f"; about {in_words(seconds)}" if finished < cells else ""))
     if any(each.rough for each in work):
         lines.append(f"?: never measured here; counted at {times_rough(planned)} (two idle cores)")
     lines.append(f"nothing was measured; run folder: {planned.path}")

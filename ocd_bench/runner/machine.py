@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ocd_bench.errors import UsageError
+from ocd_bench.runner.cells import parse_device
 
 
 def choose_device(text: str) -> torch.device:
@@ -21,17 +22,15 @@ def choose_device(text: str) -> torch.device:
     Raises:
         UsageError: if it is not available.
     """
-    if text == "auto":
+    kind, index = parse_device(text)
+    if kind == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    kind, _, index = text.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise UsageError(f"--device {text!r}: expected auto, cpu, cuda or cuda:i")
     if kind == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(index or 0) >= count:
+    if index >= count:
         raise UsageError(f"--device {text}: this machine has {count} CUDA device(s) that torch can use; try --device cpu")
-    return torch.device("cuda", int(index or 0))
+    return torch.device("cuda", index)
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:

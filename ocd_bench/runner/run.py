@@ -82,7 +82,9 @@ def _plan(request: RunRequest, manager: Any, try_import: bool) -> tuple[list[Gro
 
 def _corruption(request: RunRequest, task: Any, dataset: str) -> str | None:
     """What the user asked for, or what the dataset is measured under by default."""
-    return request.corruption or next((known.corruption for known in task.datasets() if known.name == dataset), None)
+    if request.corruption is not None:
+        return request.corruption
+    return next((known.corruption for known in task.datasets() if known.name == dataset), "") or None
 
 
 def _variants(request: RunRequest, task: Any, dataset: str) -> tuple[Variant, ...]:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ocd_bench.config import without_machines
 from ocd_bench.plugin.manager import Manager, load_plugins
-from ocd_bench.runner.cells import Group
+from ocd_bench.runner.cells import Group, parse_device
 from ocd_bench.runner.order import Outcome, RunRequest
 from ocd_bench.runner.run import check_repeat, default_folder, execute, plan
+from ocd_bench.runner.store import check_place
+from ocd_bench.runner.stored import check_seeds
 from ocd_bench.runner.unchanged import finished_cells, note_finished
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ def prepare(
         quiet: whether to say nothing before plugins are imported that are not part of OCD-Bench and may be slow.
 
     Raises:
-        UsageError, Unavailable: for a wrong name or setting, a plugin with a fault, or a task that cannot run here.
+        UsageError, Unavailable: for a wrong name or setting, a plugin with a fault, a task that cannot run here, a run folder
+            that cannot be written, or stored bases that lack a seed.
     """
     if request.plugins and not quiet:
         say_loading(", ".join(request.plugins))
@@ -73,8 +76,13 @@ def prepare(
     if own is not None:
         own(manager)
     check(manager)
+    parse_device(request.device)
     groups, left_out = plan(request, manager, try_import=False)
-    return Planned(request, manager, groups, left_out, out or default_folder(request, groups), own is not None)
+    if request.bases is not None:
+        check_seeds(request.bases, groups)
+    path = out or default_folder(request, groups)
+    check_place(path)
+    return Planned(request, manager, groups, left_out, path, own is not None)
 
 
 def measure(planned: Planned, quiet: bool = False, repeated: Path | None = None) -> tuple[Outcome, Path]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,30 @@ def pack_scores(scores: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
+def check_place(path: Path) -> None:
+    """Refuse a run folder that cannot be made or continued. Nothing is written.
+
+    Raises:
+        UsageError: if the folder cannot be written, or holds a run of another schema.
+    """
+    reason = ""
+    try:
+        nearest = next(place for place in (path, *path.parents) if place.exists())
+        if not nearest.is_dir():
+            reason = os.strerror(errno.ENOTDIR)
+        elif not os.access(nearest, os.W_OK | os.X_OK):
+            reason = os.strerror(errno.EACCES)
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+    if reason:
+        raise _unwritable(path, reason)
+    RunFolder.at(path).read_run()
+
+
+def _unwritable(path: Path, reason: str) -> UsageError:
+    return UsageError(f"--out {str(path)!r}: cannot write there: {reason}; choose another folder")
+
+
 class RunFolder:
     """One run folder, new or continued.
 
@@ -58,8 +84,7 @@ class RunFolder:
             write_atomic(path / ".writable", b"")
             (path / ".writable").unlink(missing_ok=True)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"--out {str(path)!r}: cannot write there: {reason}; choose another folder") from error
+            raise _unwritable(path, str(getattr(error, "strerror", None) or error)) from error
         remove_leftovers((path, path / "cells", path / "scores", path / "errors"))
 
     @classmethod

@@ -9,7 +9,8 @@ there to be used on another machine, and by changed code. Weights are stored as 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from ocd_bench.results import config_differences
 if TYPE_CHECKING:
     import torch
 
+    from ocd_bench.runner.cells import Group
     from ocd_bench.samples import Splits
 
 FOLDER = "bases"
@@ -86,6 +88,31 @@ def check_folder(folder: Path) -> Path:
         if place.is_dir() and any(place.glob(f"*{SUFFIX}")):
             return place
     raise UsageError(f"--bases {folder}: no stored bases there; 'ocd-bench run --keep-bases' writes them into OUT/{FOLDER}")
+
+
+def check_seeds(folder: Path, groups: Sequence[Group]) -> None:
+    """Refuse stored bases that lack some seeds of a task and dataset, before anything runs. A task and dataset of which there
+    is no base at all is none of their business: its bases are trained.
+
+    Raises:
+        UsageError: with the seeds that are missing, those that are there, and what to do.
+    """
+    names = [path.name for path in folder.glob(f"*{SUFFIX}")]
+    for task, dataset in dict.fromkeys((group.task, group.dataset) for group in groups):
+        pattern = re.compile(
+            re.escape(f"{task}-{dataset}-s".replace("/", "_")) + rf"(\d+)-base-[0-9a-f]{{16}}{re.escape(SUFFIX)}"
+        )
+        there = {int(found[1]) for found in map(pattern.fullmatch, names) if found}
+        wanted = {group.seed for group in groups if (group.task, group.dataset) == (task, dataset)}
+        if there and wanted - there:
+            from ocd_bench.report.numbers import seeds_text
+
+            both = sorted(wanted & there)
+            use = f"give --seeds {','.join(map(str, both))}{',' * (len(both) == 1)}, or " if both else ""
+            raise UsageError(
+                f"--bases {folder}: no base of {task} {dataset} for {seeds_text(wanted - there)}; it has {seeds_text(there)}: "
+                f"{use}make the reference run with these seeds too (ocd-bench run --keep-bases)"
+            )
 
 
 def write_tensors(folder: Path, recipe: Recipe, state: Mapping[str, torch.Tensor]) -> None:
