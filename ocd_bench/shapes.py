@@ -15,7 +15,8 @@ from ocd_bench.errors import UsageError
 from ocd_bench.metrics import REDUCTIONS
 from ocd_bench.printable import printable_values, quoted, texts_in
 
-STATUSES = ("ok", "failed", "not-applicable")
+STATUSES = {"ok": "ok", "failed": "failed", "not-applicable": "n/a"}
+"""What a cell's status may be, and the words that people read."""
 LONGEST_NAME = 200
 """Most characters of the name of a task, dataset, method or metric: it becomes part of a file's name."""
 LARGEST = 1e300
@@ -84,7 +85,7 @@ CELL: dict[str, tuple[Check, bool, str]] = {
     "dataset": (_name, True, "a name"),
     "method": (_name, True, "a name"),
     "seed": (_seed, True, "a whole number from 0 to 2**63 - 1"),
-    "status": (lambda value: value in STATUSES, True, " or ".join(STATUSES)),
+    "status": (lambda value: _text(value) and value in STATUSES, True, " or ".join(STATUSES)),
     "reason": (_optional(_text), False, "a text or null"),
     "layer": (_optional(_layer), False, "a text, a list of texts or null"),
     "n_test": (_count, True, "a number of samples"),

@@ -519,6 +519,7 @@ def test_a_row_without_a_number_in_either_run_is_left_alone(tmp_path: Path):
     one, two = (write_run(tmp_path / name, entries, {}) for name in ("one", "two"))
     comparison = compared(one, two)
     assert comparison.counts == {"no number": 1}
+    assert "a b tent: no number: n/a: no norm layer" in render_text(comparison, 100, all_rows=True).splitlines()
     assert comparison.exit_code() == 4
 
 

@@ -8,6 +8,7 @@ from ocd_bench.comparison.pairing import Pair, Side
 from ocd_bench.comparison.verdicts import RowResult, Summary
 from ocd_bench.report.numbers import seeds_text
 from ocd_bench.results import Key, Run
+from ocd_bench.shapes import STATUSES
 from ocd_bench.stats import mean_sd
 
 ADVISORY = {"fit_s": 0.5, "adapt_s": 0.5, "peak_memory_mb": 50.0}
@@ -38,7 +39,7 @@ def state(pair: Pair, baseline: Run, candidate: Run) -> RowResult | None:
 def why(run: Run, key: Key) -> str:
     """Status and reason of a cell without a number."""
     cell = run.cells[key]
-    return f"{cell['status']}: {cell.get('reason')}"
+    return f"{STATUSES[cell['status']]}: {cell.get('reason')}"
 
 
 def lost_seeds(pair: Pair, candidate: Run) -> tuple[list[str], bool]:

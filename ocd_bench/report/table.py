@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ocd_bench.report.numbers import Style, quantity, seeds_text
+from ocd_bench.shapes import STATUSES
 from ocd_bench.stats import Estimate
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Row:
         """``n/a: why`` or ``failed: why`` in place of numbers; empty for a row that has some."""
         if self.status == "ok":
             return ""
-        return f"{'n/a' if self.folded else self.status}: {self.reason}"
+        return f"{STATUSES[self.status]}: {self.reason}"
 
     @property
     def folded(self) -> bool:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ocd_bench.printable import one_line
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.clock import Clock, Place, Times, in_words, place_of
+from ocd_bench.shapes import STATUSES
 
 SILENCE = 30.0
 """Seconds without a line after which a log is told what is being done."""
@@ -24,15 +25,11 @@ def describe(cell: Mapping[str, Any], reused: bool) -> str:
     """One line about a finished cell."""
     name = f"{cell['task']} {cell['dataset']} {cell['method']} seed {cell['seed']}"
     if cell["status"] != "ok":
-        return f"{name}: {STATUS.get(cell['status'], cell['status'])}: {cell['reason']}"
+        return f"{name}: {STATUSES[cell['status']]}: {cell['reason']}"
     primary = next(f"{key} {m['value']:.4g}" for key, m in cell["metrics"].items() if m["primary"])
     cost = cell["cost"]
     tail = "reused" if reused else f"fit {cost['fit_s']:.1f} s, test {cost['adapt_s']:.1f} s"
     return f"{name}: {primary} ({tail})"
-
-
-STATUS = {"not-applicable": "n/a"}
-"""A status in the words of the table."""
 
 
 class Reporter(Protocol):
