@@ -156,7 +156,7 @@ def digits(text: str) -> list[tuple[str, float, float]]:
             continue
         line = re.sub(r"; base trained in [\d.,]+ s", "", line)
         entries = re.split(r" {2,}", line.strip())
-        if entries[-2:] == ["fit s", "samples/s"]:
+        if entries[-2:] == ["fit [s]", "samples/s"]:
             costs = 2
         elif line.startswith(("seed", "columns left out")):
             costs = 0

@@ -75,7 +75,7 @@ def test_columns_without_any_entry_are_left_out_of_tables_but_not_of_csv(tmp_pat
     folder = make_run(tmp_path / "run", {"base": 0.0}, cell_options={"cost": {"fit_s": 2.0}})
     (group,) = build_table(read_run(folder)).groups
     assert [column.heading for column in group.shown(compact=False)] == [
-        "method", "accuracy [%] ↑", "cross_entropy [nats] ↓", "fit s"
+        "method", "accuracy [%] ↑", "cross_entropy [nats] ↓", "fit [s]"
     ]  # fmt: skip
     header = render(build_table(read_run(folder)), "csv").splitlines()[0]
     assert header.endswith("verdict,fit_s,adapt_s,samples_per_s,peak_memory_mb,parameters,chosen")
@@ -112,7 +112,7 @@ def test_a_plugins_column_with_the_name_of_a_core_column_hides_nothing(tmp_path:
     for line in lines:
         assert (line["status"], line["status (plugin)"]) == ("ok", "mine")
         assert (line["fit_s"], line["fit_s (plugin)"]) == ("1.5", "own")
-    assert "| fit s | samples/s | status | fit\\_s |" in render(table, "markdown")
+    assert "| fit \\[s\\] | samples/s | status | fit\\_s |" in render(table, "markdown")
 
 
 def test_a_plugins_text_cannot_send_commands_to_the_terminal(tmp_path: Path):

@@ -103,7 +103,7 @@ def test_methods_are_filtered_in_tables_and_plots_by_keyboard(page: Page):
     assert len(page.run(SHOWN)) == 10
     page.run("document.getElementById('costs').click()")
     headings = "return [...document.querySelectorAll('thead th')].filter(h=>h.offsetParent).map(h=>h.textContent.trim())"
-    assert "fit s" not in page.run(headings)
+    assert "fit [s]" not in page.run(headings)
 
 
 def test_every_column_can_be_reached(page: Page):

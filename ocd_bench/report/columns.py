@@ -22,10 +22,10 @@ def _speed(row: Row) -> str:
 
 
 FIELDS: tuple[Field[Row], ...] = (
-    _cost("fit_s", "fit s", rank=30, compact=True),
-    _cost("adapt_s", "test s"),
+    _cost("fit_s", "fit [s]", rank=30, compact=True),
+    _cost("adapt_s", "test [s]"),
     _cost("samples_per_s", "samples/s", rank=20, compact=True, text=_speed),
-    _cost("peak_memory_mb", "memory MB"),
+    _cost("peak_memory_mb", "memory [MB]"),
     _cost("parameters", "parameters"),
     Field("chosen", "chosen", lambda row: row.chosen or None, kind=Kind.LABEL, compact=False),
 )

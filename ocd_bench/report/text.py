@@ -29,7 +29,7 @@ def render_text(table: Table, width: int | None = None) -> str:
     lines: list[Text] = [Text(table.caption, style="dim")]
     for group in table.groups:
         lines += [Text(), *_group(group, width)]
-    lines.append(Text())
+    lines += [Text()] if table.notes else []
     lines += [line for note in table.notes for line in wrap(note, width, "dim")]
     return to_string(lines, width)
 

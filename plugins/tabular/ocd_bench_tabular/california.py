@@ -32,6 +32,7 @@ FILES = (
     "CaliforniaHousing/cal_housing.data",
     "cal_housing.tgz",
 )
+UNIT = "median house value in 100,000 dollars"
 TILE = 0.25
 """Size of a tile in degrees, about 25 km. Blocks of one tile are neighbours, and a model's errors on neighbours are correlated.
 Beyond this distance, differences between two models are almost uncorrelated."""
@@ -49,7 +50,7 @@ def read_california(folder: Path) -> Table:
     if path is None:
         raise DataMissing(f"{folder}: none of {', '.join(FILES)} is there")
     features, target = _read_npz(path) if path.suffix == ".npz" else _derive(_read_statlib(path))
-    return numeric_table(features, target, FEATURES, note=f"{len(target)} rows", groups=tiles(features))
+    return numeric_table(features, target, FEATURES, note=f"{len(target)} rows, target {UNIT}", groups=tiles(features))
 
 
 def tiles(features: NDArray) -> NDArray:

@@ -50,7 +50,7 @@ def find_letor(folder: Path, fold: int) -> Table | None:
     parts = np.repeat(np.array([TRAIN, VAL, TEST], np.int8), [len(rows[1]) for rows in pieces])
     queries = np.concatenate([rows[2] for rows in pieces])
     _refuse_straddling(folder, queries, parts)
-    note = f"official fold {fold}, {len(np.unique(queries))} queries"
+    note = f"official fold {fold}, {len(np.unique(queries))} queries, target relevance"
     relevance = np.concatenate([rows[1] for rows in pieces])
     return numeric_table(features, relevance, _names(features), parts=parts, note=note, groups=queries)
 

@@ -91,6 +91,7 @@ def embedded(name: str) -> Table:
     data = load()
     note = f"scikit-learn's {name}, {len(data.target)} rows"
     if name == "diabetes":
+        note += ", target disease progression after a year"
         return numeric_table(data.data, data.target.astype(np.float64), data.feature_names, note=note)
     classes = tuple(str(each) for each in data.target_names)
     return numeric_table(data.data, data.target.astype(np.int64), data.feature_names, classes=classes, note=note)
