@@ -123,7 +123,7 @@ def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples:
                 if problem := unsuitable(model, name, inputs, WORDS):
                     raise UsageError(
                         f"setting select.layer={name!r}: {problem.why}; layers of task {task.name!r} that can be adapted: "
-                        f"{problem.instead} (ocd-bench list layers --task {task.name}); or one of {', '.join(WORDS)}"
+                        f"{problem.instead} (ocd-bench list layers --task {task.name}); other values: {', '.join(WORDS)}"
                     )
             return
         names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]

@@ -100,6 +100,10 @@ def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
             for difference in config_differences(mine.get("config", {}), entry.get("config", {}), common=True):
                 raise UsageError(f"{runs[0].name} and {run.name} differ in configuration: {task}: {difference}")
             mine["config"] = {**entry.get("config", {}), **mine.get("config", {})}
+            if "changed" in entry and "changed" in mine:
+                mine["changed"] = {**entry["changed"], **mine["changed"]}
+            else:
+                mine.pop("changed", None)  # of an earlier version: the request of the run has it
             if sets := {**entry.get("corruption_sets", {}), **mine.get("corruption_sets", {})}:
                 mine["corruption_sets"] = sets
             if methods := dict.fromkeys([*mine.get("methods", []), *entry.get("methods", [])]):

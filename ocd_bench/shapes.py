@@ -117,6 +117,7 @@ TASK: dict[str, tuple[Check, bool, str]] = {
     "dataset": (_list_of(_text), False, "a list of texts"),
     "config": (_table_of(_table_of(_anything)), False, "a table of sections"),
     "methods": (_list_of(_text), False, "a list of texts"),
+    "changed": (_table_of(_anything), False, "a table of settings"),
     "average": (_optional(_table_of(_anything)), False, "a table"),
 }
 

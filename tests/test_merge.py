@@ -50,6 +50,16 @@ def test_one_run_is_no_plural(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "1 cell of 1 run: " in capsys.readouterr().err
 
 
+def test_settings_that_were_changed_are_those_of_all_parts(tmp_path: Path):
+    parts = shards(tmp_path)
+    for part, changed in zip(parts, ({"ocd.steps": 5}, {"base.lr": 1}, {}), strict=True):
+        info = json.loads((part / "run.json").read_text())
+        info["tasks"]["images"]["changed"] = changed
+        (part / "run.json").write_text(json.dumps(info))
+    assert main(["merge", *map(str, parts), "--out", str(tmp_path / "all")]) == 0
+    assert read_run(tmp_path / "all").info["tasks"]["images"]["changed"] == {"ocd.steps": 5, "base.lr": 1}
+
+
 def test_a_conflict_names_the_cell_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     one, two = (make_run(tmp_path / name, seeds=(0,)) for name in ("one", "two"))
     edit_cell(two, "images-mnist-tent-s0", fingerprint={"config": "other"})

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -374,6 +375,20 @@ def test_settings_that_differ_from_the_preset_are_in_the_head(tmp_path: Path):
     assert changed in render_text(table, 200)
     for format in ("markdown", "html"):
         assert "ocd.steps=50" in render(table, format)
+
+
+def test_settings_of_some_tasks_only_are_said_with_their_names(tmp_path: Path):
+    table = table_of(oracle_run(tmp_path / "run"))
+
+    def found(**changed: dict[str, object]) -> list[str]:
+        tasks = {name: {"config": {"base": {}, "ocd": {}}, "changed": values} for name, values in changed.items()}
+        del tasks["speech"]["config"]["ocd"]
+        return replace(table, info={**table.info, "tasks": tasks}).changed_settings
+
+    same = {"base.lr": 0.1}
+    assert found(images={"ocd.steps": 50, **same}, speech=same) == ["ocd.steps=50", "base.lr=0.1"]
+    assert found(images=same, speech={"base.lr": 0.2}) == ["base.lr=0.1 (images)", "base.lr=0.2 (speech)"]
+    assert found(images={}, nlp={"ocd.steps": 50}, speech={}) == ["ocd.steps=50 (nlp)"]
 
 
 def test_csv_has_raw_numbers(tmp_path: Path):

@@ -173,9 +173,32 @@ def test_another_configuration_never_overwrites(plugin: str, tmp_path: Path, cap
     out = tmp_path / "out"
     assert run(plugin, "--methods", "base", "--out", str(out), "--quiet") == 0
     before = cell(out, "base")
-    assert run(plugin, "--methods", "base", "--out", str(out), "--set", "base.epochs=4") == 2
-    assert "another configuration; choose another --out" in capsys.readouterr().err
+    described = (out / "run.json").read_bytes()
+    capsys.readouterr()
+    # Also where only the base is another one, on which the new row would not be comparable with those that are there.
+    for methods, more in (("base", ()), ("oracle", ()), ("oracle", ("--dry-run",))):
+        assert run(plugin, "--methods", methods, "--out", str(out), "--set", "base.epochs=4", *more) == 2
+        expected = "task 'dots' was measured there with another configuration (base.epochs 3 and 4); choose another --out"
+        assert expected in capsys.readouterr().err
+    assert run(plugin, "--methods", "oracle", "--out", str(out), "--preset", "default") == 2
+    assert f"--out {out}: holds a run of preset quick; choose another --out" in capsys.readouterr().err
     assert cell(out, "base") == before
+    assert (out / "run.json").read_bytes() == described
+
+
+def test_a_folder_may_be_continued_with_other_settings_where_no_number_is(plugin: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "broken", "--out", str(out), "--quiet", "--set", "base.epochs=4") == 3
+    assert run(plugin, "--methods", "base", "--out", str(out), "--quiet") == 0
+    assert run(plugin, "--methods", "oracle", "--out", str(out), "--quiet", "--set", "base.cache=false") == 0
+
+
+def test_the_head_of_a_continued_folder_keeps_the_settings_of_its_numbers(plugin: str, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert run(plugin, "--methods", "base,ocd", "--out", str(out), "--quiet", "--set", "ocd.steps=5") == 0
+    assert run(plugin, "--methods", "t3a", "--out", str(out), "--quiet", "--set", "ocd.steps=7") == 0  # t3a has no such setting
+    head = "OCD-Bench 0.1.0, preset quick, ocd.steps=5, seed 0, "
+    assert [line[: len(head)] for line in capsys.readouterr().out.splitlines() if "preset" in line] == [head, head]
 
 
 def test_the_same_command_finds_its_own_folder(plugin: str, tmp_path: Path) -> None:

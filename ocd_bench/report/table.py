@@ -299,7 +299,15 @@ class Table:
 
     @property
     def changed_settings(self) -> list[str]:
-        """``ocd.steps=50`` for each setting that the user changed from the preset's."""
+        """``ocd.steps=50`` for each setting that the user changed from the preset's; with the tasks behind it if others that
+        have this setting kept the preset's value."""
+        tasks: Mapping[str, Any] = self.info.get("tasks", {})
+        if tasks and all("changed" in entry for entry in tasks.values()):
+            found: dict[tuple[str, str], list[str]] = {}
+            for name, entry in tasks.items():
+                for key, value in entry["changed"].items():
+                    found.setdefault((key, _setting(value)), []).append(name)
+            return [_of_tasks(key, value, names, tasks) for (key, value), names in found.items()]
         overrides = (self.info.get("request") or {}).get("overrides") or {}
         return [f"{name}={_setting(value)}" for name, value in overrides.items()]
 
@@ -320,6 +328,11 @@ class Table:
         if device:
             parts.append(str(device))
         return ", ".join(parts)
+
+
+def _of_tasks(key: str, value: str, names: Sequence[str], tasks: Mapping[str, Any]) -> str:
+    everywhere = all(name in names for name, entry in tasks.items() if key.partition(".")[0] in entry.get("config", {}))
+    return f"{key}={value}" if everywhere else f"{key}={value} ({', '.join(names)})"
 
 
 def _setting(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ocd_bench._version import __version__
 from ocd_bench.cache import tidy
-from ocd_bench.config import check_overrides, fingerprint, known_sections, resolve, without_machines
+from ocd_bench.config import Config, check_overrides, fingerprint, known_sections, resolve, without_machines
 from ocd_bench.errors import OCDBenchError, Terminated, Unavailable, UsageError
 from ocd_bench.results import config_differences
 from ocd_bench.runner.blame import Blame, message_of
@@ -19,6 +19,9 @@ from ocd_bench.runner.order import Outcome, RunRequest
 from ocd_bench.runner.store import SCHEMA, RunFolder
 from ocd_bench.runner.stored import ANEW
 from ocd_bench.runner.streams import with_streams
+
+HARMLESS = ("base.cache", "run.threads")
+"""Settings that make no other experiment. With other threads, finished cells are measured again."""
 
 
 def plan(request: RunRequest, manager: Any, try_import: bool = True) -> tuple[list[Group], list[str]]:
@@ -150,6 +153,7 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
     from ocd_bench.runner.machine import choose_device, environment
 
     tasks: dict[str, dict[str, Any]] = {}
+    changed = without_machines(request.overrides)
     threads = []
     for group in groups:
         task = manager.task(group.task)
@@ -162,8 +166,9 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         if task.average:
             entry["average"] = {"unit": task.average.unit, "higher_is_better": task.average.higher_is_better}
         entry["methods"] = list(dict.fromkeys([*entry.get("methods", []), *group.methods]))
-        config = resolve(task, [manager.method(n) for n in group.methods], request.preset, request.overrides)
+        config = _config(request, group, manager)
         entry["config"] = config.as_dict()
+        entry["changed"] = {key: value for key, value in changed.items() if key.partition(".")[0] in entry["config"]}
         threads.append(config.section("run").threads)
     return {
         "schema": SCHEMA,
@@ -180,6 +185,35 @@ def describe(request: RunRequest, groups: Sequence[Group], manager: Any) -> dict
         **({"shards": [f"{request.shard[0] + 1}/{request.shard[1]}"]} if request.shard[1] > 1 else {}),
         "notes": {},
     }
+
+
+def _config(request: RunRequest, group: Group, manager: Any) -> Config:
+    """The settings of a task and of its methods."""
+    methods = [manager.method(name) for name in group.methods]
+    return resolve(manager.task(group.task), methods, request.preset, request.overrides)
+
+
+def check_continued(path: Path, request: RunRequest, groups: Sequence[Group], manager: Any) -> None:
+    """Refuse to add to a folder what would not be comparable with its numbers: another preset, or another setting of a task.
+
+    Raises:
+        UsageError: naming the first settings that differ.
+    """
+    folder = RunFolder.at(path)
+    run = folder.read_run() or {}
+    measured = folder.measured(run.get("tasks", {}))
+    if measured and run.get("preset", request.preset) != request.preset:
+        raise UsageError(f"--out {path}: holds a run of preset {run['preset']}; choose another --out")
+    for group in {group.task: group for group in groups}.values():
+        if group.task in measured:
+            old = run.get("tasks", {}).get(group.task, {}).get("config", {})
+            new = json.loads(json.dumps(_config(request, group, manager).as_dict()))
+            differ = [text for text in config_differences(old, new, common=True) if text.split()[0] not in HARMLESS]
+            if differ:
+                raise UsageError(
+                    f"--out {path}: task {group.task!r} was measured there with another configuration "
+                    f"({', '.join(differ[:3])}); choose another --out"
+                )
 
 
 def _origin(request: RunRequest, group: Group, manager: Any) -> str:

@@ -16,7 +16,7 @@ from ocd_bench.config import without_machines
 from ocd_bench.plugin.manager import Manager, load_plugins
 from ocd_bench.runner.cells import Group, parse_device
 from ocd_bench.runner.order import Outcome, RunRequest
-from ocd_bench.runner.run import check_repeat, default_folder, execute, plan
+from ocd_bench.runner.run import check_continued, check_repeat, default_folder, execute, plan
 from ocd_bench.runner.store import check_place
 from ocd_bench.runner.stored import check_seeds
 from ocd_bench.runner.unchanged import finished_cells, note_finished
@@ -68,7 +68,7 @@ def prepare(
 
     Raises:
         UsageError, Unavailable: for a wrong name or setting, a plugin with a fault, a task that cannot run here, a run folder
-            that cannot be written, or stored bases that lack a seed.
+            that cannot be written or holds another experiment, or stored bases that lack a seed.
     """
     if request.plugins and not quiet:
         say_loading(", ".join(request.plugins))
@@ -82,6 +82,7 @@ def prepare(
         check_seeds(request.bases, groups)
     path = out or default_folder(request, groups)
     check_place(path)
+    check_continued(path, request, groups, manager)
     return Planned(request, manager, groups, left_out, path, own is not None)
 
 

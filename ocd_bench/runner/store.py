@@ -131,7 +131,9 @@ class RunFolder:
             if task in run["tasks"]:
                 datasets = dict.fromkeys([*entry["dataset"], *run["tasks"][task]["dataset"]])
                 config = {**entry["config"], **run["tasks"][task]["config"]}
-                merged["tasks"][task] = {**run["tasks"][task], "dataset": list(datasets), "config": config}
+                changed = {**entry.get("changed", {}), **run["tasks"][task].get("changed", {})}
+                together = {"dataset": list(datasets), "config": config, "changed": changed}
+                merged["tasks"][task] = {**run["tasks"][task], **together}
                 if sets := {**entry.get("corruption_sets", {}), **run["tasks"][task].get("corruption_sets", {})}:
                     merged["tasks"][task]["corruption_sets"] = sets
                 methods = dict.fromkeys([*entry.get("methods", []), *run["tasks"][task].get("methods", [])])
@@ -220,6 +222,17 @@ class RunFolder:
         """Tasks of which the folder has cells, beside these."""
         run = RunFolder.at(self.path).read_run()  # damage is named once, where run.json is written anew
         return [name for name in (run or {}).get("tasks", {}) if name not in set(tasks)]
+
+    def measured(self, tasks: Iterable[str]) -> set[str]:
+        """Those of the tasks of which the folder has a cell with a number."""
+        wanted, found = set(tasks), set[str]()
+        for path in (self.path / "cells").glob("*.json"):
+            if wanted <= found:
+                break
+            with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError):  # a damaged cell
+                cell = json.loads(path.read_text(encoding="utf-8"))
+                found |= {str(cell["task"])} & wanted if cell["status"] == "ok" else set()
+        return found
 
     def discard(self) -> None:
         """Remove a folder in which nothing was measured. A folder with files of others stays."""
