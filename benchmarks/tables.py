@@ -74,9 +74,23 @@ STREAMS = tuple(
 TABLES = (
     Table(
         "cifar10-c",
-        "ResNet-20 under the 15 kinds of CIFAR-10-C at severity 5, batches of 200, 8,000 pictures",
-        f"{RESNET} --seeds 3 --methods base,{PUBLISHED},{SINGLE},{OCD},tent+ocd,{CONTROLS},oracle "
+        "ResNet-20 under the 15 kinds of CIFAR-10-C at severity 5, batches of 200, 8,000 pictures: rows without a training of their "
+        "own, one seed",
+        f"{RESNET} --seeds 1 --methods base,{PUBLISHED},mixnorm,sita,norm-rule,temperature "
         f"--corruption none,cifar10-c:5 --set run.batch_size=200 {CHOSEN}",
+    ),
+    Table(
+        "cifar10-c-ocd",
+        "the same 15 kinds on 2,000 pictures: rows that are trained, three seeds",
+        f"{RESNET} --seeds 3 --methods base,bn-adapt,tent,norm-rule,ttn,ocd-norms,{OCD},{CONTROLS},oracle "
+        f"--corruption none,cifar10-c:5 --set run.batch_size=200 --set images.test_samples=2000 {CHOSEN}",
+    ),
+    Table(
+        "cifar10-c-pairs",
+        "the same 15 kinds on 2,000 pictures: OCD and its control on the model that another method adapts, one seed",
+        f"{RESNET} --seeds 1 --methods base,bn-adapt,tent,ocd,bn-adapt+ocd,tent+ocd,bn-adapt+capacity "
+        "--corruption none,cifar10-c:5 --set run.batch_size=200 --set images.test_samples=2000 --set ocd.passes=1 "
+        f"--set ocd.task_batch=16 --set ocd.steps=800 {CHOSEN}",
     ),
     Table(
         "cifar10-c-1000",
