@@ -422,6 +422,7 @@ def test_latex_is_balanced_and_escaped(tmp_path: Path):
     width = text.split(r"\begin{tabular}{")[1].split("}")[0]
     lines = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(width) - 1}
+    assert escape_latex("--a – ---") == "-{}-a -- -{}-{}-"
     assert escape_latex("a\\b~^") == r"a\textbackslash{}b\textasciitilde{}\textasciicircum{}"
 
 

@@ -8,14 +8,15 @@ from ocd_bench.report.table import BOLD, Column, Group, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "\0": "{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "Δ": r"$\Delta$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "×": r"$\times$", "ρ": r"$\rho$",
 }  # fmt: skip
 
 
 def escape(text: str) -> str:
-    """``text`` with LaTeX's special characters escaped."""
-    return "".join(_SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
+    """``text`` with LaTeX's special characters escaped. Two hyphens, as of an option, would become one dash."""
+    plain = re.sub("-(?=-)", "-\0", " ".join(text.split()))
+    return "".join(_SPECIAL.get(letter, letter) for letter in plain)
 
 
 def number(text: str) -> str:

@@ -40,7 +40,7 @@ button:focus-visible,a:focus-visible,summary:focus-visible,
 table{border-collapse:collapse;width:100%;font-size:.84rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.5rem .6rem}
 caption span{display:inline-block;position:sticky;left:.6rem;max-width:calc(100vw - 4rem)}
-th,td{padding:.3rem .35rem;border-top:1px solid var(--rule);text-align:right;white-space:nowrap}
+th,td{padding:.3rem .25rem;border-top:1px solid var(--rule);text-align:right;white-space:nowrap}
 th[scope=row],thead th:first-child{text-align:left;position:sticky;left:0;background:var(--page);z-index:1}
 summary{cursor:pointer;margin-top:1rem;color:var(--link)}
 td.words{text-align:left;white-space:normal;color:var(--quiet)}
