@@ -67,6 +67,8 @@ def test_python_m() -> None:
         (["list", "tasks", "--preset", "quick"], "list: --preset is only for settings"),
         (["run"], "run: give --task NAME"),
         (["run", "--task", "x", "--presset=quick"], "unknown option '--presset' (did you mean '--preset'?)"),
+        (["run", "--jobs", "two"], "run: argument --jobs: expected a whole number, not 'two' (see ocd-bench run --help)"),
+        (["run", "--cell-timeout", "long"], "run: argument --cell-timeout: expected a number, not 'long'"),
         (["run", "--resume"], "run: unknown option '--resume' (see ocd-bench run --help)"),
         (["plugin", "chek", "x"], "plugin: argument new|check: unknown 'chek' (did you mean 'check'?)"),
         (["plugin", "check", "x", "--dataste", "y"], "plugin check: unknown option '--dataste' (did you mean '--dataset'?)"),

@@ -286,7 +286,7 @@ def test_only_loads_the_named_plugin(install: Install) -> None:
     assert list(load_plugins(only=["ocd-bench-a"]).tasks) == ["first"]
     with pytest.raises(UsageError, match="ZeroDivisionError"):
         load_plugins(only=["b"])
-    with pytest.raises(UsageError, match="no plugin 'aa' .did you mean 'a'?.*installed plugins: a, b"):
+    with pytest.raises(UsageError, match="no plugin 'aa' .did you mean 'a'?.*installed plugins: a, b; a file must end in .py"):
         load_plugins(only=["aa"])
 
 

@@ -89,6 +89,10 @@ class Parser(argparse.ArgumentParser):
             choices = re.findall(r"[\w-]+", wrong[2])
             message = message.partition("invalid choice")[0]
             message += f"unknown {wrong[1]!r}{nearest(wrong[1], choices)}; choose from {', '.join(choices)}"
+        number = re.search(r"invalid (int|float) value: (.*)", message)
+        if number:
+            kind = "a whole number" if number[1] == "int" else "a number"
+            message = message.partition("invalid")[0] + f"expected {kind}, not {number[2]}"
         name = self.prog.partition(" ")[2]
         raise UsageError(f"{name + ': ' if name else ''}{message} (see {self.prog} --help)")
 

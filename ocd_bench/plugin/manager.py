@@ -82,7 +82,8 @@ def _strict(name: str, found: Sequence[Source]) -> Source:
         if name in (source.name, source.origin):
             return Source(source.name, source.origin, source.version, source.load, explicit=True)
     names = [source.name for source in found]
-    raise UsageError(f"no plugin {name!r}{nearest(name, names)}; installed plugins: {', '.join(names) or 'none'}")
+    known = ", ".join(names) or "none"
+    raise UsageError(f"no plugin {name!r}{nearest(name, names)}; installed plugins: {known}; a file must end in .py")
 
 
 class Manager:
