@@ -67,6 +67,35 @@ def read_folder(
     return Corpus(speech["train"], speech["val"], speech["test"], "; ".join([note, *found.remarks]))
 
 
+def with_more(corpus: Corpus, folder: Path, minutes: float, delimiter: str = "auto", encoding: str = "auto") -> Corpus:
+    """The corpus with the speech of another folder in training. Its speakers who are in validation or test and not in training
+    are left out, by name.
+
+    Args:
+        minutes: at most this much speech of the folder is read, evenly from all speakers.
+
+    Raises:
+        DataMissing: if there is no sound file.
+        UsageError: if a file cannot be read, or no speaker is left.
+    """
+    found = list_utterances(folder, delimiter, encoding)
+    if not found.all:
+        raise DataMissing(f"no sound file in {folder}, which speech.more_train names")
+    held = (corpus.val.keys() | corpus.test.keys()) - corpus.train.keys()
+    kept = [utterance for utterance in found.all if utterance.speaker not in held]
+    if not kept:
+        raise UsageError(f"{folder}: every speaker is one of validation or test; speech.more_train needs others")
+    reader = Reader()
+    more = read_speech(reader, kept, minutes)
+    train = {speaker: [*corpus.train.get(speaker, []), *more.get(speaker, [])] for speaker in sorted({*corpus.train, *more})}
+    out = len({utterance.speaker for utterance in found.all} & held)
+    spoken = sum(len(wave) for waves in more.values() for wave in waves) / RATE / 60
+    note = (
+        f"{spoken:.0f} min more of {len(more)} speakers from {folder.name} ({out} of validation or test left out; {found.how})"
+    )
+    return replace(corpus, train=train, note="; ".join([corpus.note, note + reader.note(), *found.remarks]))
+
+
 def ranked(utterances: Sequence[Utterance], generator: torch.Generator) -> list[Utterance]:
     """Utterances in a drawn order; each one's rank is its place among its speaker's (FSDD: its index)."""
     order = [utterances[i] for i in torch.randperm(len(utterances), generator=generator).tolist()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocd_bench import Request, Samples, Splits, UsageError
@@ -33,6 +35,8 @@ def load(request: Request) -> Splits:
         return generator(request.task, request.dataset, "", 0, purpose)
 
     generated = request.dataset == "voices"
+    if request.dataset in ("librimix", "voices") and settings.more_train:
+        raise UsageError(f"speech.more_train: {request.dataset} takes no further speech; only folders of utterances do")
     if request.dataset == "librimix":
         from ocd_bench_speech.librimix import read_librimix
 
@@ -97,10 +101,24 @@ def voices(speakers: int) -> Corpus:
 
 def folder_corpus(request: Request, draws: torch.Generator) -> Corpus:
     """The speech of any folder of utterances."""
-    from ocd_bench_speech.corpus import read_folder
+    from ocd_bench_speech.corpus import read_folder, with_more
 
     settings = request.settings
+    minutes, form = settings.minutes, (settings.delimiter, settings.encoding)
+    corpus = read_folder(sound_folder(request), settings.speakers, minutes, draws, *form)
+    for name in settings.more_train:
+        corpus = with_more(corpus, sound_folder(replace(request, dataset=name)), minutes, *form)
+    return corpus
+
+
+def sound_folder(request: Request) -> Path:
+    """The folder of ``request.dataset``.
+
+    Raises:
+        DataMissing: if there is none.
+        UsageError: if it is a file.
+    """
     folder = find_dataset(request, (), known=DATASETS)
     if not folder.is_dir():
         raise UsageError(f"{folder}: expected a folder of sound files; unpack it")
-    return read_folder(folder, settings.speakers, settings.minutes, draws, settings.delimiter, settings.encoding)
+    return folder

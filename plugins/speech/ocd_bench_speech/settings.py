@@ -26,6 +26,11 @@ class SpeechSettings(Checked):
     speeds: tuple[float, ...] = setting(
         (0.9, 1.0, 1.1), least=0.5, most=2, help="Speech of training speakers is also used at these speeds."
     )
+    more_train: tuple[str, ...] = setting(
+        (),
+        help="Further datasets, folders of utterances whose speech is for training only. Speakers of the validation and test "
+        "splits are left out of them, by name.",
+    )
     librimix_train: str = setting("train-100", choices=("train-100", "train-360"), help="Training subset of LibriMix.")
     librimix_mode: str = setting(
         "min",

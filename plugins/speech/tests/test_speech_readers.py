@@ -11,8 +11,9 @@ import soundfile
 import torch
 
 from ocd_bench import DataMissing, Request, Splits, UsageError
+from ocd_bench.seeds import generator
 from ocd_bench_speech.audio import Reader
-from ocd_bench_speech.corpus import read_folder
+from ocd_bench_speech.corpus import read_folder, with_more
 from ocd_bench_speech.librimix import read_librimix
 from ocd_bench_speech.listing import list_utterances
 from ocd_bench_speech.mixing import Pool
@@ -326,3 +327,45 @@ def test_mixtures_in_which_two_never_speak_at_a_time_are_left_out(tmp_path: Path
     assert "1 of 2 test mixtures left out, where a source is silent" in found.note
     with pytest.raises(UsageError, match="each mixture has a silent source in any 0.25 s window"):
         read_librimix(librimix(tmp_path / "b", [apart, apart]), 2, 2000, "train-100", "max", counts, seeded())
+
+
+# -- speech of other folders --------------------------------------------------------------------------------------------------
+def test_more_speech_is_for_training_only_and_leaves_out_the_speakers_set_apart(tmp_path: Path) -> None:
+    mine = corpus(tmp_path / "mine", takes=2)
+    before = load(tmp_path)
+    corpus(tmp_path / "more", "{person}/b{take}.wav", takes=4)
+    after = load(tmp_path, more_train=("more",))
+    for name in ("val", "test"):
+        assert torch.equal(getattr(before, name).inputs, getattr(after, name).inputs)
+    found = read_folder(mine, 2, 10.0, seeded())
+    more = with_more(found, tmp_path / "more", 10.0)
+    assert (more.val, more.test) == (found.val, found.test)
+    assert {name: len(waves) for name, waves in more.train.items()} == {
+        name: len(waves) + 4 for name, waves in found.train.items()
+    }
+    assert "more of 4 speakers from more (2 of validation or test left out; speakers by folders)" in more.note
+    assert after.extras["pool"].seconds_of_speech > before.extras["pool"].seconds_of_speech
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (("nowhere",), DataMissing, "nowhere"),
+        (("empty",), DataMissing, "no sound file in"),
+        (("held",), UsageError, "every speaker"),
+    ],
+)
+def test_more_speech_that_is_not_there_or_is_all_held_out_is_one_line(
+    tmp_path: Path, names: tuple[str, ...], error: type[Exception], message: str
+) -> None:
+    corpus(tmp_path / "mine")
+    (tmp_path / "empty").mkdir()
+    for held in read_folder(tmp_path / "mine", 2, 10.0, generator("speech", "mine", "", 0, "split")).test:
+        write(tmp_path / "held" / held / "x.wav", voice(200))
+    with pytest.raises(error, match=message):
+        load(tmp_path, more_train=names)
+
+
+def test_embedded_voices_take_no_further_speech(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="voices takes no further speech"):
+        load(tmp_path, "voices", more_train=("mine",))
