@@ -74,8 +74,7 @@ STREAMS = tuple(
 TABLES = (
     Table(
         "cifar10-c",
-        "ResNet-20 under the 15 kinds of CIFAR-10-C at severity 5, batches of 200, 8,000 pictures: rows without a training of their "
-        "own, one seed",
+        "ResNet-20 under the 15 kinds of CIFAR-10-C at severity 5, 8,000 pictures: rows that train nothing, one seed",
         f"{RESNET} --seeds 1 --methods base,{PUBLISHED},mixnorm,sita,norm-rule,temperature "
         f"--corruption none,cifar10-c:5 --set run.batch_size=200 {CHOSEN}",
     ),

@@ -177,7 +177,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         write_atomic(path, data)
 
     monkeypatch.setattr("ocd_bench.runner.store.write_atomic", write)
-    monkeypatch.setattr("ocd_bench.api.write_atomic", write)
+    monkeypatch.setattr("ocd_bench.opened.write_atomic", write)
     return words
 
 
