@@ -85,8 +85,8 @@ def test_the_commands_detect_a_regression_and_pass_without_one(
     capsys.readouterr()
     assert [main(words) for words in compares] == [0, code]
     table, text = (tmp_path / "tmp" / "compare.md").read_text(), capsys.readouterr().out
-    for shown in (table, text):
-        assert ("dots default flip" in shown.partition("<details>")[0]) == worse
+    for row, shown in (("| dots default flip |", table), ("\nflip ", text)):
+        assert (row in shown.partition("<details>")[0]) == worse
         assert ("1 regression" in shown) == worse
         assert f"{3 - worse} identical" in shown  # base, base-anew, and flip if it is not worse
 
