@@ -6,7 +6,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,8 +21,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
 
 
-def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = (), options: Sequence[str] = ()) -> tuple[str, str]:
-    """The output of ``ocd-bench run --json``, and the table in Markdown. If the run fails, the script ends with its message."""
+@contextmanager
+def finished(
+    args: argparse.Namespace, methods: str, settings: Sequence[str] = (), options: Sequence[str] = ()
+) -> Iterator[tuple[Path, str]]:
+    """The folder of ``ocd-bench run``, while the context lasts, and the output of ``--json``. If the run fails, the script ends
+    with its message."""
     command = [sys.executable, "-m", "ocd_bench", "run", "--json", "--quiet", "--methods", methods]
     command += ["--task", args.task, "--preset", args.preset, "--seeds", str(args.seeds)]
     for option in ("dataset", "data_dir"):
@@ -34,4 +39,10 @@ def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = (), op
         done = subprocess.run([*command, "--out", folder], capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr.strip() or f"ocd-bench ended with {done.returncode}")
-        return done.stdout, (Path(folder) / "table.md").read_text(encoding="utf-8")
+        yield Path(folder), done.stdout
+
+
+def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = (), options: Sequence[str] = ()) -> tuple[str, str]:
+    """The output of ``ocd-bench run --json``, and the table in Markdown. If the run fails, the script ends with its message."""
+    with finished(args, methods, settings, options) as (folder, output):
+        return output, (folder / "table.md").read_text(encoding="utf-8")

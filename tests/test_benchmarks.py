@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -35,21 +36,23 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def test_every_lever_of_the_ablation_changes_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_lever_of_the_ablation_changes_a_setting_or_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)  # as Python does for the script itself
-    methods = [method for method in builtin() if method.name == "ocd"]
-    usual = resolve(ToyClasses(), methods, "quick").section("ocd")
+    known = {method.name: method for method in builtin()}
+    usual = resolve(ToyClasses(), [known["ocd"]], "quick").section("ocd")
     levers = load("ablation").LEVERS
-    assert levers["default"][1] == []
-    for name, (_, settings) in levers.items():
-        changed = resolve(ToyClasses(), methods, "quick", dict(map(parse_assignment, settings))).section("ocd")
-        assert (changed == usual) is (name == "default"), name
+    assert levers["default"][1:] == ("ocd", [])
+    assert len({(method, *settings) for _, method, settings in levers.values()}) == len(levers)
+    for name, (_, method, settings) in levers.items():
+        assert method in known, name
+        changed = resolve(ToyClasses(), [known["ocd"]], "quick", dict(map(parse_assignment, settings))).section("ocd")
+        assert (changed == usual) is (not settings), name
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("ablation", ["--only", "default,magic"], "error: --only magic: expected default, imitation"),
+        ("ablation", ["--only", "default,magic"], "error: --only magic: expected base, default, imitation"),
         ("ablation", ["--task", "nowhere"], "nowhere"),
         ("layer_selection", ["--task", "nowhere"], "nowhere"),
         ("speed", ["--only", "nowhere"], "error: --only nowhere: no line has this in its name"),
@@ -60,6 +63,23 @@ def test_bad_input_gets_a_line(script: str, arguments: list[str], message: str) 
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ranks_of_layers_on_a_case_to_compute_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    selection = load("layer_selection")
+    gains = {0: {"a": 0.1, "b": 0.2, "c": 0.3}, 1: {"a": 0.0, "b": 0.0, "c": 0.0}, 2: {"a": 0.5, "b": 0.0, "c": 0.4}}
+    rising = {seed: {"a": 1.0, "b": 2.0, "c": 4.0} for seed in gains}
+    criteria = dict.fromkeys(selection.CRITERIA, rising)
+    trials = selection.Trials("d", "rmse", "b", criteria, dict.fromkeys(selection.GAINS, gains))
+    assert trials.correlations("oracle", "gain 1") == pytest.approx([1.0, -0.5])  # nothing to rank in the second seed
+    assert trials.correlation_of_means("oracle", "gain 1") == pytest.approx(0.5)
+    assert trials.first("oracle", "gain 1") == pytest.approx(0.7 / 3)
+    assert trials.first("best", "gain 1") == pytest.approx(0.8 / 3)
+    assert trials.first("task", "gain 1") == pytest.approx(0.2 / 3)
+    file = tmp_path / "d.json"
+    file.write_text(json.dumps(asdict(trials)))
+    assert selection.Trials.load(file) == trials
 
 
 # -- speed ------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -66,6 +68,22 @@ def test_samples_a_gaussian_given_its_exact_denoiser(prediction, eta):
     found = ddim(exact, schedule, noise, 100, prediction=prediction, eta=eta, generator=generator)
     assert float(found.mean()) == pytest.approx(mean, abs=0.1 if prediction == "epsilon" else 0.02)
     assert float(found.std()) == pytest.approx(spread, abs=0.04)
+
+
+def test_few_steps_draw_the_frequent_one_of_two_modes_too_often():
+    """For x_0 = ±1, + with probability 0.8, E[x_0 | x_t] = tanh(a x_t / s² + log(0.8 / 0.2) / 2)."""
+    schedule = NoiseSchedule.cosine()
+
+    def exact(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        signal, noise = schedule.coefficients(t, x)
+        x0 = torch.tanh(signal * x / noise**2 + math.log(0.8 / 0.2) / 2)
+        return schedule.target(x0, t, (x - signal * x0) / noise, "v")
+
+    noise = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
+    shares = {steps: float((ddim(exact, schedule, noise, steps) > 0).float().mean()) for steps in (2, 5, 10, 100)}
+    assert shares[100] == pytest.approx(0.8, abs=0.01)
+    assert shares[2] > shares[5] > shares[10] > shares[100]
+    assert float(ddim(exact, schedule, noise, 100).abs().sub(1).abs().max()) < 0.05
 
 
 def test_one_step_is_the_prediction_itself():

@@ -14,6 +14,7 @@ from ocd_bench.engine.apply import apply
 from ocd_bench.engine.hypernetwork import ConstantScale
 from ocd_bench.engine.ocd import Variant, regressor
 from ocd_bench.engine.settings import OCDSettings
+from ocd_bench.engine.targets import validation_samples
 from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.methods import controls, ocd, ocd_paper
 from ocd_bench.methods.quality import quality_of
@@ -28,10 +29,10 @@ METHODS = {method.name: method for method in (*ocd.METHODS, *controls.METHODS, *
 
 def test_the_methods_and_their_sections():
     assert list(METHODS) == [
-        "ocd", "ocd-x5", "ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-layer2", "ocd-regress", "ocd-nn", "ocd-random",
-        "capacity", "ocd-paper", "ocd-paper-x5",
+        "ocd", "ocd-x5", "ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-layer2", "ocd-best-layer", "ocd-regress", "ocd-nn",
+        "ocd-random", "capacity", "ocd-paper", "ocd-paper-x5",
     ]  # fmt: skip
-    paper, named = {"ocd-paper", "ocd-paper-x5"}, {"ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-layer2"}
+    paper, named = {"ocd-paper", "ocd-paper-x5"}, {"ocd-imitate", "ocd-gated", "ocd-noscale", "ocd-layer2", "ocd-best-layer"}
     assert {name for name, method in METHODS.items() if method.section != "ocd"} == paper
     assert {name for name, method in METHODS.items() if not method.default} == named | paper
     assert all(method.description and "\n" not in method.description for method in METHODS.values())
@@ -136,6 +137,30 @@ def test_the_second_layer_is_the_best_ranked_other_one():
     alone = make_context(ToyValues(), base=nn.Sequential(nn.Linear(4, 1)), layer="0", settings=SETTINGS)
     with pytest.raises(NotApplicable, match="'0' is the only layer"):
         METHODS["ocd-layer2"].fit(alone)
+
+
+def test_the_best_layer_leaves_the_least_validation_loss(monkeypatch):
+    context = make_context(ToyClasses(), settings={"ocd": replace(FEW, gains=(1.0,), steps=40)})
+    x, y = validation_samples(ocd.problem_of(context, "hidden"), FEW.val_samples)
+    losses = {}
+    for name, _ in context.ranking():
+        predictor = METHODS["ocd"].fit(replace(context, layer=name, _shared={}))
+        (output,) = predictor.fitted.outputs(x, purpose="validation")
+        losses[name] = float(nn.functional.cross_entropy(output, y))
+    assert len(losses) > 2
+    best = METHODS["ocd-best-layer"].fit(context)
+    assert best.detail["tried"] == pytest.approx(losses)
+    assert best.detail["layer"] == min(losses, key=losses.get)
+    worst = max(losses, key=losses.get)
+    none = replace(context, layer=worst, settings=lambda name: replace(FEW, gains=(0.0,)), _shared={})
+    assert METHODS["ocd-best-layer"].fit(none).detail["layer"] == worst  # none is better, so the usual layer stays
+    monkeypatch.setattr(ocd_module.OCD, "fit_layer", refuse)
+    with pytest.raises(NotApplicable, match="overfitting changes no weight"):
+        METHODS["ocd-best-layer"].fit(context)
+
+
+def refuse(*args):
+    raise NotApplicable("overfitting changes no weight")
 
 
 def test_the_detail_has_the_choices_as_plain_values():

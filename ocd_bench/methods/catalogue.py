@@ -103,6 +103,13 @@ CARDS = (
     ),
     Card("controls", "ocd-nn", "the weight change of the nearest training sample, no learning", OCDSettings),
     Card("ocd", "ocd-layer2", "ocd on the second-best layer", OCDSettings, default=False),
+    Card(
+        "ocd",
+        "ocd-best-layer",
+        "ocd on the layer where it helps validation samples most; fits every layer",
+        OCDSettings,
+        default=False,
+    ),
     Card("ocd", "ocd-regress", "ocd's network predicting the change by regression, no diffusion", OCDSettings),
     Card("controls", "ocd-random", "random directions of the length that ocd predicts", OCDSettings),
     Card("controls", "capacity", "a plain network of the hypernetwork's size on the same inputs", OCDSettings),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ocd_bench.engine.capture import TargetLayer
+from ocd_bench.engine.capture import TargetLayer, candidates
 from ocd_bench.engine.controls.gate import gate_of, gated
 from ocd_bench.engine.controls.guidance import Guided
 from ocd_bench.engine.gain import Gain
@@ -17,7 +17,8 @@ from ocd_bench.engine.ocd import FittedOCD, Variant, fit, regressor
 from ocd_bench.engine.problem import Problem, no_folds
 from ocd_bench.engine.settings import NormSettings, OCDSettings
 from ocd_bench.engine.several import in_order, next_layer
-from ocd_bench.errors import NotApplicable
+from ocd_bench.engine.targets import validation_samples
+from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.layers import layer_names
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.norms import fitted_norms
@@ -249,4 +250,44 @@ class OCDSecondLayer(OCD):
         raise NotApplicable(f"{context.layer!r} is the only layer of this model that can be adapted per sample")
 
 
-METHODS = [OCD(), OCDEnsemble(), OCDImitate(), OCDGated(), OCDNoScale(), OCDSecondLayer(), OCDRegress()]
+class OCDBestLayer(OCD):
+    """Fits each layer that can be adapted, and keeps the one whose changes leave the least loss of validation samples.
+
+    The layer that is adapted elsewhere is kept where no other is better. A layer that cannot be fitted is left out.
+    """
+
+    name = "ocd-best-layer"
+    description = "ocd on the layer where it helps validation samples most; fits every layer"
+    default = False
+
+    def fit(self, context: Context) -> Predictor:
+        names = sorted(candidates(context.fresh_base(), probe(context)), key=lambda name: name != context.layer)
+        tried: dict[str, float | str] = {}
+        best: tuple[float, FittedOCD, Gain] | None = None
+        for name in names:
+            try:
+                fitted, gain = self.fit_layer(context, self.problem(context, name))
+            except (NotApplicable, UsageError) as error:
+                tried[name] = str(error)
+                continue
+            loss = tried[name] = validation_loss(fitted, gain.value, self.draws)
+            if best is None or loss < best[0]:
+                best = loss, fitted, gain
+        if best is None:
+            raise NotApplicable("; ".join(f"{name}: {why}" for name, why in tried.items()) or "no layer can be adapted")
+        predictor = OCDPredictor(self.changed(best[1]), best[2], self.draws)
+        predictor.detail = {**predictor.detail, "tried": tried}
+        return predictor
+
+
+def validation_loss(fitted: FittedOCD, gain: float, draws: int) -> float:
+    """The mean loss of the validation samples on which the gain was chosen, with the changes times the gain."""
+    problem = fitted.problem
+    inputs, targets = validation_samples(problem, fitted.settings.val_samples)
+    (output,) = fitted.outputs(inputs, (gain,), draws, purpose="validation")
+    return float(problem.loss(output, targets.to(problem.device)).mean())
+
+
+METHODS = [
+    OCD(), OCDEnsemble(), OCDImitate(), OCDGated(), OCDNoScale(), OCDSecondLayer(), OCDBestLayer(), OCDRegress(),
+]  # fmt: skip
