@@ -3,7 +3,8 @@
     python benchmarks/kills.py --kills 50 > table.md
 
 Runs of each task at the quick preset are killed and started again until they end. Each must end with the same numbers, bit for
-bit, as a run that nobody killed. States are kept every second here (``OCD_BENCH_KEEP_EVERY=1``), since quick runs are short.
+bit, as a run that nobody killed. States are kept every second here (``OCD_BENCH_KEEP_EVERY=1``), since quick runs are short;
+``--every 20`` kills as often as a user's run keeps them.
 Exit code 1: a number differs, or something is left over.
 """
 
@@ -33,6 +34,7 @@ TASKS = {"images": "digits", "tabular": "wine"}
 """Tasks and their datasets."""
 METHODS = "base,ocd,ocd-x5"
 EVERY = 1.0
+"""Seconds between two states of a loop, if ``--every`` does not say otherwise."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Record:
     compared: int = 0
 
 
-def start(task: str, folder: Path, extra: Sequence[str]) -> int:
+def start(task: str, folder: Path, extra: Sequence[str], every: float = EVERY) -> int:
     """Start a quick run of a task in a session of its own, with a run folder and a cache in ``folder``; returns its process.
 
     It is forked from this process, which has imported everything, so that no kill is spent on imports.
@@ -70,7 +72,7 @@ def start(task: str, folder: Path, extra: Sequence[str]) -> int:
     code = 70
     try:
         os.setsid()
-        os.environ.update(OCD_BENCH_CACHE=str(folder / "cache"), OCD_BENCH_KEEP_EVERY=str(EVERY))
+        os.environ.update(OCD_BENCH_CACHE=str(folder / "cache"), OCD_BENCH_KEEP_EVERY=str(every))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = ocd_bench(["run", *words, "--quiet", "--out", str(folder / "out"), *extra])
     finally:
@@ -124,10 +126,10 @@ def processes(session: int) -> int:
     return count
 
 
-def kill_once(task: str, folder: Path, delay: float, record: Record, extra: Sequence[str]) -> bool:
+def kill_once(task: str, folder: Path, delay: float, record: Record, extra: Sequence[str], every: float = EVERY) -> bool:
     """Start the run, kill it after ``delay`` seconds; False if it had ended before."""
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "out" / "cells").glob("*.json")}
-    begin, pid = time.time(), start(task, folder, extra)
+    begin, pid = time.time(), start(task, folder, extra, every)
     code = wait(pid, delay)
     if code is None:
         os.kill(pid, signal.SIGKILL)
@@ -147,19 +149,19 @@ def kill_once(task: str, folder: Path, delay: float, record: Record, extra: Sequ
     return code is None
 
 
-def break_runs(task: str, kills: int, place: Path, seed: int = 0, extra: Sequence[str] = ()) -> Record:
+def break_runs(task: str, kills: int, place: Path, seed: int = 0, extra: Sequence[str] = (), every: float = EVERY) -> Record:
     """Kill runs of a task so many times. After the last kill, and whenever a run ends before it is killed, compare."""
     record, draw = Record(task), random.Random(f"{task} {seed}")
     begin = time.monotonic()
-    if kill_once(task, place / "whole", 3600.0, record, extra):
+    if kill_once(task, place / "whole", 3600.0, record, extra, every):
         raise SystemExit(f"the run of {task} did not end")
     duration = time.monotonic() - begin
     expected = numbers(place / "whole" / "out")
     while len(record.lost) < kills:
         folder = place / f"broken-{record.runs}"
-        while kill_once(task, folder, draw.uniform(0.0, 0.5 * duration), record, extra):
+        while kill_once(task, folder, draw.uniform(0.0, 0.5 * duration), record, extra, every):
             if len(record.lost) == kills:
-                if kill_once(task, folder, 3600.0, record, extra):
+                if kill_once(task, folder, 3600.0, record, extra, every):
                     raise SystemExit(f"the run of {task} did not end")
                 break
         found = numbers(folder / "out")
@@ -185,12 +187,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="kills in all (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the times (default: 0)")
+    parser.add_argument("--every", type=float, default=EVERY, help="seconds between two states of a loop (default: 1)")
     options = parser.parse_args(words)
     records = []
     for place, task in enumerate(TASKS):
         share = options.kills // len(TASKS) + (place < options.kills % len(TASKS))
         with tempfile.TemporaryDirectory() as folder:
-            records.append(break_runs(task, share, Path(folder), options.seed))
+            records.append(break_runs(task, share, Path(folder), options.seed, every=options.every))
     print(table(records))
     sys.exit(any(record.differing or record.left or record.cells for record in records))
 
