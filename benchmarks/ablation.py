@@ -18,7 +18,7 @@ from typing import Any
 
 from runs import add_options, finished
 
-from ocd_bench.report.numbers import style_for
+from ocd_bench.report.numbers import Style, style_for
 from ocd_bench.results import Key, Run, primary_of, read_run
 from ocd_bench.stats import Paired
 
@@ -70,10 +70,18 @@ class Comparison:
         self.metrics = dict.fromkeys([primary_of(first), *(name for name in ALSO if name in first["metrics"])])
 
     def head(self) -> list[str]:
-        """Names of the columns."""
-        how = next(iter(self.cells.values()))["metrics"]
-        names = [[f"{name} {'↑' if how[name]['higher_is_better'] else '↓'}", "Δ base"] for name in self.metrics]
-        return [*(column for pair in names for column in pair), "gain"]
+        """Names of the columns, with units."""
+        how, names = next(iter(self.cells.values()))["metrics"], []
+        for name in self.metrics:
+            style = self.style(name)
+            names.append(f"{name}{in_brackets(style.unit)} {'↑' if how[name]['higher_is_better'] else '↓'}")
+            names.append(f"Δ base{in_brackets(style.difference_unit)}")
+        return [*names, "gain"]
+
+    def style(self, metric: str) -> Style:
+        """How a metric is printed."""
+        found = [cell["metrics"][metric] for cell in self.cells.values()]
+        return style_for(found[0]["unit"], [each["value"] for each in found])
 
     def columns(self, method: str) -> list[str]:
         """Those of one method."""
@@ -92,7 +100,7 @@ class Comparison:
             how.get("reduce", "mean"),
             {key.seed: self.run.groups(key) for key in both},
         )
-        style = style_for(how["unit"], [cell["metrics"][metric]["value"] for cell in both.values()])
+        style = self.style(metric)
         value, change = pairs.value(method), pairs.difference(method, "base")
         assert value is not None
         assert change is not None
@@ -104,6 +112,11 @@ class Comparison:
         found = self.run.scores(key, metric)
         assert found is not None, f"{key} has no scores"
         return found
+
+
+def in_brackets(unit: str) -> str:
+    """``" [%]"``; nothing without a unit."""
+    return f" [{unit}]" if unit else ""
 
 
 def tables(args: argparse.Namespace, chosen: Sequence[str]) -> Iterator[tuple[str, str, list[str], list[str]]]:
@@ -136,7 +149,7 @@ def main() -> None:
     for dataset in dict.fromkeys(row[0] for row in found):
         own = {name: (head, columns) for other, name, head, columns in found if other == dataset}
         print(f"\n{args.task}, {dataset}, preset {args.preset}, {args.seeds} seeds\n")
-        print(f"| change | row and setting | {' | '.join(own[chosen[0]][0])} |")
+        print(f"| change | row and setting | {' | '.join(own[chosen[0]][0])} |".replace("[", "\\[").replace("]", "\\]"))
         print("| --- | --- |" + " ---: |" * len(own[chosen[0]][0]))
         for name in chosen:
             label, method, settings = LEVERS[name]

@@ -18,6 +18,7 @@ import torch
 from ocd_bench.cli import build_parser
 from ocd_bench.config import parse_assignment, resolve
 from ocd_bench.methods import builtin
+from ocd_bench.report.build import build_table
 from ocd_bench.results import read_run
 from ocd_bench.stats import Paired
 from tests.runs import make_run
@@ -63,6 +64,26 @@ def test_bad_input_gets_a_line(script: str, arguments: list[str], message: str) 
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_ablation_has_the_differences_of_the_table_and_another_metric(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    ablation = load("ablation")
+    run = read_run(make_run(tmp_path / "run", {"base": 0.0, "ocd": 1.0}))
+    compared = ablation.Comparison(run, "mnist")
+    assert compared.head() == ["accuracy [%] ↑", "Δ base [points]", "cross_entropy [nats] ↓", "Δ base [nats]", "gain"]
+    (group,) = build_table(run).groups
+    row = next(row for row in group.rows if row.method == "ocd")
+    assert row.delta is not None
+    assert group.primary is not None
+    found = compared.columns("ocd")
+    assert found[1].strip("*") == group.primary.style.difference(row.delta.widest)
+    assert found[1].startswith("**") == bool(row.delta.sign)
+    assert found[3].strip("*").startswith("-")  # a lower cross entropy
+    assert compared.columns("base")[1] == "–"
+    assert compared.columns("tent") == ["n/a"] * 5
 
 
 def test_ranks_of_layers_on_a_case_to_compute_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
