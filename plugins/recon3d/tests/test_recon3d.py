@@ -121,14 +121,14 @@ def test_embedded_scene_loads_the_same_way_twice_with_disjoint_views() -> None:
     origins = [
         tuple(split.inputs[i, 0, 0, :3].tolist()) for split in (first.train, first.val, first.test) for i in range(len(split))
     ]
-    assert len(set(origins)) == len(origins) == 32
-    assert first.test.targets.shape == (8, 24, 24, 7)
+    assert len(set(origins)) == len(origins) == 28
+    assert first.test.targets.shape == (8, 20, 20, 7)
 
 
 def test_scores_of_a_perfect_view_and_of_none() -> None:
     task = Recon3D()
     target = task.load_data(request_for("primitives")).test.targets[:2]
-    perfect = torch.cat([target, torch.zeros(2, 24, 24, 1)], -1)
+    perfect = torch.cat([target, torch.zeros(2, 20, 20, 1)], -1)
     good = task.metrics(perfect, target)
     assert torch.allclose(good["ssim"], torch.ones(2), atol=1e-4)
     assert good["chamfer"].abs().max() < 1e-6
@@ -229,15 +229,15 @@ def test_views_side_by_side_are_enlarged(tmp_path: Path) -> None:
 
     task = Recon3D()
     splits = task.load_data(request_for("primitives"))
-    outputs = {name: torch.cat([splits.test.targets, torch.zeros(8, 24, 24, 1)], -1) for name in ("base", "ocd", "oracle")}
+    outputs = {name: torch.cat([splits.test.targets, torch.zeros(8, 20, 20, 1)], -1) for name in ("base", "ocd", "oracle")}
     written = task.figures(splits, outputs, request_for("primitives"), tmp_path)
     assert [path.name for path in written] == ["view-0.png", "view-1.png", "view-2.png"]
     sheet = np.asarray(Image.open(written[0]).convert("RGB"))
-    enlarged = -(-200 // 24)
-    assert sheet.shape[1] == 4 * 24 * enlarged + 3 * 4
+    enlarged = -(-200 // 20)
+    assert sheet.shape[1] == 4 * 20 * enlarged + 3 * 4
     for place in range(4):  # every picture is the truth here
-        left = place * (24 * enlarged + 4)
-        pixels = sheet[16 + enlarged // 2 :: enlarged, left + enlarged // 2 : left + 24 * enlarged : enlarged] / 255
+        left = place * (20 * enlarged + 4)
+        pixels = sheet[16 + enlarged // 2 :: enlarged, left + enlarged // 2 : left + 20 * enlarged : enlarged] / 255
         assert np.abs(pixels - splits.test.targets[0, ..., :3].numpy()).max() < 0.003
 
 
