@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import select
 import signal
@@ -110,10 +111,12 @@ class Child:
         parent = os.getpid()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about threads; see the module's docstring
+            gc.freeze()  # the child's garbage collections leave the parent's objects alone, so that their pages stay shared
             self.pid = os.fork()
         if self.pid == 0:
             os.close(self._read)
             _child(work, write, self._trace, parent, seconds, leader)
+        gc.unfreeze()
         os.close(write)
         if leader:
             with contextlib.suppress(OSError):
