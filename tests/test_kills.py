@@ -45,7 +45,7 @@ def test_a_changed_number_and_a_leftover_are_noticed(
     values = iter([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}])
     monkeypatch.setattr(kills, "numbers", lambda out: next(values))
 
-    def once(task: str, folder: Path, delay: float, record, extra) -> bool:
+    def once(task: str, folder: Path, delay: float, record, extra, every: float) -> bool:
         if folder.name == "whole" or record.lost:
             return False
         folder.mkdir(exist_ok=True)
