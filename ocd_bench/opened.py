@@ -58,7 +58,8 @@ class Run:
         problems: lines about bad input and other cells that could not be measured; empty for a run that was loaded.
 
     Example:
-        >>> finished = load("results/quick")
+        >>> from ocd_bench import load
+    >>> finished = load("results/quick")
         >>> finished.cells["tabular", "diabetes", "base", 0]["status"]
         'ok'
         >>> finished.scores["tabular", "diabetes", "base", 0]["rmse"].shape

@@ -127,7 +127,8 @@ def test_no_worker_survives_a_killed_run_and_the_same_command_continues(plugin: 
     process.kill()
     process.communicate()
     assert gone(plugin)
-    before = (out / "cells" / "dots-default-base-s0.json").stat().st_mtime_ns if (out / "cells").exists() else 0
+    first = out / "cells" / "dots-default-base-s0.json"
+    before = first.stat().st_mtime_ns if first.exists() else 0
     run(plugin, "--methods", "base,scaled", *words)
     assert cell(out, "scaled", 1)["status"] == "ok"
     if before:
