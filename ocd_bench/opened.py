@@ -59,7 +59,7 @@ class Run:
 
     Example:
         >>> from ocd_bench import load
-    >>> finished = load("results/quick")
+        >>> finished = load("results/quick")
         >>> finished.cells["tabular", "diabetes", "base", 0]["status"]
         'ok'
         >>> finished.scores["tabular", "diabetes", "base", 0]["rmse"].shape

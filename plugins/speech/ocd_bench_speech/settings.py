@@ -29,7 +29,7 @@ class SpeechSettings(Checked):
     more_train: tuple[str, ...] = setting(
         (),
         help="Further datasets, folders of utterances whose speech is for training only. Speakers of the validation and test "
-        "splits are left out of them, by name.",
+        "splits are left out of them, by name. speech.minutes bounds each of them.",
     )
     librimix_train: str = setting("train-100", choices=("train-100", "train-360"), help="Training subset of LibriMix.")
     librimix_mode: str = setting(
