@@ -1,7 +1,7 @@
 """Which layers of a base model can be adapted per sample, and why the others cannot.
 
-A layer can be adapted if it is a Linear or Conv layer, runs once in a forward pass, and its rows belong to one sample each
-(:func:`ocd_bench.engine.capture.refusal`).
+A layer can be adapted if it is a Linear or Conv layer, or a weight inside an attention or recurrent module, and its rows belong
+to one sample each (:func:`ocd_bench.engine.capture.refusal`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ocd_bench.config import check_overrides, known_sections, nearest, resolve
 from ocd_bench.engine._replay import quiet
-from ocd_bench.engine.capture import ADAPTABLE, candidates, refusal
+from ocd_bench.engine.capture import ADAPTABLE, TargetLayer, adaptable_names, candidates, refusal
 from ocd_bench.engine.norms import BatchNorm, NormLayers
 from ocd_bench.engine.several import MOST
+from ocd_bench.engine.stand_ins import stand_in
 from ocd_bench.errors import NotApplicable, Unavailable, UsageError
 from ocd_bench.samples import Samples
 from ocd_bench.task import Request
@@ -38,19 +39,21 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class Layer:
-    """One module that has parameters of its own.
+    """One module that has parameters of its own, or one weight of an attention or recurrent module.
 
     Attributes:
         name: its dotted name, the value of ``select.layer``.
-        kind: its class.
+        kind: the class of the module.
         shape: of its weight; empty if it has no single weight.
         reason: why it cannot be adapted; empty if it can.
+        runs: how often it runs in one forward pass, if it can be adapted; else 0.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     reason: str
+    runs: int
 
     def as_dict(self) -> dict[str, Any]:
         """What ``--json`` shows."""
@@ -58,7 +61,7 @@ class Layer:
 
 
 def layers_of(model: nn.Module, inputs: Tensor) -> list[Layer]:
-    """Every module of ``model`` that has parameters of its own, in the model's order.
+    """Every module of ``model`` that has parameters of its own, in the model's order; weights apart where a module has several.
 
     Args:
         inputs: a few samples ``(N, ...)``, three or more.
@@ -66,8 +69,8 @@ def layers_of(model: nn.Module, inputs: Tensor) -> list[Layer]:
     Raises:
         ValueError: if the model does not return one tensor with a row for each sample.
     """
-    calls = _calls(model, inputs)
-    return [_layer(model, name, module, calls, inputs) for name, module in _with_parameters(model)]
+    _check_output(model, inputs)
+    return [layer for name, module in _with_parameters(model) for layer in _layers(model, name, module, inputs)]
 
 
 class Unsuitable(NamedTuple):
@@ -84,7 +87,7 @@ def unsuitable(model: nn.Module, name: str, inputs: Tensor, words: Sequence[str]
         words: what may stand in place of a layer's name.
     """
     modules = dict(model.named_modules())
-    if isinstance(modules.get(name), ADAPTABLE) and refusal(model, name, inputs) is None:
+    if name in adaptable_names(model) and refusal(model, name, inputs) is None:
         return None
     found = layers_of(model, inputs)
     good = [layer.name for layer in found if not layer.reason]
@@ -126,14 +129,13 @@ def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples:
                         f"{problem.instead} (ocd-bench list layers --task {task.name}); other values: {', '.join(WORDS)}"
                     )
             return
-        names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
-        if any(refusal(model, name, inputs) is None for name in names):
+        if any(refusal(model, name, inputs) is None for name in adaptable_names(model)):
             return
         hindrances = "; ".join(f"{layer.name or 'the model'}: {layer.reason}" for layer in layers_of(model, inputs)[:SHOWN])
         raise contract.broken(
             "base_model",
             f"gave a model without a layer that can be adapted ({hindrances or 'it has no parameters'})",
-            "a Linear or Conv layer that runs once in a forward pass",
+            "a Linear or Conv layer, or attention or a recurrent module",
         )
 
 
@@ -213,20 +215,9 @@ def _with_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _calls(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
-    """How often each module runs in one forward pass in eval mode."""
-    counts = dict.fromkeys(model.modules(), 0)
-
-    def count(module: nn.Module, *rest: Any) -> None:
-        counts[module] += 1
-
-    hooks = [module.register_forward_hook(count) for module in counts if not isinstance(module, torch.jit.ScriptModule)]
-    try:
-        with quiet(model), torch.no_grad():
-            output = model(inputs.clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _check_output(model: nn.Module, inputs: Tensor) -> None:
+    with quiet(model), torch.no_grad():
+        output = model(inputs.clone())
     if not isinstance(output, Tensor):
         raise ValueError(
             f"the base model returns a {type(output).__name__}: return one tensor (N, ...); several outputs are packed with "
@@ -236,35 +227,26 @@ def _calls(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
         raise UsageError(
             f"the base model returns {tuple(output.shape)} for {len(inputs)} samples: its first size must be theirs"
         )
-    return counts
 
 
-def _layer(model: nn.Module, name: str, module: nn.Module, calls: dict[nn.Module, int], inputs: Tensor) -> Layer:
+def _layers(model: nn.Module, name: str, module: nn.Module, inputs: Tensor) -> list[Layer]:
+    kind = type(module).__name__
+    if inside := stand_in(module):
+        names = [(f"{name}.{weight}".removeprefix("."), layer.weight) for weight, layer in inside.layers.items()]
+        return [Layer(own, kind, tuple(weight.shape), *_reason(model, own, inputs)) for own, weight in names]
     weight = module._parameters.get("weight")
     shape = tuple(weight.shape) if weight is not None else ()
-    return Layer(name, type(module).__name__, shape, _reason(model, name, module, calls[module], inputs))
-
-
-def _reason(model: nn.Module, name: str, module: nn.Module, times: int, inputs: Tensor) -> str:
-    kind = type(module).__name__
+    if isinstance(module, ADAPTABLE):
+        return [Layer(name, kind, shape, *_reason(model, name, inputs))]
+    reason = f"{kind}: not supported"
     if isinstance(module, NORMS):
         by_ocd = "; select.layer=norms: OCD on all batch norm layers" if isinstance(module, BatchNorm) else ""
-        return f"{kind}: Tent and related methods adapt its scale and shift{by_ocd}"
-    if not isinstance(module, ADAPTABLE):
-        return f"{kind}: not supported"
-    if times == 0:
-        return _why_never(model, name)
-    if times > 1:
-        return f"runs {times} times in one forward pass"
-    reason = refusal(model, name, inputs) or ""
-    return reason.removeprefix(f"layer {name!r} ")
+        reason = f"{kind}: Tent and related methods adapt its scale and shift{by_ocd}"
+    return [Layer(name, kind, shape, reason, 0)]
 
 
-def _why_never(model: nn.Module, name: str) -> str:
-    """Why a layer does not run: the nearest module around it that uses its weight by itself."""
-    parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        around = model.get_submodule(".".join(parts[:length]))
-        if isinstance(around, nn.MultiheadAttention):
-            return "inside MultiheadAttention, which does not call it"
-    return "does not run in a forward pass"
+def _reason(model: nn.Module, name: str, inputs: Tensor) -> tuple[str, int]:
+    """Why a layer cannot be adapted, and how often it runs if it can."""
+    if reason := refusal(model, name, inputs):
+        return reason.removeprefix(f"layer {name!r} "), 0
+    return "", len(TargetLayer(model, name).trace(inputs[:1]).calls)

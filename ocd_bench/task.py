@@ -160,7 +160,7 @@ class Task:
         raise NotImplementedError
 
     def base_model(self, splits: Splits, request: Request) -> torch.nn.Module:
-        """The untrained base model, with a Linear or Conv layer that runs once per forward.
+        """The untrained base model, with a layer that can be adapted (docs/plugins.md, *Layers that can be adapted*).
 
         Initial weights follow the global torch seed, which the runner sets.
         """

@@ -109,7 +109,7 @@ CASES = [
     (InPlace, (5,), ["low", "mid", "top"]),
     (Recurrent, (6, 3), ["inner", "head"]),
     (Folded, (4, 3), ["low", "mid", "top"]),
-    (encoder, (5, 8), ["0.linear1", "0.linear2", "2"]),
+    (encoder, (5, 8), ["0.self_attn.out_proj", "0.linear1", "0.linear2", "2"]),
     (volumes, (2, 3, 4, 3), ["0", "2"]),
     (sounds, (2, 9), ["0", "2"]),
     (lambda: nn.Linear(3, 2), (7, 3), [""]),
@@ -166,7 +166,9 @@ def test_a_trace_has_the_input_and_output_of_the_layer(make, shape, name):
     assert trace.response.shape[2] == rows
     bias = 0 if layer.layer.bias is None else layer.layer.bias.detach()
     torch.testing.assert_close(trace.positions @ layer.weight.T + bias, trace.response)
-    torch.testing.assert_close(trace.in_layout(trace.response), trace.layer_output)
+    ((given, output),) = trace.calls
+    torch.testing.assert_close(layer.as_rows(given, N), trace.positions)
+    torch.testing.assert_close(layer.add(0 * output, trace.response), output)
     assert trace.single == (trace.positions.shape[1] == 1)
     assert not any(t.requires_grad for t in (trace.positions, trace.response, trace.output))
     assert refusal(model, name, inputs) is None
@@ -467,7 +469,6 @@ class Wrapped(nn.Module):
         (Detached, (2,), "no gradient reaches"),
         (lambda: Wrapped(Own(2, 2)), (2,), "forward of its own"),
         (Tied, (2,), "shares its weight with 'embedding'"),
-        (Twice, (2,), "runs 2 times in one forward pass"),
         (Unused, (2,), "does not run"),
         (lambda: Wrapped(nn.Conv1d(2, 4, 1, groups=2)), (2, 4), "in 2 groups"),
         (lambda: Wrapped(nn.ReLU()), (2,), "a ReLU, not a Linear or Conv"),

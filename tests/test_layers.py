@@ -45,12 +45,19 @@ def test_each_layer_says_whether_it_can_be_adapted_and_why_not() -> None:
     torch.manual_seed(0)
     model = Everything().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    reasons = {layer.name: layer.reason for layer in layers_of(model, torch.randn(3, 5, 6))}
-    assert [name for name, reason in reasons.items() if not reason] == ["embed", "block.linear1", "block.linear2", "head"]
-    assert reasons["step"] == "runs 3 times in one forward pass"
-    assert reasons["block.self_attn.out_proj"] == "inside MultiheadAttention, which does not call it"
-    assert reasons["block.self_attn"] == "MultiheadAttention: not supported"
-    assert reasons["gru"] == "GRU: not supported"
+    layers = layers_of(model, torch.randn(3, 5, 6))
+    reasons = {layer.name: layer.reason for layer in layers}
+    assert {layer.name: layer.runs for layer in layers if not layer.reason} == {
+        "embed": 1,
+        "block.self_attn.in_proj_weight": 1,
+        "block.self_attn.out_proj": 1,
+        "block.linear1": 1,
+        "block.linear2": 1,
+        "gru.weight_ih_l0": 1,
+        "gru.weight_hh_l0": 5,
+        "step": 3,
+        "head": 1,
+    }
     assert reasons["table"] == "Embedding: not supported"
     assert reasons[""] == "Everything: not supported"
     assert reasons["unused"] == "does not run in a forward pass"
@@ -72,6 +79,7 @@ class Loop(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.step, self.last = torch.nn.Linear(2, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+        self.spare = torch.nn.Linear(8, 8)
     def forward(self, x):
         x = self.first(x)
         for _ in range(3):
@@ -81,9 +89,9 @@ class Loop(torch.nn.Module):
 class Gated(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.gru = torch.nn.GRU(2, 3, batch_first=True)
+        self.gate = torch.nn.Bilinear(2, 2, 3)
     def forward(self, x):
-        return self.gru(x.unsqueeze(1))[0][:, -1]
+        return self.gate(x, x)
 
 class Detector(Loop):
     def forward(self, x):
@@ -104,7 +112,7 @@ def ocd_bench_register_tasks(register):
     register(task("faulty", Loop, primary_metric="kappa"))
     register(task("loop", Loop))
     register(task("untrained", Loop, train_base=boom))
-    register(task("chosen", Loop, select_layer=lambda self, model, request: "step"))
+    register(task("chosen", Loop, select_layer=lambda self, model, request: "spare"))
     register(task("gated", Gated, train_base=boom))
     register(task("detector", Detector, train_base=boom))
     register(task("two-inputs", Loop, load_data=two_inputs))
@@ -135,11 +143,12 @@ def run(capsys: pytest.CaptureFixture[str], task: str, *words: str) -> tuple[int
 def test_list_layers(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "list", "layers", "--task", "loop")
     assert code == 0
-    assert out.splitlines()[:4] == [
+    assert out.splitlines()[:5] == [
         "layer  type    weight  can be adapted",
         "first  Linear  8 x 2   yes",
-        "step   Linear  8 x 8   no: runs 3 times in one forward pass",
+        "step   Linear  8 x 8   yes; it runs 3 times",
         "last   Linear  3 x 8   yes",
+        "spare  Linear  8 x 8   no: does not run in a forward pass",
     ]
     code, out, _ = said(capsys, "list", "layers", "--task", "loop", "--json")
     found = json.loads(out)
@@ -148,8 +157,9 @@ def test_list_layers(capsys: pytest.CaptureFixture[str]) -> None:
         "name": "step",
         "kind": "Linear",
         "shape": [8, 8],
-        "reason": "runs 3 times in one forward pass",
-        "adaptable": False,
+        "reason": None,
+        "runs": 3,
+        "adaptable": True,
     }
 
 
@@ -181,8 +191,8 @@ def test_options_of_layers_belong_to_layers(capsys: pytest.CaptureFixture[str]) 
     ("layer", "message"),
     [
         (
-            "step",
-            "setting select.layer='step': runs 3 times in one forward pass; layers of task 'untrained' that can be adapted: ",
+            "spare",
+            "setting select.layer='spare': does not run in a forward pass; layers of task 'untrained' that can be adapted: ",
         ),
         ("lst", "the base model has no such layer (did you mean 'last'?)"),
         ("normz", "the base model has no such layer (did you mean 'norms'?); layers of task 'untrained'"),
@@ -204,7 +214,7 @@ def test_a_right_layer_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_layer_of_the_task_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = run(capsys, "chosen", "--set", "base.epochs=1")
     assert code == 2
-    assert "select_layer chose 'step': runs 3 times in one forward pass, expected one of first, last" in line
+    assert "select_layer chose 'spare': does not run in a forward pass, expected one of first, step, last" in line
     assert "run 'ocd-bench plugin check odd.py'" in line
 
 
@@ -212,7 +222,7 @@ def test_a_model_without_a_layer_to_adapt_is_refused_before_training(capsys: pyt
     code, line = run(capsys, "gated")
     assert code == 2
     assert "odd.py line " in line
-    assert "base_model gave a model without a layer that can be adapted (gru: GRU: not supported)" in line
+    assert "base_model gave a model without a layer that can be adapted (gate: Bilinear: not supported)" in line
     code, line = run(capsys, "detector")
     assert code == 2
     assert "expected one tensor" in line

@@ -21,7 +21,9 @@ from ocd_bench.layers import first_layer, layer_names
 from ocd_bench.methods.norms import NormRule, OCDNorms
 from ocd_bench.methods.ocd import OCD, OCDEnsemble
 from ocd_bench.methods.quality import quality_of
+from ocd_bench.samples import Splits
 from ocd_bench.seeds import seeded
+from ocd_bench.task import Request
 from ocd_bench.testing.conformance import check_method
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
@@ -167,6 +169,60 @@ def test_a_later_layer_is_fitted_on_what_the_earlier_change_made_of_each_sample(
         one.classifier.weight += predictor.gain.value * delta.matrix()[0]
         torch.testing.assert_close(output[row], one(sample[None])[0], rtol=1e-4, atol=1e-4)
     assert (output - context.base(inputs)).abs().max() > 1e-3
+
+
+class Looping(nn.Module):
+    """A layer that runs twice, and one above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below, self.loop, self.top = nn.Linear(36, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.below(x.flatten(1)))
+        return self.top(torch.tanh(self.loop(torch.tanh(self.loop(x)))))
+
+
+class Loops(ToyClasses):
+    name = "loops"
+
+    def base_model(self, splits: Splits, request: Request) -> nn.Module:
+        return Looping()
+
+
+def test_an_earlier_layer_that_runs_twice_is_changed_in_both_calls():
+    select = SelectSettings(layer="top,loop")
+    context = make_context(Loops(), layer="top", settings={"select": select, "ocd": SMALL})
+    predictor = OCD().fit(context)
+    assert predictor.detail["layers"] == ["loop", "top"]
+    assert predictor.detail["gains"][0] == 8.0
+    changed = predictor.fitted.problem.layer.model
+    first, gain = changed._fitted
+    inputs = held_out(context.task).inputs[:5]
+    for sample in inputs:
+        trace = first.problem.layer.trace(sample[None])
+        e = first.network.condition(first.describe(trace), trace.inputs)
+        (code,) = first.network.scale.join(e, first.directions(e, torch.zeros(1, 1, first.form.size)))
+        one = copy.deepcopy(context.base)
+        one.loop.weight += gain * first.form.decode(code, trace).matrix()[0]
+        torch.testing.assert_close(changed(sample[None]), one(sample[None]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(changed(inputs), torch.cat([changed(row[None]) for row in inputs]), rtol=1e-4, atol=1e-5)
+    assert (changed(inputs) - context.base(inputs)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("first", ["below", "loop"])
+def test_a_later_layer_is_replayed_alike_whether_or_not_the_earlier_change_is_known(first: str):
+    """The earlier change is kept for the next run on the same samples: a first trace finds it there, a later one does not."""
+    select = SelectSettings(layer=f"{first},top")
+    context = make_context(Loops(), layer="top", settings={"select": select, "ocd": SMALL})
+    changed = copy.deepcopy(OCD().fit(context).fitted.problem.layer.model)
+    layer = TargetLayer(changed, "model.top")
+    known, other = (3 * held_out(context.task).inputs[rows] for rows in (slice(5), slice(5, 10)))
+    changed(known)
+    shift = torch.randn(5, 1, 3)
+    for inputs in (known, other):
+        trace = layer.trace(inputs)
+        torch.testing.assert_close(trace.replay(shift), changed(inputs.clone()) + shift[:, 0])
 
 
 def test_names_of_several_layers():

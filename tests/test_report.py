@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -315,15 +317,21 @@ def test_markdown_cells_cannot_break_out(tmp_path: Path):
     assert len(text) < 65_536
 
 
-def oracle_run(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), **info: object) -> Path:
-    """A method that chose gain 0, one that is better, two that do not apply, and an oracle that is far better."""
+def oracle_run(
+    folder: Path, seeds: tuple[int, ...] = (0, 1, 2), detail: Mapping[str, object] = MappingProxyType({}), **info: object
+) -> Path:
+    """A method that chose gain 0, one that is better, two that do not apply, and an oracle that is far better.
+
+    Args:
+        detail: more that the first one says of itself.
+    """
     scores = accuracy_scores({"base": 0.0, "oracle": 3.0, "ocd": 0.0, "good": 1.5}, seeds, n=200)
     for seed in seeds:
         scores["ocd", seed] = scores["base", seed]
     cells = [cell("images", "mnist", m, s, arrays) for (m, s), arrays in scores.items()]
     for found in cells:
         if found["method"] == "ocd":
-            found["detail"] = {"gain": 0.0, "gain_candidates": [0.0, 1.0], "gain_losses": [1.5, 1.4]}
+            found["detail"] = {"gain": 0.0, "gain_candidates": [0.0, 1.0], "gain_losses": [1.5, 1.4], **detail}
     for name in ("tent", "memo"):
         cells += [cell("images", "mnist", name, s, status="not-applicable", reason="no norm layer") for s in seeds]
     return write_run(folder, cells, {("images", "mnist", m, s): a for (m, s), a in scores.items()}, **info)
@@ -358,6 +366,14 @@ def test_a_gain_of_zero_is_said_in_the_row(tmp_path: Path):
     assert "gain 0, equal to base: no weight change was better on validation samples (ocd)" in table.groups[0].notes
     line = next(x for x in csv.DictReader(io.StringIO(render(table, "csv"))) if x["method"] == "ocd" and x["delta"])
     assert float(line["delta"]) == 0
+
+
+@pytest.mark.parametrize(("gains", "same"), [([0.0, 0.0], True), ([1.5, 0.0], False), ("strange", True)])
+def test_a_method_of_several_layers_equals_base_if_every_gain_is_zero(tmp_path: Path, gains: object, same: bool):
+    folder = oracle_run(tmp_path / "run", detail={"gains": gains})
+    (group,) = table_of(folder).groups
+    assert next(row for row in group.rows if row.method == "ocd").equals_base == same
+    assert any("gain 0" in note for note in group.notes) == same
 
 
 def test_rows_that_do_not_apply_are_one_line_per_reason(tmp_path: Path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ocd_bench.layers import Layer
     from ocd_bench.plugin.manager import Manager
     from ocd_bench.task import Dataset, Task
 
@@ -205,13 +206,19 @@ def _layers(args: argparse.Namespace) -> int:
                 "layer": layer.name or "(the model itself)",
                 "type": layer.kind,
                 "weight": " x ".join(map(str, layer.shape)) or "–",
-                "can be adapted": f"no: {layer.reason}" if layer.reason else "yes",
+                "can be adapted": _adaptable(layer),
             }
             for layer in layers
         ]
     )
-    print("A Linear or Conv layer can be adapted if it runs once in a forward pass; --set select.layer=NAME chooses it.")
+    print("--set select.layer=NAME chooses a layer.")
     return 0
+
+
+def _adaptable(layer: Layer) -> str:
+    if layer.reason:
+        return f"no: {layer.reason}"
+    return "yes" if layer.runs == 1 else f"yes; it runs {layer.runs} times"
 
 
 # -- as text --------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Run a model once and record what it computes up to one of its modules; run it again from there with another output.
+"""Run a model once and record what it computes up to one of its modules; run it again from there with other outputs of it.
 
 The second run reuses recorded outputs instead of computing them. Modules are replayed as a whole, the outermost that finished;
 so are torch functions called between modules (``F.relu``, ``torch.cat``). Modules must keep no state from one call to the next.
@@ -90,24 +90,25 @@ def record(model: nn.Module, module: nn.Module, inputs: Tensor) -> Recording:
 def _repeats(model: nn.Module, module: nn.Module, inputs: Tensor, recording: Recording) -> bool:
     """Whether a rerun with the recorded output gives the model's output again. Else something was computed that torch functions
     do not show, for example an autograd function, on what was not kept."""
-    if len(recording.entries) != 1:
-        return True
+    outputs = iter(recording.entries)
     with torch.inference_mode(False), torch.no_grad(), suppress(Exception):
-        again = rerun(model, module, inputs, recording, recording.entries[0][1])
+        again = rerun(model, module, inputs, recording, lambda given: next(outputs)[1])
         return again.device == recording.output.device and torch.equal(again.nan_to_num(), recording.output.nan_to_num())
     return False
 
 
-def rerun(model: nn.Module, module: nn.Module, inputs: Tensor, recording: Recording, response: Tensor) -> Tensor:
-    """The model's output on the same inputs with ``response`` as the output of ``module``.
+def rerun(
+    model: nn.Module, module: nn.Module, inputs: Tensor, recording: Recording, respond: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The model's output on the same inputs, where each call of ``module`` gives ``respond(its input)``.
 
-    Where the caller has gradients enabled, they start at ``response``.
+    Where the caller has gradients enabled, they start at the first response.
     """
     gradients = torch.is_grad_enabled()
 
-    def replace(*args: Any, **kwargs: Any) -> Tensor:
+    def replace(input: Tensor) -> Tensor:
         torch.set_grad_enabled(gradients)  # from here on; leaving no_grad below restores the caller's mode
-        return response
+        return respond(input)
 
     noted: dict[nn.Module | None, list[Any]] = {}
     for called, value in recording.calls:
@@ -119,7 +120,7 @@ def rerun(model: nn.Module, module: nn.Module, inputs: Tensor, recording: Record
         return call() if value is COMPUTE else value
 
     forwards = {called: _recall(called.forward, values, recording.copies) for called, values in noted.items() if called}
-    with quiet(model), _patched({**forwards, module: replace}), torch.no_grad(), _Functions(recall):
+    with quiet(model), patched({**forwards, module: replace}), torch.no_grad(), _Functions(recall):
         return model(_copied(inputs) if recording.copies else inputs)
 
 
@@ -145,7 +146,7 @@ def _record(model: nn.Module, module: nn.Module, inputs: Tensor, functions: bool
         called: recorder.watched(called) for called in model.modules() if not isinstance(called, torch.jit.ScriptModule)
     }
     forwards[module] = recorder.observed(module)
-    with torch.inference_mode(False), torch.no_grad(), quiet(model), _patched(forwards):
+    with torch.inference_mode(False), torch.no_grad(), quiet(model), patched(forwards):
         recorder.note(inputs)
         with recorder.functions if functions else nullcontext():
             output = model(_copied(inputs) if copies else inputs)
@@ -241,7 +242,7 @@ def _recall(original: Callable[..., Any], values: list[Any], copies: bool) -> Ca
 
 
 @contextmanager
-def _patched(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+def patched(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Modules with other forwards, restored afterwards. Hooks of the modules still run."""
     before = {module: module.__dict__.get("forward") for module in forwards}
     try:

@@ -24,7 +24,7 @@ def apply(trace: Trace, delta: Delta) -> Tensor:
     Raises:
         ValueError: if ``delta`` is of another number of samples or another shape.
     """
-    return trace.replay(delta.shift(trace.positions))
+    return trace.respond(delta.shift)
 
 
 def combined(trace: Trace, deltas: Sequence[Delta], factor: float | Tensor, combine: Combine) -> Tensor:

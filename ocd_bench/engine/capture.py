@@ -5,6 +5,10 @@ A sample's ΔW changes only what comes after the target layer. So the base runs 
 layer's own output and computes the rest, for all samples at once. In a model that overwrites its activations only outputs of
 modules are reused; functions called between modules (``F.relu``, ``torch.cat``) are computed again.
 
+A layer may run several times in one forward pass (a loop over steps, a shared block). ΔW_s then acts in every call, and changes
+what later calls see (:meth:`Trace.respond`). Weights inside attention and recurrent modules are layers too, see
+:mod:`ocd_bench.engine.stand_ins`.
+
 I(x) = (i_L, a_L, f(x)) is the layer's input, the layer's activation and the model's output (paper section 3.1); see
 :class:`Describe`.
 """
@@ -12,7 +16,8 @@ I(x) = (i_L, a_L, f(x)) is the layer's input, the layer's activation and the mod
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocd_bench.engine._replay import Recording, record, rerun
+from ocd_bench.engine._replay import Recording, patched, record, rerun
+from ocd_bench.engine.stand_ins import CallRefused, StandIn, inner_weights, stand_in
 from ocd_bench.errors import UsageError
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -42,20 +48,26 @@ class Trace:
     Attributes:
         inputs: the model's input, ``(N, ...)``.
         output: the model's output, ``(N, ...)``.
-        model, layer: the model that ran, and its target layer.
-        layer_input, layer_output: input and output of the layer, in its own layout.
+        target: the layer, in the model that ran.
+        calls: input and output of the layer in each of its calls, in its own layout. One where it runs once.
     """
 
     inputs: Tensor
     output: Tensor
-    model: nn.Module
-    layer: Adaptable
-    layer_input: Tensor
-    layer_output: Tensor
+    target: TargetLayer
     recording: Recording = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def calls(self) -> list[tuple[Tensor, Tensor]]:
+        return self.recording.entries
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the layer runs several times in one forward pass."""
+        return len(self.calls) > 1
 
     @cached_property
     def single(self) -> bool:
@@ -64,15 +76,35 @@ class Trace:
 
     @cached_property
     def positions(self) -> Tensor:
-        """The layer's input i_L as rows for its weight matrix, ``(N, P, I)``: a view for Linear, patches for Conv."""
-        rows = self.layer_input if isinstance(self.layer, nn.Linear) else unfold(self.layer, self.layer_input)
-        return rows.reshape(len(self), -1, rows.shape[-1])
+        """The layer's input i_L as rows for its weight matrix, ``(N, P, I)``: a view for Linear, patches for Conv. P counts the
+        positions of all calls, one call after the other."""
+        return _joined([self.target.as_rows(given, len(self)) for given, _ in self.calls])
 
     @cached_property
     def response(self) -> Tensor:
         """The layer's own output a_L (bias included, before any activation function), ``(N, P, O)``."""
-        rows = self.layer_output if isinstance(self.layer, nn.Linear) else self.layer_output.movedim(1, -1)
-        return rows.reshape(len(self), -1, rows.shape[-1])
+        linear = isinstance(self.target.layer, nn.Linear)
+        found = [output if linear else output.movedim(1, -1) for _, output in self.calls]
+        return _joined([rows.reshape(len(self), -1, rows.shape[-1]) for rows in found])
+
+    def respond(self, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Output of the base, ``(N, ...)``, where each call of the layer adds ``change(rows)``, ``(N, P, O)``, to its response.
+
+        Differentiable in what ``change`` depends on. What lies below the first call is reused and carries no gradient. Where
+        the layer runs several times, later calls see what the earlier ones have changed.
+
+        Args:
+            change: of the rows ``(N, P, I)`` of one call, as in :attr:`positions`.
+        """
+        if not self.repeated:
+            return self.replay(change(self.positions))
+        target, compute, first = self.target, self.target.layer.forward, iter([self.calls[0][1]])
+
+        def respond(given: Tensor) -> Tensor:
+            output = next(first, None)  # what the first call sees has not changed
+            return target.add(compute(given) if output is None else output, change(target.as_rows(given, len(self))))
+
+        return target.rerun(self, respond)
 
     def replay(self, shift: Tensor) -> Tensor:
         """Output of the base, ``(N, ...)``, with ``shift`` ``(N, P, O)`` added to the layer's response.
@@ -80,19 +112,16 @@ class Trace:
         Differentiable in ``shift``. What lies below the layer is reused and carries no gradient.
 
         Raises:
-            ValueError: if ``shift`` is of another shape than the response.
+            ValueError: if ``shift`` is of another shape than the response, or the layer runs several times: what its later
+                calls see depends on the change, see :meth:`respond`.
         """
-        if shift.shape != self.response.shape:
-            raise ValueError(f"a change {tuple(shift.shape)} does not fit the layer's response {tuple(self.response.shape)}")
-        response = self.layer_output + self.in_layout(shift).to(self.layer_output.dtype)
-        return rerun(self.model, self.layer, self.inputs, self.recording, response)
-
-    def in_layout(self, rows: Tensor) -> Tensor:
-        """``(N, P, O)`` back in the layout of ``layer_output``."""
-        if isinstance(self.layer, nn.Linear):
-            return rows.reshape(self.layer_output.shape)
-        batch, channels, *grid = self.layer_output.shape
-        return rows.reshape(batch, *grid, channels).movedim(-1, 1)
+        if shift.shape != self.response.shape or self.repeated:
+            raise ValueError(
+                f"a change {tuple(shift.shape)} does not fit the layer's response {tuple(self.response.shape)} in "
+                f"{len(self.calls)} calls"
+            )
+        response = self.target.add(self.calls[0][1], shift)
+        return self.target.rerun(self, lambda given: response)
 
 
 class TargetLayer:
@@ -101,7 +130,8 @@ class TargetLayer:
     Args:
         model: any module with one input tensor ``(N, ...)``. In eval mode, row j of its output must depend on row j of the
             input alone. The model runs in eval mode; its own mode is restored afterwards.
-        name: dotted name of a Linear, Conv1d, Conv2d or Conv3d in it.
+        name: dotted name of a Linear, Conv1d, Conv2d or Conv3d in it, or of a weight inside an attention or recurrent module
+            (:mod:`ocd_bench.engine.stand_ins`).
 
     Raises:
         LayerRefused: if there is no such layer, or none whose weight can be changed per sample.
@@ -109,16 +139,23 @@ class TargetLayer:
 
     def __init__(self, model: nn.Module, name: str) -> None:
         modules = dict(model.named_modules())
-        names = [key for key, module in modules.items() if isinstance(module, ADAPTABLE)]
+        names = adaptable_names(model)
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
             kind = f"a {type(modules[name]).__name__}, not a Linear or Conv layer" if name in modules else "not in the model"
             raise LayerRefused(f"layer {name!r} is {kind}; nearest: {', '.join(near) or 'none (the model has no such layer)'}")
         self.model, self.name = model, name
-        self.layer: Adaptable = modules[name]  # type: ignore[assignment]
-        if reason := _static_refusal(model, self.layer):
+        parent, _, leaf = name.rpartition(".")
+        inside = stand_in(modules[parent]) if name else None
+        self.layer: Adaptable = modules[name] if name in modules else inside.layers[leaf]  # type: ignore[assignment, union-attr]
+        self.stand_ins: dict[nn.Module, StandIn] = {modules[parent]: inside} if inside else {}
+        if reason := _static_refusal(model, self.layer, self.stand_ins):
             raise LayerRefused(f"layer {name!r} {reason}")
         self._rows: dict[tuple[int, ...], int] = {}
+
+    def stand_in(self) -> AbstractContextManager[None]:
+        """Inside it, the module that uses the weight by itself is computed by Linear layers."""
+        return patched(self.stand_ins)
 
     @property
     def weight(self) -> Tensor:
@@ -168,20 +205,44 @@ class TargetLayer:
         """Run the base on a batch ``(N, ...)``, in eval mode and without gradients, and record it.
 
         Raises:
-            LayerRefused: if the layer is not called exactly once, or its input is not sample-major: ``(N, ...)`` or
-                ``(N*k, ...)`` with the k rows of a sample together.
+            LayerRefused: if the layer does not run, or its input is not sample-major: ``(N, ...)`` or ``(N*k, ...)`` with the k
+                rows of a sample together.
         """
         if inputs.is_inference():
             with torch.inference_mode(False):
                 inputs = inputs.clone()
-        recording = record(self.model, self.layer, inputs)
-        if (times := len(recording.entries)) != 1:
-            runs = f"runs {times} times" if times else "does not run"
-            raise LayerRefused(f"layer {self.name!r} {runs} in one forward pass: only a layer that runs once can be adapted")
-        layer_input, layer_output = recording.entries[0]
-        if reason := _layout_refusal(self.layer, layer_input, len(inputs)):
-            raise LayerRefused(f"layer {self.name!r} {reason}")
-        return Trace(inputs, recording.output, self.model, self.layer, layer_input, layer_output, recording)
+        try:
+            with self.stand_in():
+                recording = record(self.model, self.layer, inputs)
+        except CallRefused as error:
+            raise LayerRefused(f"layer {self.name!r} {error}") from error
+        if not recording.entries:
+            raise LayerRefused(f"layer {self.name!r} does not run in a forward pass")
+        for given, _ in recording.entries:
+            if reason := _layout_refusal(self.layer, given, len(inputs)):
+                raise LayerRefused(f"layer {self.name!r} {reason}")
+        return Trace(inputs, recording.output, self, recording)
+
+    def rerun(self, trace: Trace, respond: Callable[[Tensor], Tensor]) -> Tensor:
+        """The base's output, ``(N, ...)``, on a trace's inputs, where each call of the layer gives ``respond(its input)``."""
+        with self.stand_in():
+            return rerun(self.model, self.layer, trace.inputs, trace.recording, respond)
+
+    def as_rows(self, given: Tensor, samples: int) -> Tensor:
+        """An input of the layer as rows for its weight matrix, ``(N, P, I)`` for N samples."""
+        rows = given if isinstance(self.layer, nn.Linear) else unfold(self.layer, given)
+        return rows.reshape(samples, -1, rows.shape[-1])
+
+    def add(self, output: Tensor, shift: Tensor) -> Tensor:
+        """An output of the layer, in its own layout, with ``shift`` ``(N, P, O)`` added."""
+        if isinstance(self.layer, nn.Linear):
+            return output + shift.reshape(output.shape).to(output.dtype)
+        batch, channels, *grid = output.shape
+        return output + shift.reshape(batch, *grid, channels).movedim(-1, 1).to(output.dtype)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def flat(output: Tensor) -> Tensor:
@@ -247,18 +308,31 @@ def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
         if rows[others].shape != again.shape or not close(rows[others], again):
             return f"{what} that do not belong to one sample each (samples are mixed, or the layout is not sample-major)"
     with torch.inference_mode(False), torch.enable_grad():
-        if not trace.replay(torch.zeros_like(trace.response).requires_grad_()).requires_grad:
+        zero = torch.zeros_like(target.weight).requires_grad_()
+        if not trace.respond(lambda rows: rows @ zero.T).requires_grad:
             return f"no gradient reaches layer {name!r} from the model's output"
     return None
 
 
-def candidates(model: nn.Module, inputs: Tensor) -> list[str]:
-    """Names of the layers of ``model`` that can be adapted per sample on such inputs, in the model's order.
+def adaptable_names(model: nn.Module) -> list[str]:
+    """Names of all Linear and Conv layers, then of the weights inside attention and recurrent modules."""
+    return [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)] + inner_weights(model)
 
-    Linear and Conv layers called once per forward pass, with a sample-major input and a weight of their own (:func:`refusal`).
+
+def candidates(model: nn.Module, inputs: Tensor) -> list[str]:
+    """Names of the layers to choose from where nobody names one, in the model's order: Linear and Conv layers that run once.
+
+    A change of such a layer costs a run of what lies above it, and no more. Only where there is none, all layers that can be
+    adapted.
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
-    return [name for name in names if refusal(model, name, inputs) is None]
+    modules = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
+    once = [name for name in modules if refusal(model, name, inputs) is None and not repeated(model, name, inputs)]
+    return once or [name for name in adaptable_names(model) if refusal(model, name, inputs) is None]
+
+
+def repeated(model: nn.Module, name: str, inputs: Tensor) -> bool:
+    """Whether a layer that can be adapted runs several times in one forward pass."""
+    return TargetLayer(model, name).trace(inputs[:1]).repeated
 
 
 def unfold(layer: Convolution, inputs: Tensor) -> Tensor:
@@ -280,14 +354,16 @@ def unfold(layer: Convolution, inputs: Tensor) -> Tensor:
     return inputs.movedim(1, 1 + dimensions).flatten(1 + dimensions)
 
 
-def _static_refusal(model: nn.Module, layer: Adaptable) -> str | None:
+def _static_refusal(model: nn.Module, layer: Adaptable, around: Collection[nn.Module]) -> str | None:
     if type(layer).forward not in {kind.forward for kind in ADAPTABLE}:
         return f"is a {type(layer).__name__} with a forward of its own: its output need not be weight times input"
     if getattr(layer, "groups", 1) > 1:
         return f"is a convolution in {layer.groups} groups: no one weight matrix acts on all of a position"
     weight = layer._parameters.get("weight")
     for name, module in model.named_modules():
-        if module is not layer and weight is not None and any(own is weight for own in module._parameters.values()):
+        if module is layer or module in around or weight is None:
+            continue
+        if any(own is weight for own in module._parameters.values()):
             return f"shares its weight with {name!r}: it could not be changed alone"
     return None
 

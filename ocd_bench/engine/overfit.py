@@ -57,7 +57,8 @@ def overfit(layer: TargetLayer, trace: Trace, targets: Tensor, loss: Loss, how: 
     """ΔW_s of every sample of the trace after ``how.steps`` steps on its own loss. The bias stays, as in the paper's code.
 
     Where the layer sees one position a per sample, every gradient is an outer product δ aᵀ. SGD then gives u aᵀ exactly, and
-    only δ is computed: the result is a :class:`RankOne`. Otherwise it is a :class:`Full`. Nothing below the layer is run.
+    only δ is computed: the result is a :class:`RankOne`. Otherwise it is a :class:`Full`. Nothing below the layer is run. Where
+    the layer runs several times, the gradient goes back through all its calls, as through time.
     Memory: N x O x I numbers for Full (three times that with Adam) and the layer's positions; batch accordingly.
 
     Args:
@@ -76,10 +77,14 @@ def overfit(layer: TargetLayer, trace: Trace, targets: Tensor, loss: Loss, how: 
         change = layer.weight.new_zeros(len(targets), outputs, *(() if rank_one else (columns,)))
         optimizer = OPTIMIZERS[how.optimizer]([change], lr=how.lr)
         for _ in range(how.steps):
-            delta = RankOne(change, trace.positions[:, 0]) if rank_one else Full(change)
-            shift = delta.shift(trace.positions).requires_grad_()  # (N, P, O)
-            (slope,) = torch.autograd.grad(loss(trace.replay(shift), targets).sum(), shift)
-            change.grad = slope[:, 0] if rank_one else torch.bmm(slope.mT, trace.positions)
+            if trace.repeated:
+                leaf = change.detach().requires_grad_()
+                (change.grad,) = torch.autograd.grad(loss(apply(trace, Full(leaf)), targets).sum(), leaf)
+            else:
+                delta = RankOne(change, trace.positions[:, 0]) if rank_one else Full(change)
+                shift = delta.shift(trace.positions).requires_grad_()  # (N, P, O)
+                (slope,) = torch.autograd.grad(loss(trace.replay(shift), targets).sum(), shift)
+                change.grad = slope[:, 0] if rank_one else torch.bmm(slope.mT, trace.positions)
             optimizer.step()
     change.grad = None
     return RankOne(change, trace.positions[:, 0]) if rank_one else Full(change)

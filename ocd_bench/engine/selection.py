@@ -96,12 +96,13 @@ def losses_under_noise(
 
     What lies below the layer is run once, for the trace; each draw adds ``positions @ noiseᵀ`` to the layer's response.
     """
-    weight, positions = layer.weight, trace.positions
+    weight = layer.weight
     values = []
     with torch.no_grad():
         for _ in range(draws):
             noise = torch.randn(weight.shape, generator=generator, device=generator.device, dtype=weight.dtype)
-            values.append(loss(trace.replay(positions @ (std * noise.to(weight.device)).T), targets))
+            change = (std * noise.to(weight.device)).T
+            values.append(loss(trace.respond(lambda rows, change=change: rows @ change), targets))  # type: ignore[misc]
     return torch.stack(values)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -65,14 +66,19 @@ def problem_of(context: Context, layer: str, section: str = "ocd") -> Problem:
 
 
 class OCDPredictor(Predictor):
-    """Combined outputs of ``draws`` draws, each times the gain. Sample i of the stream always gets the same noise."""
+    """Combined outputs of ``draws`` draws, each times the gain. Sample i of the stream always gets the same noise.
 
-    def __init__(self, fitted: FittedOCD, gain: Gain, draws: int, layers: Sequence[str] = ()) -> None:
+    Args:
+        fitted, gain: of the last layer that is changed.
+        gains: of all layers that are changed, in their order, by name; empty for one layer.
+    """
+
+    def __init__(self, fitted: FittedOCD, gain: Gain, draws: int, gains: Mapping[str, float] = MappingProxyType({})) -> None:
         self.fitted, self.gain, self.draws = fitted, gain, draws
         self.parameters = fitted.parameters
         self.detail: Mapping[str, Any] = {
             "layer": fitted.problem.layer.name,
-            **({"layers": list(layers)} if len(layers) > 1 else {}),
+            **({"layers": list(gains), "gains": list(gains.values())} if len(gains) > 1 else {}),
             "form": fitted.form.describe(),
             "forms": [
                 {"form": score.form.describe(), "loss": score.loss, "kept": score.kept, "energy": score.energy}
@@ -142,11 +148,12 @@ class OCD(Method):
             return fitted_norms(context, NormSettings())
         names = self.layers(context, wanted)
         fitted, gain = self.fit_layer(context, self.problem(context, names[0]))
-        before: tuple[Hashable, ...] = ()
-        for done, name in enumerate(names[1:], 1):
-            before = (*before, names[done - 1], gain.value)
+        gains = {names[0]: gain.value}
+        for name in names[1:]:
+            before = tuple(part for item in gains.items() for part in item)
             fitted, gain = self.fit_layer(context, self._further(context, fitted, gain, name, before), before)
-        return OCDPredictor(self.changed(fitted), gain, self.draws, names)
+            gains[name] = gain.value
+        return OCDPredictor(self.changed(fitted), gain, self.draws, gains)
 
     def layers(self, context: Context, wanted: str) -> list[str]:
         """The layers to change, in the order in which they run."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ocd_bench.engine.capture import TargetLayer
 from ocd_bench.errors import NotApplicable
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.settings import TentSettings
@@ -141,7 +142,7 @@ class TentLayer(Tent):
             return lambda output, inputs: task.test_time_loss(output, inputs).mean()  # type: ignore[union-attr]
 
     def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
-        return [model.get_submodule(context.layer).weight]  # type: ignore[list-item]
+        return [TargetLayer(model, context.layer).layer.weight]
 
     def _lr(self, settings: TentSettings) -> float:
         return settings.layer_lr

@@ -40,11 +40,8 @@ def of_gains(rows: Sequence[Row]) -> tuple[str, ...]:
     notes = []
     if equal:
         notes.append(f"gain 0, equal to base: no weight change was better on validation samples ({', '.join(equal)})")
-    for row in rows:
-        zero = [seed for seed, gain in row.gains.items() if gain == 0]
-        if zero and not row.equals_base:
-            notes.append(f"{row.method}: gain 0, equal to base, with {seeds_text(zero)}")
-    return tuple(notes)
+    some = [row for row in rows if row.unchanged and not row.equals_base]
+    return (*notes, *(f"{row.method}: gain 0, equal to base, with {seeds_text(row.unchanged)}" for row in some))
 
 
 def of_tuning(run: Run, task: str, datasets: Iterable[str]) -> tuple[str, ...]:

@@ -202,7 +202,18 @@ class Row:
     @property
     def equals_base(self) -> bool:
         """Whether the chosen gain is 0 for every seed: the method then is the base model."""
-        return bool(self.gains) and len(self.gains) == len(self.seeds) and not any(self.gains.values())
+        return bool(self.gains) and len(self.unchanged) == len(self.seeds)
+
+    @property
+    def unchanged(self) -> list[int]:
+        """Seeds for which the chosen gain is 0, in every layer of a method that changes several."""
+        return [seed for seed, gain in self.gains.items() if gain == 0 and not _earlier_gains(self.details[seed])]
+
+
+def _earlier_gains(detail: Mapping[str, Any]) -> list[Any]:
+    """The gains other than 0 of a method that changes several layers."""
+    gains = detail.get("gains")
+    return [gain for gain in gains if gain != 0] if isinstance(gains, list) else []
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.capture import TargetLayer, candidates, refusal
-from ocd_bench.engine.forms import RankOne
+from ocd_bench.engine.forms import Full
 from ocd_bench.layers import layers_of
 from ocd_bench.testing.result import Fault, require
 from ocd_bench.testing.trial import ROWS, TaskTrial, close, generator, same
@@ -121,8 +121,8 @@ def check_layer(trial: TaskTrial) -> str:
         if not found:
             reasons = "; ".join(f"{layer.name or 'the model itself'}: {layer.reason}" for layer in layers_of(model, inputs))
             raise Fault(
-                "the base model has no layer that can be adapted: one Linear or Conv must run once in a forward pass, with the "
-                f"sample as first dimension ({reasons})"
+                "the base model has no layer that can be adapted: it needs a Linear or Conv layer with the sample as first "
+                f"dimension, or attention or a recurrent module ({reasons})"
             )
         names = found[:1]
         note = f"by the entropy criterion, one of {', '.join(found)}"
@@ -136,14 +136,11 @@ def check_layer(trial: TaskTrial) -> str:
         require(reason is None, f"select_layer chose a layer that cannot be adapted: {reason}")
         layer = TargetLayer(model, name)
         trace = layer.trace(inputs)
-        rows, columns = layer.shape
-        dtype = layer.weight.dtype
-        zero = RankOne(torch.zeros(len(inputs), rows, dtype=dtype), torch.zeros(len(inputs), columns, dtype=dtype))
-        with torch.no_grad():
-            require(close(apply(trace, zero), trial.output), f"layer {name!r}: ΔW = 0 does not give the base's output")
-        shift = torch.zeros_like(trace.response).requires_grad_()
-        (slope,) = torch.autograd.grad(trial.task.loss(trace.replay(shift), targets).sum(), shift)
-        require(bool(torch.isfinite(slope).all()), f"layer {name!r}: the gradient of the loss by its response is not finite")
+        zero = layer.weight.new_zeros(len(inputs), *layer.shape).requires_grad_()
+        output = apply(trace, Full(zero))
+        require(close(output, trial.output), f"layer {name!r}: ΔW = 0 does not give the base's output")
+        (slope,) = torch.autograd.grad(trial.task.loss(output, targets).sum(), zero)
+        require(bool(torch.isfinite(slope).all()), f"layer {name!r}: the gradient of the loss by its weight is not finite")
         require(bool((slope != 0).any()), f"layer {name!r}: the loss has no gradient there: choose a layer that it depends on")
     return note
 
