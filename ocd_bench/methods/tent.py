@@ -142,7 +142,7 @@ class TentLayer(Tent):
             return lambda output, inputs: task.test_time_loss(output, inputs).mean()  # type: ignore[union-attr]
 
     def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
-        return [TargetLayer(model, context.layer).layer.weight]
+        return [TargetLayer(model, context.layer).layer.weight]  # type: ignore[list-item]
 
     def _lr(self, settings: TentSettings) -> float:
         return settings.layer_lr
