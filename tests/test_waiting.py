@@ -67,6 +67,31 @@ def test_the_plan_knows_finished_cells_cached_bases_and_earlier_times(
     assert (group["base"], group["rough"]) == ("to train", True)
 
 
+def test_the_plan_says_which_bases_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["run", *QUICK, "--out", str(out), "--quiet", "--keep-bases", "--set", "base.cache=false"]) == 0
+    for methods, base in (("tent", "stored"), ("base", "stored; base-anew: to train")):
+        words = ["--methods", methods, "--bases", str(out), "--out", str(tmp_path / "other"), "--set", "base.cache=false"]
+        capsys.readouterr()
+        assert main(["run", *QUICK[:-2], "--set", "base.epochs=1", *words, "--dry-run", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["groups"][0]["base"] == base
+
+
+def test_a_dry_run_refuses_to_repeat_a_run_under_other_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["run", *QUICK, "--out", str(out), "--quiet"]) == 0
+    earlier = json.loads((out / "run.json").read_text())
+    earlier["tasks"]["tabular"]["config"]["tent"]["lr"] = 0.123
+    (tmp_path / "run.json").write_bytes(json_bytes(seal({key: value for key, value in earlier.items() if key != "sha256"})))
+    said = []
+    for more in ([], ["--dry-run"]):
+        capsys.readouterr()
+        assert main(["run", "--config", str(tmp_path / "run.json"), "--out", str(tmp_path / "again"), "--quiet", *more]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert "another version wrote it, whose setting differs: tabular: tent.lr" in said[0]
+
+
 def test_a_wrong_name_is_an_error_in_a_dry_run_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--task", "tabula", "--dry-run"]) == 2
     assert "did you mean 'tabular'?" in capsys.readouterr().err

@@ -83,20 +83,23 @@ def run(args: argparse.Namespace) -> int:
         check_overrides(from_file, sections, f"--config {args.config}")
 
     planned = prepare(request, args.out, check, quiet=args.quiet)
-    if args.dry_run:
-        return _dry_run(planned, args.json)
     repeated = args.config if args.config is not None and args.config.suffix == ".json" else None
+    if args.dry_run:
+        return _dry_run(planned, repeated, args.json, args.quiet)
     outcome, path = measure(planned, args.quiet, repeated)
     _print(outcome, path, planned.manager, args)
     return outcome.exit_code
 
 
-def _dry_run(planned: Planned, as_json: bool) -> int:
+def _dry_run(planned: Planned, repeated: Path | None, as_json: bool, quiet: bool) -> int:
     """Print what a run would do."""
     import json
 
     from ocd_bench.runner import forecast
+    from ocd_bench.runner.start import check_defaults
 
+    if repeated is not None:
+        check_defaults(planned, repeated, quiet)
     work = list(forecast.forecast(planned))
     print(json.dumps(forecast.as_json(planned, work), indent=1) if as_json else forecast.as_text(planned, work))
     return 0

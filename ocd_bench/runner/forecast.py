@@ -10,6 +10,7 @@ from ocd_bench.cache import entries
 from ocd_bench.config import Config, fingerprint, resolve, without_machines
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.clock import BASE, DATA, Times, in_words
+from ocd_bench.runner.stored import ANEW, seeds_there
 
 if TYPE_CHECKING:
     from ocd_bench.runner.start import Planned
@@ -37,7 +38,8 @@ class Work:
     Attributes:
         finished: cells that the run folder has already, as ``(dataset with corruption, method)``.
         waiting: methods that would be measured, with expected seconds, and whether these are a rough figure.
-        base: ``cached``, ``to train``, or ``not needed``.
+        base: ``cached``, ``to train``, ``not needed``, or ``stored`` where ``--bases`` has it. ``base-anew`` needs one of its
+            own: ``stored; base-anew: to train``.
         seconds: expected, for everything.
         rough: whether a part of them is a rough figure.
     """
@@ -67,12 +69,23 @@ def forecast(planned: Planned) -> Iterator[Work]:
         known = any(
             entry.record.get("settings") == wanted for entry in entries(KIND, f"{group.task}-{group.dataset}-s{group.seed}")
         )
-        base = "not needed" if not todo else "cached" if known and config.section("base").cache else "to train"
-        steps = [DATA, *([BASE] if base == "to train" else []), *todo] if todo else []
+        own = "cached" if known and config.section("base").cache else "to train"
+        base = _base(planned, group, todo, own)
+        steps = [DATA, *([BASE] if base.endswith("to train") else []), *todo] if todo else []
         seconds = {step: times.expected(group, step) for step in steps}
         expected = {step: times.rough(step) if value is None else value for step, value in seconds.items()}
         waiting = {name: (expected[name], seconds[name] is None) for name in todo}
         yield Work(group, finished, waiting, base, sum(expected.values()), any(value is None for value in seconds.values()))
+
+
+def _base(planned: Planned, group: Group, todo: Sequence[str], own: str) -> str:
+    """Where the base comes from, if the one that is made here is ``own``: cached or to train."""
+    if not todo:
+        return "not needed"
+    folder = planned.request.bases
+    if folder is None or group.seed not in seeds_there(folder, group.task, group.dataset):
+        return own
+    return f"stored; {ANEW}: {own}" if ANEW in todo else "stored"
 
 
 def _has_number(planned: Planned, group: Group, label: str, method: str) -> bool:

@@ -142,6 +142,18 @@ def measure(planned: Planned, quiet: bool = False, repeated: Path | None = None)
     return outcome, planned.path
 
 
+def check_defaults(planned: Planned, repeated: Path, quiet: bool = False) -> None:
+    """Refuse to repeat a run whose settings differ now because a default has changed, as :func:`measure` does.
+
+    Raises:
+        UsageError: naming the first setting that differs.
+    """
+    if not quiet:
+        say_loading()
+    planned.manager.complete()
+    check_repeat(repeated, planned.request, plan(planned.request, planned.manager)[0], planned.manager)
+
+
 def say_loading(what: str = "PyTorch") -> None:
     """One line before imports that take seconds."""
     if "torch" not in sys.modules:

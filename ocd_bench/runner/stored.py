@@ -97,12 +97,8 @@ def check_seeds(folder: Path, groups: Sequence[Group]) -> None:
     Raises:
         UsageError: with the seeds that are missing, those that are there, and what to do.
     """
-    names = [path.name for path in folder.glob(f"*{SUFFIX}")]
     for task, dataset in dict.fromkeys((group.task, group.dataset) for group in groups):
-        pattern = re.compile(
-            re.escape(f"{task}-{dataset}-s".replace("/", "_")) + rf"(\d+)-base-[0-9a-f]{{16}}{re.escape(SUFFIX)}"
-        )
-        there = {int(found[1]) for found in map(pattern.fullmatch, names) if found}
+        there = seeds_there(folder, task, dataset)
         wanted = {group.seed for group in groups if (group.task, group.dataset) == (task, dataset)}
         if there and wanted - there:
             from ocd_bench.report.numbers import seeds_text
@@ -113,6 +109,13 @@ def check_seeds(folder: Path, groups: Sequence[Group]) -> None:
                 f"--bases {folder}: no base of {task} {dataset} for {seeds_text(wanted - there)}; it has {seeds_text(there)}: "
                 f"{use}make the reference run with these seeds too (ocd-bench run --keep-bases)"
             )
+
+
+def seeds_there(folder: Path, task: str, dataset: str) -> set[int]:
+    """Seeds of a task and dataset whose bases are stored."""
+    pattern = re.compile(re.escape(f"{task}-{dataset}-s".replace("/", "_")) + rf"(\d+)-base-[0-9a-f]{{16}}{re.escape(SUFFIX)}")
+    names = [path.name for path in folder.glob(f"*{SUFFIX}")]
+    return {int(found[1]) for found in map(pattern.fullmatch, names) if found}
 
 
 def write_tensors(folder: Path, recipe: Recipe, state: Mapping[str, torch.Tensor]) -> None:
