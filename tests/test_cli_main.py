@@ -47,6 +47,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ocd-bench {__version__}\n"
 
 
+def test_the_end_of_a_command_collects_no_objects() -> None:
+    said = python(
+        "import atexit, gc\n"
+        "from ocd_bench.cli import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000, len(gc.get_objects()) < 1000))\n"  # called last
+        "main(['--version'])"
+    )
+    assert said.splitlines()[-1] == "True True"
+
+
 def test_python_m() -> None:
     assert python("import runpy, sys; sys.argv[1:] = ['--version']\n"
                   "try: runpy.run_module('ocd_bench', run_name='__main__')\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,6 +236,7 @@ class FakeRay:
     """A cluster whose workers say what a script says: ``script(order)`` gives messages, or an error."""
 
     exceptions = SimpleNamespace(RayError=Exception)
+    __file__ = "/nowhere/ray/__init__.py"
 
     def __init__(self, script: Any, places: int = 4) -> None:
         self.script, self.places = script, places
@@ -398,6 +401,33 @@ def test_the_reason_of_a_task_that_raised_is_its_own() -> None:
     error.cause = RuntimeError("torch 2.9 there, 2.11 here")  # type: ignore[attr-defined]
     assert reason_of(error) == "torch 2.9 there, 2.11 here"
     assert reason_of(NodeDiedError()) == "its machine is gone"
+
+
+def test_helpers_of_a_ray_of_our_own_are_killed_before_it_ends_and_no_other_process(tmp_path: Path) -> None:
+    package = tmp_path / "ray"
+    package.mkdir()
+    files = package / "monitor.py", tmp_path / "other.py"
+    for path in files:
+        path.write_text("import time; print(flush=True); time.sleep(60)")
+
+    class Ray:
+        __file__ = str(package / "__init__.py")
+
+        def shutdown(self) -> None:
+            helper.wait(timeout=30)
+            assert other.poll() is None
+
+    helper, other = started = [subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE) for path in files]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.readline()  # it runs
+        connect.disconnect(Ray())
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    assert helper.returncode == -signal.SIGKILL
 
 
 def test_a_cluster_without_room_is_refused() -> None:

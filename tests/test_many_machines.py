@@ -174,6 +174,24 @@ def test_a_ray_of_its_own_ends_with_the_run(tmp_path: Path) -> None:
     assert numbers(tmp_path / "ray") == numbers(tmp_path / "local")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_ends_soon_with_the_ray_that_it_started(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path / "plugin")
+    out = tmp_path / "out"
+    words = ("--plugin", str(plugin), "--task", "dots", "--methods", "base,slow", "--seeds", "2", "--jobs", "2")
+    process = start(out, *words, "--executor", "ray")
+    wait_until(out, process, " base ", 2)
+    begin = time.monotonic()
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    assert time.monotonic() - begin < soon()
+    assert process.returncode == code
+    assert "dots, default" in printed
+    assert "the same command continues" in said(out)
+    assert "Traceback" not in said(out)
+    assert gone(f"OCD_BENCH_TEST={out}".encode(), 1.0)
+
+
 def test_a_killed_run_leaves_no_process_of_the_ray_that_it_started(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path / "plugin")
     out = tmp_path / "out"

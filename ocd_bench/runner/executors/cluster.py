@@ -16,7 +16,7 @@ from ocd_bench.config import Config, RaySettings, resolve
 from ocd_bench.printable import one_line
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.executors.artefacts import STATES, add_entries, entries_of, remove_state
-from ocd_bench.runner.executors.connect import connect, needs, room
+from ocd_bench.runner.executors.connect import connect, disconnect, needs, room
 from ocd_bench.runner.executors.order import order_for, plugin_sources
 from ocd_bench.runner.executors.parts import parts_of
 from ocd_bench.runner.executors.receiver import Receiver
@@ -174,7 +174,7 @@ class ClusterExecutor:
     def close(self) -> None:
         """Disconnect. The cluster then ends what is left of this run; a ray of our own ends."""
         self._receiver.close()
-        self.ray.shutdown()
+        disconnect(self.ray)
 
     def _config(self, task: str) -> Config:
         if task not in self._configs:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ocd_bench.config import RaySettings
@@ -59,6 +60,31 @@ def connect(settings: RaySettings, cores: int, threads: int, cuda: bool) -> Any:
                 signal.signal(number, handler)
     _wait_for_room(ray, settings, threads, cuda)
     return ray
+
+
+def disconnect(ray: Any) -> None:
+    """Disconnect. A cluster that this process has started ends, with all its processes; another one goes on.
+
+    ray ends its processes one after the other, and waits up to a second for each of its helpers (the monitors, the dashboard).
+    These are programs in Python, and nobody needs them any more, so they are killed first.
+    """
+    for pid in _helpers(Path(ray.__file__).parent):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    ray.shutdown()
+
+
+def _helpers(package: Path) -> list[int]:
+    """Children of this process that run a Python file of ``package``. None where the system does not say what its processes
+    are (it is not Linux)."""
+    found = []
+    for thread in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for pid in thread.read_text().split():
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if any(word.endswith(b".py") and Path(os.fsdecode(word)).is_relative_to(package) for word in words):
+                    found.append(int(pid))
+    return found
 
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -146,7 +172,7 @@ def _wait_for_room(ray: Any, settings: RaySettings, threads: int, cuda: bool) ->
     end = time.monotonic() + settings.timeout
     while not room(ray.nodes(), need):
         if time.monotonic() > end:
-            ray.shutdown()
+            disconnect(ray)
             raise Unavailable(
                 f"--executor ray: no machine of the cluster has {need['CPU']:g} cores, {need['GPU']:g} GPUs and "
                 f"{settings.memory:g} GB of memory for a worker; lower ray.cpus, ray.gpus or ray.memory, or add machines"
