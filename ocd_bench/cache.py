@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,8 +165,8 @@ def discard(kind: str, name: str) -> None:
 
 
 def tidy() -> None:
-    """Remove temporary files of dead processes, and states of runs that nobody has continued for :data:`STALE`."""
-    remove_leftovers(cache_folder() / kind for kind in KINDS)
+    """Remove temporary files and folders of dead processes, and states of runs that nobody has continued for :data:`STALE`."""
+    remove_leftovers([*(cache_folder() / kind for kind in KINDS), Path(tempfile.gettempdir())])
     with contextlib.suppress(OSError):
         clear(("stages",), STALE)
 

@@ -8,7 +8,9 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -56,7 +58,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: if the folder cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{host_name()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -69,8 +71,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
+def temporary_folder() -> Path:
+    """A new folder among the system's temporary files. :func:`remove_leftovers` knows it, if this process is killed."""
+    path = Path(tempfile.gettempdir(), _temporary_name("ocd-bench"))
+    path.mkdir(mode=0o700)
+    return path
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.{host_name()}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
+
 def remove_leftovers(folders: Iterable[Path]) -> int:
-    """Delete temporary files of processes that were killed while writing; returns their number.
+    """Delete temporary files and folders of processes that were killed; returns their number.
 
     A file of another machine is kept for a day, because this machine cannot see whether its process still runs.
     """
@@ -80,7 +93,7 @@ def remove_leftovers(folders: Iterable[Path]) -> int:
             for path in list(folder.iterdir()):
                 if path.suffix == ".tmp" and _is_leftover(path, here):
                     with contextlib.suppress(OSError):
-                        path.unlink()
+                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                         count += 1
     return count
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ocd_bench.cache import Damaged, entry_path, find, keep, read_entry, remembered
+from ocd_bench.cache import Damaged, entry_path, find, keep, read_entry, remembered, tidy
 from ocd_bench.cli import main
-from ocd_bench.files import is_intact, remove_leftovers, seal, write_atomic
+from ocd_bench.files import is_intact, remove_leftovers, seal, temporary_folder, write_atomic
 from ocd_bench.runner import fingerprints
 from ocd_bench.runner.code import code_of
 from ocd_bench.runner.fingerprints import differences, named_files
@@ -281,3 +283,14 @@ def test_temporary_files_of_dead_processes_are_removed_and_those_of_live_ones_ar
     (tmp_path / ".hidden.tmp").write_text("a user's own file")
     assert remove_leftovers([tmp_path, tmp_path / "absent"]) == 1
     assert [path.name for path in tmp_path.iterdir()] == [".hidden.tmp"]
+
+
+def test_temporary_folders_of_dead_processes_are_removed_and_those_of_live_ones_are_not(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code = f"import tempfile; tempfile.tempdir = {str(tmp_path)!r}; from ocd_bench.files import temporary_folder"
+    code += "; (temporary_folder() / 'file').write_text('half')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    own = temporary_folder()
+    assert len(list(tmp_path.iterdir())) == 2
+    tidy()
+    assert list(tmp_path.iterdir()) == [own]

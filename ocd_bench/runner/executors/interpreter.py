@@ -11,15 +11,17 @@ import ctypes
 import dataclasses
 import os
 import pickle
+import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ocd_bench.cache import tidy
+from ocd_bench.files import temporary_folder
 from ocd_bench.plugin.manager import load_plugins
 from ocd_bench.runner.executors.artefacts import Changes, add_entries
 from ocd_bench.runner.executors.forked import ForkedWorker
@@ -47,23 +49,27 @@ def main() -> None:
         while data:
             data = data[os.write(out, data) :]
 
-    with tempfile.TemporaryDirectory(prefix="ocd-bench-") as place:
+    tidy()
+    place = temporary_folder()
+    try:
         manager: Any = None
         decoder = Decoder()
         while part := os.read(0, 1 << 20):
             decoder.feed(part)
             for message in decoder.messages():
                 order: Order = pickle.loads(message.blobs["order"])
-                request = unpacked(order, Path(place))
+                request = unpacked(order, place)
                 manager = manager or load_plugins(request.plugins, warn=lambda line: None)  # the first process has warned
-                send(Message("ending", vars(measure(order, request, manager, send))))
+                send(Message("ending", vars(measure(order, request, manager, send, place))))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def measure(order: Order, request: Any, manager: Any, send: Send) -> Ending:
-    """Measure the group of an order; sends its messages, and what else it made."""
+def measure(order: Order, request: Any, manager: Any, send: Send, place: Path) -> Ending:
+    """Measure the group of an order; sends its messages, and what else it made. ``place`` is a folder for temporary files."""
     add_entries(order.entries)
     entries = Changes(order.group)
-    folder = SentFolder(order)
+    folder = SentFolder(order, place)
     looked = time.monotonic()
 
     def relay(message: Message) -> None:

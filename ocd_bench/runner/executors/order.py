@@ -105,10 +105,10 @@ def _same(path: Path, content: bytes) -> bool:
 # -- the folder -----------------------------------------------------------------------------------------------------------
 class SentFolder(RunFolder):
     """Stands for the run folder on another machine: finished cells come with the order, and files are written to a temporary
-    folder, from which they are sent."""
+    folder inside ``place``, from which they are sent."""
 
-    def __init__(self, order: Order) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="ocd-bench-"))
+    def __init__(self, order: Order, place: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(dir=place))
         self.warn = lambda line: print(line, file=sys.stderr)
         self._finished = order.finished
         self._out = order.out
