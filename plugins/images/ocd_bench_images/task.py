@@ -21,7 +21,7 @@ class Images(Task):
     name = "images"
     primary_metric = "accuracy"
     description = "image classification (digits, MNIST, CIFAR-10, Tiny ImageNet, any folder of classes)"
-    requires = ("numpy", "scipy", "sklearn", "PIL")
+    requires = ("numpy", "scipy", "PIL")
     metric_info = {"brier": Metric("", higher_is_better=False)}
     Settings = ImagesSettings
     corruptions = KINDS

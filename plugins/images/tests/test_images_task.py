@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, log_loss
 
-from ocd_bench import Request, Splits, UsageError
+from ocd_bench import Request, Splits, Unavailable, UsageError
 from ocd_bench.config import BaseSettings
 from ocd_bench.progress import Progress
 from ocd_bench.runner.base import train
@@ -50,6 +51,21 @@ class TestImagesConformance(TaskConformance):
 # -- splits -----------------------------------------------------------------------------------------------------------------
 def rows(splits: Splits, part: str) -> set[bytes]:
     return {row.numpy().tobytes() for row in getattr(splits, part).inputs}
+
+
+def test_digits_are_those_of_scikit_learn_without_its_import():
+    code = "import sys; from ocd_bench_images.sources.digits import open_digits; open_digits(); print('sklearn' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+    data, test = load_digits(), Images().load_data(request()).test
+    assert np.array_equal(test.inputs[:, 0].numpy() * 16, data.images[4::5])
+    assert np.array_equal(test.targets.numpy(), data.target[4::5])
+
+
+def test_digits_without_scikit_learn_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ocd_bench_images.sources.digits.find_spec", lambda name: None)
+    with pytest.raises(Unavailable, match="pip install scikit-learn"):
+        Images().load_data(request())
 
 
 def test_digits_split_and_its_seeds():
