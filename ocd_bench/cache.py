@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocd_bench.config import fingerprint
-from ocd_bench.files import remove_leftovers, sha256, write_atomic
+from ocd_bench.files import OWN, remove_leftovers, sha256, write_atomic
 from ocd_bench.folders import cache_folder
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def discard(kind: str, name: str) -> None:
 
 def tidy() -> None:
     """Remove temporary files and folders of dead processes, and states of runs that nobody has continued for :data:`STALE`."""
-    remove_leftovers([*(cache_folder() / kind for kind in KINDS), Path(tempfile.gettempdir())])
+    remove_leftovers(cache_folder() / kind for kind in KINDS)
+    remove_leftovers([Path(tempfile.gettempdir())], OWN)
     with contextlib.suppress(OSError):
         clear(("stages",), STALE)
 

@@ -22,6 +22,8 @@ SEAL = "sha256"
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
 _OLD_TEMPORARY = re.compile(r"\..*\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
 DAY = 86_400.0
+OWN = "ocd-bench"
+"""Name of temporary folders, which are among the files of other programs."""
 
 
 def host_name() -> str:
@@ -72,8 +74,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def temporary_folder() -> Path:
-    """A new folder among the system's temporary files. :func:`remove_leftovers` knows it, if this process is killed."""
-    path = Path(tempfile.gettempdir(), _temporary_name("ocd-bench"))
+    """A new folder among the system's temporary files. If this process is killed, :func:`remove_leftovers` finds it."""
+    path = Path(tempfile.gettempdir(), _temporary_name(OWN))
     path.mkdir(mode=0o700)
     return path
 
@@ -82,16 +84,20 @@ def _temporary_name(name: str) -> str:
     return f".{name}.{host_name()}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
 
 
-def remove_leftovers(folders: Iterable[Path]) -> int:
+def remove_leftovers(folders: Iterable[Path], name: str = "") -> int:
     """Delete temporary files and folders of processes that were killed; returns their number.
 
     A file of another machine is kept for a day, because this machine cannot see whether its process still runs.
+
+    Args:
+        folders: where to look.
+        name: only of this name; empty: all.
     """
     here, count = host_name(), 0
     for folder in folders:
         with contextlib.suppress(OSError):
             for path in list(folder.iterdir()):
-                if path.suffix == ".tmp" and _is_leftover(path, here):
+                if path.suffix == ".tmp" and path.name.startswith(f".{name}") and _is_leftover(path, here):
                     with contextlib.suppress(OSError):
                         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                         count += 1

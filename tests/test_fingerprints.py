@@ -290,7 +290,8 @@ def test_temporary_folders_of_dead_processes_are_removed_and_those_of_live_ones_
     code = f"import tempfile; tempfile.tempdir = {str(tmp_path)!r}; from ocd_bench.files import temporary_folder"
     code += "; (temporary_folder() / 'file').write_text('half')"
     subprocess.run([sys.executable, "-c", code], check=True)
-    own = temporary_folder()
-    assert len(list(tmp_path.iterdir())) == 2
+    own, foreign = temporary_folder(), tmp_path / ".another-program.4194300.0123abcd.tmp"
+    foreign.write_text("not ours")
+    assert len(list(tmp_path.iterdir())) == 3
     tidy()
-    assert list(tmp_path.iterdir()) == [own]
+    assert set(tmp_path.iterdir()) == {own, foreign}
