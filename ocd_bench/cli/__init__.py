@@ -136,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign gets a question mark, not a traceback
+    atexit.unregister(gc.freeze)  # of an earlier call
     atexit.register(gc.freeze)  # the last thing: a collection of all objects of torch (1.5 s) would free what ends anyway
     before = _on_signals(Stop())
     try:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,12 @@ def test_digits_are_those_of_scikit_learn_without_its_import():
     data, test = load_digits(), Images().load_data(request()).test
     assert np.array_equal(test.inputs[:, 0].numpy() * 16, data.images[4::5])
     assert np.array_equal(test.targets.numpy(), data.target[4::5])
+
+
+def test_digits_of_a_scikit_learn_that_keeps_them_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    expected = Images().load_data(request()).test.inputs
+    monkeypatch.setattr("ocd_bench_images.sources.digits.find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "x")))
+    assert torch.equal(Images().load_data(request()).test.inputs, expected)
 
 
 def test_digits_without_scikit_learn_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch):

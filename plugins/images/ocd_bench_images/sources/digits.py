@@ -13,7 +13,7 @@ from ocd_bench_images.sources.pool import Source, array_pool
 
 def open_digits() -> Source:
     """Every fifth sample is a test sample (359). The samples are stored writer by writer, so both parts have every writer."""
-    rows = np.loadtxt(_file(), delimiter=",")  # (1797, 65): 64 pixels of 0 to 16, and the label
+    rows = _rows()
     pictures = (rows[:, :-1].reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)
     labels = rows[:, -1].astype(np.int64)
     test = np.arange(len(labels)) % 5 == 4
@@ -24,15 +24,20 @@ def open_digits() -> Source:
     )
 
 
-def _file() -> Path:
-    """The file inside scikit-learn. Importing the package to read it would cost a second of every run, and 80 MB of memory that
-    every process of a method inherits.
+def _rows() -> np.ndarray:
+    """64 pixels of 0 to 16 and the label, ``(1797, 65)``, from the file inside scikit-learn. Importing the package to read it would
+    cost a second of every run, and 80 MB of memory that every process of a method inherits.
 
     Raises:
-        Unavailable: if it is not there.
+        Unavailable: without scikit-learn.
     """
     package = find_spec("sklearn")
-    path = Path(package.origin if package and package.origin else "").parent / "datasets" / "data" / "digits.csv.gz"
-    if package is None or not path.is_file():
+    if package is None or not package.origin:
         raise Unavailable("dataset 'digits' is a file of scikit-learn, which is not there: pip install scikit-learn")
-    return path
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if path.is_file():
+        return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits  # a version that keeps it elsewhere
+
+    data = load_digits()
+    return np.column_stack([data.data, data.target])
