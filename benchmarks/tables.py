@@ -211,12 +211,9 @@ def _kept(path: Path, cell: dict) -> dict[str, np.ndarray]:
 
 def is_of(folder: Path, table: Table) -> bool:
     """Whether a folder holds this table, and not an older one of its name with other rows."""
-    try:
-        methods = json.loads((folder / "run.json").read_text(encoding="utf-8"))["methods"]
-    except FileNotFoundError:
-        return False
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "cells").glob("*.json")]
     words = table.command("")
-    return set(methods) == set(words[words.index("--methods") + 1].split(","))
+    return {cell["method"] for cell in cells} == set(words[words.index("--methods") + 1].split(","))
 
 
 def write_list(path: Path, out: Path) -> None:
