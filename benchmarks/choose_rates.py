@@ -2,9 +2,9 @@
 
 The pictures are validation pictures, and the kinds the four extra ones of CIFAR-10-C: neither is in a test table. The kinds
 come one after the other, without a reset between them: four times 2,000 pictures are a stream as long as that of a kind in the
-test table. A rate that is chosen on a shorter stream is too large for a longer one. Each setting is searched in turn, the others
-as chosen so far. The best mean accuracy over the kinds wins, among equals the least mean cross entropy. The last line is the
-choice, as ``--set`` options.
+test table. A rate that is chosen on a shorter stream is too large for a longer one. Each setting is searched in turn, the
+others as chosen so far. The best mean accuracy over the kinds wins, among equals the least mean cross entropy. The last line is
+the choice, as ``--set`` options.
 
     python benchmarks/choose_rates.py --dataset cifar10 --data-dir ../shared/data --set images.model=resnet20 --log scores.csv
 """

@@ -25,8 +25,8 @@ def open_digits() -> Source:
 
 
 def _rows() -> np.ndarray:
-    """64 pixels of 0 to 16 and the label, ``(1797, 65)``, from the file inside scikit-learn. Importing the package to read it would
-    cost a second of every run, and 80 MB of memory that every process of a method inherits.
+    """64 pixels of 0 to 16 and the label, ``(1797, 65)``, from the file inside scikit-learn. Importing the package to read it
+    would cost a second of every run, and 80 MB of memory that every process of a method inherits.
 
     Raises:
         Unavailable: without scikit-learn.
