@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
+from ocd_bench.cli import main
 from ocd_bench.config import RaySettings
-from ocd_bench.errors import Unavailable, UsageError
+from ocd_bench.errors import Terminated, Unavailable, UsageError
 from ocd_bench.files import sha256
 from ocd_bench.plugin.manager import load_plugins
 from ocd_bench.runner import stages
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.executors import artefacts, connect, remote
 from ocd_bench.runner.executors.cluster import ClusterExecutor, reason_of
+from ocd_bench.runner.executors.forked import ForkedExecutor
 from ocd_bench.runner.executors.order import Order, place_of, plugin_sources, unpacked
 from ocd_bench.runner.executors.parts import parts_of
 from ocd_bench.runner.messages import Decoder, Message, encode
@@ -428,6 +430,23 @@ def test_helpers_of_a_ray_of_our_own_are_killed_before_it_ends_and_no_other_proc
             process.kill()
             process.communicate()
     assert helper.returncode == -signal.SIGKILL
+
+
+def test_a_signal_while_the_executor_ends_does_not_cost_the_table(cache: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    signals: list[BaseException] = [Terminated(signal.SIGTERM)]
+
+    def close(executor: ForkedExecutor) -> None:
+        if signals:
+            raise signals.pop()
+
+    monkeypatch.setattr(ForkedExecutor, "close", close)
+    plugin = write_plugin(tmp_path / "plugin")
+    words = ["run", "--task", "dots", "--plugin", str(plugin), "--preset", "quick", "--methods", "base,scaled"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 143
+    said = capsys.readouterr()
+    assert "scaled" in said.out
+    assert "the same command continues" in said.err
+    assert not signals
 
 
 def test_a_cluster_without_room_is_refused() -> None:

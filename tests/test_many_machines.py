@@ -175,7 +175,10 @@ def test_a_ray_of_its_own_ends_with_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_ends_soon_with_the_ray_that_it_started(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_stopped_run_ends_soon_with_the_ray_that_it_started(
+    number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEGAN", str(tmp_path / "began"))
     plugin = write_plugin(tmp_path / "plugin")
     out = tmp_path / "out"
     words = ("--plugin", str(plugin), "--task", "dots", "--methods", "base,slow", "--seeds", "2", "--jobs", "2")

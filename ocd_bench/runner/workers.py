@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
+from ocd_bench.errors import Terminated
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.executors import Executor
 from ocd_bench.runner.executors.forked import ForkedExecutor
@@ -56,6 +58,13 @@ def results(request: RunRequest, groups: Sequence[Group], folder: RunFolder, man
 
 def _with(executor: Executor, groups: Sequence[Group], folder: RunFolder, manager: Any, reporter: Any) -> Outcome:
     try:
-        return Supervisor(groups, folder, manager, reporter, executor).run()
-    finally:
+        outcome = Supervisor(groups, folder, manager, reporter, executor).run()
+    except BaseException:
         executor.close()
+        raise
+    try:
+        executor.close()
+    except (KeyboardInterrupt, Terminated) as stop:  # everything is measured; only this is left, and the table
+        outcome.stopped = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+        executor.close()
+    return outcome
