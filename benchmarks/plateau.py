@@ -19,7 +19,7 @@ from ocd_bench.config import parse_assignment, resolve
 from ocd_bench.folders import data_directories
 from ocd_bench.plugin.manager import load_plugins
 from ocd_bench.progress import Progress
-from ocd_bench.runner.training import train
+from ocd_bench.runner.training import passes, train
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)
 
@@ -42,7 +42,7 @@ def main() -> None:
     splits, settings = task.load_data(request), config.section("base")
     losses: dict[float, torch.Tensor] = {}
     for factor in FACTORS:
-        how = replace(settings, epochs=max(1, round(factor * settings.epochs)))
+        how = replace(settings, epochs=max(1, round(factor * passes(settings, len(splits.train)))), least_steps=0)
         torch.manual_seed(args.seed)
         model = task.base_model(splits, request)
         model = train(model, task, splits, request, how, torch.device("cpu"), Progress()).eval()

@@ -38,6 +38,13 @@ class BaseSettings(Checked):
     epochs: int = setting(
         30, least=0, most=1_000_000, unit="epochs", help="Passes over the training samples. 0 leaves the base untrained."
     )
+    least_steps: int = setting(
+        0,
+        least=0,
+        most=100_000_000,
+        unit="steps",
+        help="Training steps that a small set gets at least: passes are added until there are as many.",
+    )
     batch_size: int = setting(128, least=1, unit="samples", help="Samples of a training batch.")
     augment: bool = setting(
         False, help="Whether the base is trained on augmented samples (Task.augment), another copy in each epoch."

@@ -27,7 +27,7 @@ from ocd_bench.runner.lease import Lease
 from ocd_bench.runner.stages import Stages
 from ocd_bench.runner.stored import Recipe, read_tensors, write_tensors
 from ocd_bench.runner.trainer import BaseFailed, Trainer
-from ocd_bench.runner.training import mean_loss, train
+from ocd_bench.runner.training import mean_loss, passes, train
 from ocd_bench.samples import Splits
 from ocd_bench.seeds import derive
 from ocd_bench.task import Request, Task
@@ -214,7 +214,8 @@ class Bases:
         else:
             request, settings = self.request, self.config.section("base")
             further = max(1, math.ceil(samples / len(splits.train)))
-            config = self.config.changed("base", replace(settings, epochs=settings.epochs + further))
+            epochs = passes(settings, len(splits.train)) + further
+            config = self.config.changed("base", replace(settings, epochs=epochs))
         return replace(self, request=request, config=config).obtain(splits)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,8 +34,8 @@ def train(
     changes = request.generator("base-augment")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(settings, parameters)
-    batches = -(-len(splits.train) // settings.batch_size)
-    total = max(1, settings.epochs * batches)
+    batches, epochs = math.ceil(len(splits.train) / settings.batch_size), passes(settings, len(splits.train))
+    total = max(1, epochs * batches)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     best, best_state = float("inf"), None
     done, before = 0, order.get_state()
@@ -58,7 +59,7 @@ def train(
             "best_state": best_state,
         }
 
-    for epoch in range(done // batches, settings.epochs):
+    for epoch in range(done // batches, epochs):
         model.train()
         before = order.get_state()
         permutation = torch.randperm(len(splits.train), generator=order)
@@ -90,6 +91,12 @@ def train(
     if best_state is not None:
         model.load_state_dict(best_state)
     return model
+
+
+def passes(settings: BaseSettings, samples: int) -> int:
+    """Passes over so many training samples: ``epochs``, or more until there are ``least_steps`` steps. 0 epochs stay 0."""
+    batches = math.ceil(samples / settings.batch_size)
+    return max(settings.epochs, math.ceil(settings.least_steps / batches)) if settings.epochs else 0
 
 
 def _optimizer(settings: BaseSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -41,6 +41,7 @@ class Images(Task):
         },
         "default": {
             "base.epochs": 50,
+            "base.least_steps": 4000,
             "base.lr": 2e-3,
             "base.batch_size": 64,
             "base.augment": True,
