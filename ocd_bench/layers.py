@@ -19,7 +19,7 @@ from ocd_bench.engine._replay import quiet
 from ocd_bench.engine.capture import ADAPTABLE, TargetLayer, adaptable_names, candidates, refusal
 from ocd_bench.engine.norms import BatchNorm, NormLayers
 from ocd_bench.engine.several import MOST
-from ocd_bench.engine.stand_ins import stand_in
+from ocd_bench.engine.stand_ins import hindrance, stand_in
 from ocd_bench.errors import NotApplicable, Unavailable, UsageError
 from ocd_bench.samples import Samples
 from ocd_bench.task import Request
@@ -94,6 +94,12 @@ def unsuitable(model: nn.Module, name: str, inputs: Tensor, words: Sequence[str]
     why = next((layer.reason for layer in found if layer.name == name), "")
     if not why and name in modules:
         why = f"a {type(modules[name]).__name__} has no weight of its own"
+    parent = modules.get(name.rpartition(".")[0])
+    if not why and parent is not None and hindrance(parent):
+        why = f"inside a {type(parent).__name__} that {hindrance(parent)}"
+    every = dict(model.named_modules(remove_duplicate=False))
+    if not why and name in every:
+        why = f"the same layer as {next(other for other, module in modules.items() if module is every[name])!r}: give that name"
     shown = ", ".join(good[:SHOWN]) + (f" and {len(good) - SHOWN} more" if len(good) > SHOWN else "")
     return Unsuitable(why or f"the base model has no such layer{nearest(name, [*good, *words])}", shown or "none")
 
@@ -238,7 +244,7 @@ def _layers(model: nn.Module, name: str, module: nn.Module, inputs: Tensor) -> l
     shape = tuple(weight.shape) if weight is not None else ()
     if isinstance(module, ADAPTABLE):
         return [Layer(name, kind, shape, *_reason(model, name, inputs))]
-    reason = f"{kind}: not supported"
+    reason = f"{kind}: {hindrance(module) or 'not supported'}"
     if isinstance(module, NORMS):
         by_ocd = "; select.layer=norms: OCD on all batch norm layers" if isinstance(module, BatchNorm) else ""
         reason = f"{kind}: Tent and related methods adapt its scale and shift{by_ocd}"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.capture import LayerRefused, TargetLayer, adaptable_names, candidates, refusal
@@ -279,6 +280,52 @@ def test_layers_are_taken_in_the_order_in_which_they_first_run():
     model, inputs = setting(lambda: nn.LSTM(6, 5, batch_first=True), outputs, 5)
     names = ["head", "inner.weight_hh_l0", "first", "inner.weight_ih_l0"]
     assert in_order(model, names, inputs) == ["first", "inner.weight_ih_l0", "inner.weight_hh_l0", "head"]
+
+
+class ByHand(nn.Module):
+    """Uses a weight in the layer, and once more by itself."""
+
+    def __init__(self, inner: nn.Module, weight: str) -> None:
+        super().__init__()
+        self.inner, self.weight = inner, weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.inner(x)
+        found = found[0] if isinstance(found, tuple) else found
+        return found.mean(1) + (x @ getattr(self.inner, self.weight).T).mean((1, 2))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("inner", "name", "weight"),
+    [
+        (lambda: nn.Linear(3, 4), "inner", "weight"),
+        (lambda: nn.GRU(3, 4, batch_first=True), "inner.weight_ih_l0", "weight_ih_l0"),
+    ],
+)
+def test_a_weight_that_is_also_used_elsewhere_is_refused(inner, name, weight):
+    torch.manual_seed(0)
+    model, inputs = ByHand(inner(), weight), torch.randn(N, 5, 3)
+    text = refusal(model, name, inputs)
+    assert text is not None
+    assert "has a weight that the model also uses outside of the layer" in text
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop, self.head = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = checkpoint(lambda x: torch.tanh(self.loop(x)), x, use_reentrant=False)
+        return self.head(x)
+
+
+def test_a_gradient_that_cannot_go_back_is_a_refusal():
+    torch.manual_seed(0)
+    text = refusal(Checkpointed(), "loop", torch.randn(N, 3))
+    assert text is not None
+    assert "no gradient goes back to it (CheckpointError" in text
 
 
 def packed(inner: nn.Module, x: Tensor) -> Tensor:

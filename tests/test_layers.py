@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ocd_bench.cli import main
-from ocd_bench.layers import layers_of
+from ocd_bench.layers import layers_of, unsuitable
 from tests.pages import ROOT
 
 
@@ -39,6 +39,42 @@ class Everything(nn.Module):
             hidden = self.step(hidden)
         hidden = self.grouped(self.two(self.one(hidden)).unsqueeze(-1)).squeeze(-1)
         return self.head(self.norm(hidden) + self.table.weight[0] + self.token)
+
+
+class Own(nn.GRU):
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+class Odd(nn.Module):
+    """Recurrent modules that cannot be adapted, and one layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = Own(6, 8, batch_first=True)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.GRU(8, 8, batch_first=True), "weight_hh_l0")
+        self.left = nn.Linear(8, 3)
+        self.right = self.left
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.left(self.normed(self.own(x)[0])[0].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("own.weight_ih_l0", "inside a Own that has a forward of its own"),
+        ("own", "Own: has a forward of its own, which may use its weights in another way"),
+        ("normed.weight_ih_l0", "has a weight that is computed from others (weight norm"),
+        ("right", "the same layer as 'left': give that name"),
+    ],
+)
+def test_a_name_that_cannot_be_used_says_why(name: str, why: str) -> None:
+    torch.manual_seed(0)
+    found = unsuitable(Odd(), name, torch.randn(3, 5, 6))
+    assert found is not None
+    assert why in found.why
+    assert found.instead == "left"
 
 
 def test_each_layer_says_whether_it_can_be_adapted_and_why_not() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ocd_bench.config import SelectSettings
+from ocd_bench.engine.apply import apply
 from ocd_bench.engine.capture import TargetLayer
 from ocd_bench.engine.norm_fit import Disturbance, NormProblem, choose, fit_norms
 from ocd_bench.engine.norm_shares import measured
@@ -190,11 +191,39 @@ class Loops(ToyClasses):
         return Looping()
 
 
-def test_an_earlier_layer_that_runs_twice_is_changed_in_both_calls():
-    select = SelectSettings(layer="top,loop")
-    context = make_context(Loops(), layer="top", settings={"select": select, "ocd": SMALL})
+class Rows(nn.Module):
+    """Six steps of six numbers, through an attention and a recurrent module of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+        self.encoder, self.gru, self.top = nn.TransformerEncoder(layer, 1), nn.GRU(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.top(self.gru(self.encoder(x[:, 0]).transpose(0, 1))[0][-1])
+
+
+class Sequences(ToyClasses):
+    name = "sequences"
+
+    def base_model(self, splits: Splits, request: Request) -> nn.Module:
+        return Rows()
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        (Loops, ["loop", "top"]),
+        (Sequences, ["gru.weight_ih_l0", "gru.weight_hh_l0"]),
+        (Sequences, ["encoder.layers.0.self_attn.in_proj_weight", "encoder.layers.0.self_attn.out_proj"]),
+    ],
+)
+def test_an_earlier_layer_is_changed_wherever_its_weight_acts(task: type[ToyClasses], names: list[str]):
+    """Also where it runs twice, and where both weights are inside one module that does not call them."""
+    select = SelectSettings(layer=",".join(reversed(names)))
+    context = make_context(task(), layer="top", settings={"select": select, "ocd": SMALL})
     predictor = OCD().fit(context)
-    assert predictor.detail["layers"] == ["loop", "top"]
+    assert predictor.detail["layers"] == names
     assert predictor.detail["gains"][0] == 8.0
     changed = predictor.fitted.problem.layer.model
     first, gain = changed._fitted
@@ -204,8 +233,13 @@ def test_an_earlier_layer_that_runs_twice_is_changed_in_both_calls():
         e = first.network.condition(first.describe(trace), trace.inputs)
         (code,) = first.network.scale.join(e, first.directions(e, torch.zeros(1, 1, first.form.size)))
         one = copy.deepcopy(context.base)
-        one.loop.weight += gain * first.form.decode(code, trace).matrix()[0]
+        TargetLayer(one, names[0]).layer.weight += gain * first.form.decode(code, trace).matrix()[0]
         torch.testing.assert_close(changed(sample[None]), one(sample[None]), rtol=1e-4, atol=1e-5)
+        second = predictor.fitted
+        (delta,) = second.draw(second.problem.layer.trace(sample[None]), 1)
+        found = apply(second.problem.layer.trace(sample[None]), delta)
+        TargetLayer(one, names[1]).layer.weight += delta.matrix()[0]
+        torch.testing.assert_close(found, one(sample[None]), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(changed(inputs), torch.cat([changed(row[None]) for row in inputs]), rtol=1e-4, atol=1e-5)
     assert (changed(inputs) - context.base(inputs)).abs().max() > 1e-3
 

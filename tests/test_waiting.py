@@ -77,6 +77,19 @@ def test_the_plan_says_which_bases_are_stored(tmp_path: Path, capsys: pytest.Cap
         assert json.loads(capsys.readouterr().out)["groups"][0]["base"] == base
 
 
+def test_a_dry_run_refuses_stored_bases_of_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["run", *QUICK, "--out", str(out), "--quiet", "--keep-bases"]) == 0
+    words = ["run", *QUICK, "--set", "base.lr=0.1", "--bases", str(out), "--out", str(tmp_path / "other"), "--quiet"]
+    said = []
+    for more in ([], ["--dry-run"]):
+        capsys.readouterr()
+        assert main([*words, *more]) == 2
+        said.append(capsys.readouterr().err)
+    assert "was made with other settings (base.lr 0.003 and 0.1)" in said[1]
+    assert said[1] in said[0]
+
+
 def test_a_dry_run_refuses_to_repeat_a_run_under_other_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["run", *QUICK, "--out", str(out), "--quiet"]) == 0

@@ -125,16 +125,25 @@ def rerun(
 
 
 @contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, restored afterwards; attention without its fused path, which does not call its Linear layers."""
-    modes = [(module, module.training) for module in model.modules()]
-    fused = torch.backends.mha.get_fastpath_enabled()
+def fused_attention(allowed: bool) -> Iterator[None]:
+    """Whether attention may take its fused path, which does not call its Linear layers; as it was before where it may."""
+    before = torch.backends.mha.get_fastpath_enabled()
     try:
-        model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)
+        torch.backends.mha.set_fastpath_enabled(before and allowed)
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def quiet(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, restored afterwards; attention without its fused path."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with fused_attention(False):
+            yield
+    finally:
         for module, training in modes:
             module.training = training
 

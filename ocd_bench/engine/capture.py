@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocd_bench.engine._replay import Recording, patched, record, rerun
+from ocd_bench.engine._replay import Recording, fused_attention, patched, quiet, record, rerun
 from ocd_bench.engine.stand_ins import CallRefused, StandIn, inner_weights, stand_in
 from ocd_bench.errors import UsageError
 
@@ -145,17 +145,30 @@ class TargetLayer:
             kind = f"a {type(modules[name]).__name__}, not a Linear or Conv layer" if name in modules else "not in the model"
             raise LayerRefused(f"layer {name!r} is {kind}; nearest: {', '.join(near) or 'none (the model has no such layer)'}")
         self.model, self.name = model, name
-        parent, _, leaf = name.rpartition(".")
-        inside = stand_in(modules[parent]) if name else None
-        self.layer: Adaptable = modules[name] if name in modules else inside.layers[leaf]  # type: ignore[assignment, union-attr]
-        self.stand_ins: dict[nn.Module, StandIn] = {modules[parent]: inside} if inside else {}
+        self._module, self._around = modules.get(name), modules[name.rpartition(".")[0]] if name else None
         if reason := _static_refusal(model, self.layer, self.stand_ins):
             raise LayerRefused(f"layer {name!r} {reason}")
         self._rows: dict[tuple[int, ...], int] = {}
 
-    def stand_in(self) -> AbstractContextManager[None]:
+    @property
+    def layer(self) -> Adaptable:
+        """The layer; a Linear layer that holds the weight where this is one inside an attention or recurrent module."""
+        if self._module is not None:
+            return self._module  # type: ignore[return-value]
+        (inside,) = self.stand_ins.values()
+        return inside.layers[self.name.rpartition(".")[2]]
+
+    @property
+    def stand_ins(self) -> dict[nn.Module, StandIn]:
+        """The module that uses the weight by itself, with its stand-in; empty for other layers."""
+        inside = None if self._around is None else stand_in(self._around)
+        return {} if inside is None or self._around is None else {self._around: inside}
+
+    @contextmanager
+    def stand_in(self) -> Iterator[None]:
         """Inside it, the module that uses the weight by itself is computed by Linear layers."""
-        return patched(self.stand_ins)
+        with patched(self.stand_ins), fused_attention(not self.stand_ins):
+            yield
 
     @property
     def weight(self) -> Tensor:
@@ -290,7 +303,8 @@ def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
     """Why the layer cannot be adapted per sample on such inputs, or None if it can.
 
     Beyond the checks of :class:`TargetLayer` and :meth:`TargetLayer.trace`, the first three samples are tried out. This finds
-    rows that mix samples, and an output that does not depend on the layer. Give three samples or more.
+    rows that mix samples, an output that does not depend on the layer, a weight that is also used elsewhere, and a model whose
+    gradient cannot go back. Give three samples or more.
     """
     batch = inputs[:3]
     others = [len(batch) - 1, 0]
@@ -309,9 +323,36 @@ def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
             return f"{what} that do not belong to one sample each (samples are mixed, or the layout is not sample-major)"
     with torch.inference_mode(False), torch.enable_grad():
         zero = torch.zeros_like(target.weight).requires_grad_()
-        if not trace.respond(lambda rows: rows @ zero.T).requires_grad:
+        output = trace.respond(lambda rows: rows @ zero.T)
+        if not output.requires_grad:
             return f"no gradient reaches layer {name!r} from the model's output"
+        toward = torch.arange(output.numel(), device=output.device).cos().reshape(output.shape).to(output.dtype)
+        whole = _gradient(target, trace.inputs, toward)
+        if whole is None:
+            return None  # nothing to compare with
+        try:
+            (slope,) = torch.autograd.grad((output * toward).sum(), zero)
+        except Exception as error:  # whatever a model's own backward pass raises, such as a checkpoint that computes again
+            return f"layer {name!r}: no gradient goes back to it ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+    # what is left of a gradient that is nearly zero beside the output is rounding
+    rounding = 1e-5 * output.detach().abs().sum() / target.weight.abs().max().clamp_min(torch.finfo(output.dtype).tiny)
+    if bool((slope - whole).abs().max() > 1e-3 * whole.abs().max() + rounding):
+        return f"layer {name!r} has a weight that the model also uses outside of the layer: a change would not act there"
     return None
+
+
+def _gradient(target: TargetLayer, inputs: Tensor, toward: Tensor) -> Tensor | None:
+    """The gradient of the layer's own weight, as a matrix ``(O, I)``; None where the model itself has none: it
+    overwrites what a gradient needs, or a fused function has no backward pass."""
+    name = f"{target.name}.weight".removeprefix(".") if target._module is not None else target.name
+    weight = target.layer.weight.detach().clone().requires_grad_()
+    try:
+        with quiet(target.model):
+            output = torch.func.functional_call(target.model, {name: weight}, (inputs.clone(),))
+        (slope,) = torch.autograd.grad((output * toward).sum(), weight, allow_unused=True)
+    except Exception:
+        return None
+    return torch.zeros_like(target.weight) if slope is None else slope.flatten(1)
 
 
 def adaptable_names(model: nn.Module) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +28,21 @@ class StandIn(ABC):
     """What takes a module's place: the same function, with its weights in Linear layers.
 
     Attributes:
-        module: the module.
         layers: Linear layers by the names of their weights. They share memory with the module's parameters.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        known = module._parameters
+        self._module, known = ref(module), module._parameters
         self.layers = {name: _linear(known[name], known.get(self.bias_of(name))) for name in self.weights(module)}
+
+    @property
+    def module(self) -> Any:
+        """The module."""
+        return self._module()
+
+    def current(self) -> bool:
+        """Whether the module still has the parameters for which this was made."""
+        return all(layer.weight is self.module._parameters.get(name) for name, layer in self.layers.items())
 
     @staticmethod
     @abstractmethod
@@ -55,13 +63,31 @@ class StandIn(ABC):
 
 
 def stand_in(module: nn.Module) -> StandIn | None:
-    """The stand-in of an attention or recurrent module; None for others, for a subclass with a forward of its own, and where a
-    weight is no plain parameter (weight norm and other parametrizations)."""
-    kind = next((kind for kind in STAND_INS if isinstance(module, kind)), None)
-    if kind is None or type(module).forward is not kind.forward:
+    """The stand-in of an attention or recurrent module, always the same one; None for other modules, and where there is none
+    (:func:`hindrance`)."""
+    kind = _kind(module)
+    if kind is None or hindrance(module):
         return None
-    own = STAND_INS[kind]
-    return own(module) if all(module._parameters.get(name) is not None for name in own.weights(module)) else None
+    found = _known.get(module)
+    if found is None or not found.current():
+        found = _known[module] = STAND_INS[kind](module)
+    return found
+
+
+def hindrance(module: nn.Module) -> str:
+    """Why an attention or recurrent module has no stand-in; empty if it has one, and for other modules."""
+    kind = _kind(module)
+    if kind is None:
+        return ""
+    if type(module).forward is not kind.forward:
+        return "has a forward of its own, which may use its weights in another way"
+    if any(module._parameters.get(name) is None for name in STAND_INS[kind].weights(module)):
+        return "has a weight that is computed from others (weight norm or another parametrization)"
+    return ""
+
+
+def _kind(module: nn.Module) -> type[nn.Module] | None:
+    return next((kind for kind in STAND_INS if isinstance(module, kind)), None)
 
 
 def inner_weights(model: nn.Module) -> list[str]:
@@ -83,8 +109,6 @@ class AttentionStandIn(StandIn):
     """Projections by Linear layers, ``(N, L, E)``. torch's own attention does the rest, with the identity as projections, so
     that masks and extra keys mean what they mean there."""
 
-    module: nn.MultiheadAttention
-
     def __init__(self, module: nn.MultiheadAttention) -> None:
         super().__init__(module)
         weight, size = module.out_proj.weight, module.embed_dim
@@ -95,6 +119,10 @@ class AttentionStandIn(StandIn):
         self.inner.in_proj_weight = nn.Parameter(one.repeat(3, 1), requires_grad=False)
         self.inner.out_proj.weight = nn.Parameter(one, requires_grad=False)
         self.inner.bias_k, self.inner.bias_v = module.bias_k, module.bias_v
+
+    def current(self) -> bool:
+        one, weight = self.inner.out_proj.weight, self.module.out_proj.weight
+        return super().current() and (one.device, one.dtype) == (weight.device, weight.dtype)
 
     @staticmethod
     def weights(module: nn.MultiheadAttention) -> list[str]:
@@ -155,8 +183,6 @@ def _step(kind: str, given: Tensor, before: Tensor, state: State) -> State:
 class CellStandIn(StandIn):
     """``weight_ih`` on the input of a step and ``weight_hh`` on the last state, each ``(N, ...)``."""
 
-    module: nn.RNNCellBase
-
     @staticmethod
     def weights(module: nn.RNNCellBase) -> list[str]:
         return ["weight_ih", "weight_hh"]
@@ -183,8 +209,6 @@ class CellStandIn(StandIn):
 
 class RecurrentStandIn(StandIn):
     """Each ``weight_ih`` runs once, on all steps, ``(N, T, ...)``. Any ``weight_hh`` and ``weight_hr`` runs in every step."""
-
-    module: nn.RNNBase
 
     @staticmethod
     def weights(module: nn.RNNBase) -> list[str]:
@@ -237,3 +261,6 @@ STAND_INS: dict[type[nn.Module], type[StandIn]] = {
     **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), RecurrentStandIn),
     **dict.fromkeys((nn.LSTMCell, nn.GRUCell, nn.RNNCell), CellStandIn),
 }
+
+_known: WeakKeyDictionary[nn.Module, StandIn] = WeakKeyDictionary()
+"""Two weights of one module are adapted through one stand-in, so that both can be changed in one run."""

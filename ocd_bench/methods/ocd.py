@@ -250,6 +250,11 @@ class OCDSecondLayer(OCD):
     description = "ocd on the second-best layer"
     default = False
 
+    def layers(self, context: Context, wanted: str) -> list[str]:
+        if len(super().layers(context, wanted)) > 1:
+            raise NotApplicable("select.layer names several layers, and this row is ocd on another one")
+        return [self.layer(context)]
+
     def layer(self, context: Context) -> str:
         for name, _ in context.ranking():
             if name != context.layer:

@@ -10,7 +10,7 @@ from ocd_bench.cache import entries
 from ocd_bench.config import Config, fingerprint, resolve, without_machines
 from ocd_bench.runner.cells import Group
 from ocd_bench.runner.clock import BASE, DATA, Times, in_words
-from ocd_bench.runner.stored import ANEW, seeds_there
+from ocd_bench.runner.stored import ANEW, check_settings, seeds_there
 
 if TYPE_CHECKING:
     from ocd_bench.runner.start import Planned
@@ -71,6 +71,8 @@ def forecast(planned: Planned) -> Iterator[Work]:
         )
         own = "cached" if known and config.section("base").cache else "to train"
         base = _base(planned, group, todo, own)
+        if base.startswith("stored") and request.bases is not None:
+            check_settings(request.bases, group.task, group.dataset, group.seed, base_sections(config, group.task))
         steps = [DATA, *([BASE] if base.endswith("to train") else []), *todo] if todo else []
         seconds = {step: times.expected(group, step) for step in steps}
         expected = {step: times.rough(step) if value is None else value for step, value in seconds.items()}

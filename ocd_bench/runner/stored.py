@@ -111,6 +111,21 @@ def check_seeds(folder: Path, groups: Sequence[Group]) -> None:
             )
 
 
+def check_settings(folder: Path, task: str, dataset: str, seed: int, settings: Mapping[str, Any]) -> None:
+    """Refuse a stored base of other settings, before anything runs. Whether its architecture is the same, only the run can see.
+
+    Args:
+        settings: of the base and of the task, by section.
+
+    Raises:
+        UsageError: naming the difference.
+    """
+    recipe = Recipe(task, dataset, seed, {name: dict(section) for name, section in settings.items()}, "")
+    others = _files(folder, recipe)
+    if others and _differences(others, recipe):
+        _refuse(folder, recipe)
+
+
 def seeds_there(folder: Path, task: str, dataset: str) -> set[int]:
     """Seeds of a task and dataset whose bases are stored."""
     pattern = re.compile(re.escape(f"{task}-{dataset}-s".replace("/", "_")) + rf"(\d+)-base-[0-9a-f]{{16}}{re.escape(SUFFIX)}")
@@ -171,18 +186,23 @@ def _refuse(folder: Path, recipe: Recipe) -> None:
             names = ", ".join(path.name for path in seeds[:4])
             raise UsageError(f"--bases {folder}: no {recipe.label}; found {names}")
         return
-    try:
-        found = json.loads(_about(read_bytes(others[0]))["recipe"])
-        differs = config_differences(found["settings"], recipe.as_dict()["settings"])
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{others[0]}: damaged: not a safetensors file of OCD-Bench ({type(error).__name__})") from error
+    differs = _differences(others, recipe)
     reason = f"with other settings ({', '.join(differs[:3])})" if differs else "with another architecture"
     raise UsageError(
         f"--bases {folder}: the {recipe.label}, was made {reason}; "
         "make the reference run again with --keep-bases, or leave --bases out"
     )
+
+
+def _differences(files: Sequence[Path], recipe: Recipe) -> list[str]:
+    """The settings in which a stored base differs from a recipe."""
+    try:
+        found = json.loads(_about(read_bytes(files[0]))["recipe"])
+        return config_differences(found["settings"], recipe.as_dict()["settings"])
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{files[0]}: damaged: not a safetensors file of OCD-Bench ({type(error).__name__})") from error
 
 
 def _files(folder: Path, recipe: Recipe) -> list[Path]:
