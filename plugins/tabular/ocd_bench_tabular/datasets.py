@@ -70,6 +70,7 @@ DATASETS = (
         licence="CC BY 4.0",
         citation="Vergara et al., Chemical gas sensor drift compensation using classifier ensembles, Sensors and Actuators B",
         homepage="https://archive.ics.uci.edu/dataset/270",
+        seen_in_tuning=True,
     ),
     Dataset(
         "bike_sharing",
