@@ -303,11 +303,11 @@ def test_the_list_of_tables_names_those_that_exist(tmp_path: Path) -> None:
     tables = load("tables")
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
-    (tmp_path / "usps").mkdir()
     methods = next(table for table in tables.TABLES if table.name == "usps").options.split("--methods ")[1].split()[0]
-    (tmp_path / "usps" / "run.json").write_text(json.dumps({"methods": methods.split(",")}))
-    (tmp_path / "mnist").mkdir()
-    (tmp_path / "mnist" / "run.json").write_text(json.dumps({"methods": ["base", "ocd"]}))  # an older one
+    for place, names in (("usps", methods.split(",")), ("mnist", ["base", "ocd"])):  # the second is an older one
+        (tmp_path / place / "cells").mkdir(parents=True)
+        for name in names:
+            (tmp_path / place / "cells" / f"{name}.json").write_text(json.dumps({"method": name}))
     tables.write_list(page, tmp_path)
     lines = page.read_text().splitlines()
     assert lines[0] == "before"

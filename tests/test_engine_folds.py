@@ -70,7 +70,7 @@ def test_each_samples_targets_come_from_its_own_base():
     pieces = folds.traced_from_bank(known.take(indices), indices, torch.Generator())
     torch.testing.assert_close(torch.cat([trace.inputs for trace, _ in pieces]), task.train[0][indices % 12])
     assert torch.equal(torch.cat([answers for _, answers in pieces]), task.train[1][indices % 12])
-    models = {id(trace.model) for trace, _ in pieces}
+    models = {id(trace.target.model) for trace, _ in pieces}
     assert models <= {id(layer.model) for layer, _ in pairs}
     assert len(models) == len({int(folds.fold[index % 12]) for index in indices})
 
