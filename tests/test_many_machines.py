@@ -112,6 +112,18 @@ def soon() -> float:
     return SOON * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
+def stop(process: subprocess.Popen[str], out: Path, number: signal.Signals, code: int) -> None:
+    """Send a signal to a run, which ends soon, with the table and this exit code."""
+    begin = time.monotonic()
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    assert time.monotonic() - begin < soon()
+    assert process.returncode == code
+    assert "dots, default" in printed
+    assert "the same command continues" in said(out)
+    assert "Traceback" not in said(out)
+
+
 def test_ctrl_c_and_termination_end_the_run_on_all_machines(machines: Machines, tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path / "plugin")
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -119,14 +131,7 @@ def test_ctrl_c_and_termination_end_the_run_on_all_machines(machines: Machines, 
         words = ("--plugin", str(plugin), "--task", "dots", "--methods", "base,slow", "--seeds", "2")
         process = start(out, *words, "--executor", "ray", "--set", f"ray.address={machines.address}")
         wait_until(out, process, " base ", 2)
-        begin = time.monotonic()
-        process.send_signal(number)
-        printed, _ = process.communicate(timeout=60)
-        assert time.monotonic() - begin < soon()
-        assert process.returncode == code
-        assert "dots, default" in printed
-        assert "the same command continues" in said(out)
-        assert "Traceback" not in said(out)
+        stop(process, out, number, code)
         assert gone(b"ocd_bench.runner.executors.interpreter")
         assert not (out / ".locks").exists()
 
@@ -184,14 +189,7 @@ def test_a_stopped_run_ends_soon_with_the_ray_that_it_started(
     words = ("--plugin", str(plugin), "--task", "dots", "--methods", "base,slow", "--seeds", "2", "--jobs", "2")
     process = start(out, *words, "--executor", "ray")
     wait_until(out, process, " base ", 2)
-    begin = time.monotonic()
-    process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
-    assert time.monotonic() - begin < soon()
-    assert process.returncode == code
-    assert "dots, default" in printed
-    assert "the same command continues" in said(out)
-    assert "Traceback" not in said(out)
+    stop(process, out, number, code)
     assert gone(f"OCD_BENCH_TEST={out}".encode(), 1.0)
 
 
