@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ocd_bench.task import Task
 
 PRESETS = ("quick", "default", "paper")
+MOST_EPOCHS = 1_000_000
+"""Limit of ``base.epochs``."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class BaseSettings(Checked):
     lr: float = setting(1e-3, above=0, help="Initial learning rate. A cosine schedule takes it to zero.")
     weight_decay: float = setting(1e-4, least=0, help="Weight decay of the optimizer.")
     epochs: int = setting(
-        30, least=0, most=1_000_000, unit="epochs", help="Passes over the training samples. 0 leaves the base untrained."
+        30, least=0, most=MOST_EPOCHS, unit="epochs", help="Passes over the training samples. 0 leaves the base untrained."
     )
     least_steps: int = setting(
         0,

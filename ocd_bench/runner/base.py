@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ocd_bench.cache import Damaged, entry_path, find, keep, model_sha256, tensor_sha256, unpack
-from ocd_bench.config import BaseSettings, Config, fingerprint
+from ocd_bench.config import MOST_EPOCHS, BaseSettings, Config, fingerprint
 from ocd_bench.errors import OCDBenchError, UsageError
 from ocd_bench.layers import check_layers
 from ocd_bench.online import keep_group_norms_contiguous
@@ -207,14 +207,17 @@ class Bases:
         return Stages(self._name, key, self.note)
 
     def longer(self, splits: Splits, samples: float) -> BaseModel:
-        """The base as its own training makes it with so many samples more, from the same initial weights."""
+        """The base as its own training makes it with so many samples more, from the same initial weights.
+
+        A head on a few texts would get millions of passes for them: :data:`MOST_EPOCHS` are enough to see that it is an optimum.
+        """
         request = self.contract.call("longer", lambda: self.task.longer(splits, self.request, samples))
         if request is not None:
             config = self.config.changed(self.task.name, request.settings)
         else:
             request, settings = self.request, self.config.section("base")
             further = max(1, math.ceil(samples / len(splits.train)))
-            epochs = passes(settings, len(splits.train)) + further
+            epochs = min(MOST_EPOCHS, passes(settings, len(splits.train)) + further)
             config = self.config.changed("base", replace(settings, epochs=epochs))
         return replace(self, request=request, config=config).obtain(splits)
 
