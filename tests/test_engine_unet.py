@@ -104,3 +104,19 @@ def test_attention_is_softmax_attention_over_positions():
 def test_attention_at_a_level_that_is_not_there_is_refused(attention):
     with pytest.raises(ValueError, match="U-Net of 3 levels"):
         UNet((4, 4), 8, (1, 2, 2), 1, attention)
+
+
+def test_the_compiler_takes_it_as_one_graph():
+    net = wake(UNet((6, 5), **TINY)).eval()
+    code, t, e = torch.randn(3, 30), torch.tensor([0.0, 300.0, 999.0]), torch.randn(3, 32)
+    compiled = torch.compile(UNet.denoise, dynamic=False, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(net, code, t, e), net(code, t, e))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the U-Net is compiled on a GPU alone")
+def test_compiled_in_pieces_it_gives_the_same(monkeypatch):
+    monkeypatch.setitem(unet.PIECE, True, 8 * 8 * 8 * 2)  # two codes a piece
+    net = wake(UNet((6, 5), **TINY, compiled=True)).cuda().eval()
+    code, t, e = torch.randn(5, 30).cuda(), torch.tensor([0.0, 300.0, 999.0, 4.0, 7.0]).cuda(), torch.randn(5, 32).cuda()
+    with torch.no_grad():
+        torch.testing.assert_close(net(code, t, e), UNet.denoise(net, code, t, e), atol=1e-3, rtol=1e-3)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 LENET = "--set images.model=lenet5 --set images.checkpoint=reference_checkpoints/checkpoint_lenet5.pth"
-GPU = "--set base.precision=bf16 --set ocd.precision=bf16 --set ocd_paper.precision=bf16"
+GPU = "--set base.precision=bf16 --set ocd.precision=bf16 --set ocd_paper.precision=bf16 --set ocd_paper.compile=true"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Piece:
         return ["run", "--data-dir", data, "--out", out, "--device", device, *shlex.split(self.options), *shlex.split(extra)]
 
 
+PACKAGED = Path(__file__).parents[2] / "plugins/speech/ocd_bench_speech/bases/librispeech_8k-2.pt"
 CIFAR = "--task images --dataset cifar10 --seeds 1 --set images.model=googlenet"
 SGD = "--set base.batch_size=256 --set base.optimizer=sgd --set base.lr=0.2 --set base.weight_decay=5e-4"
 SMALL_CIFAR = "--preset quick --set images.model=lenet5-bn --set base.epochs=1"
@@ -46,8 +48,8 @@ PIECES = (
         "the published U-Net on LeNet5's fc1, beside ocd on the same base: accuracy and cross entropy of one and five draws",
         8,
         f"--task images --dataset mnist --seeds 1 --methods base,ocd,ocd-x5,ocd-paper,ocd-paper-x5,oracle {LENET} "
-        "--set images.test_samples=2000 --set ocd_paper.batch_size=256 --set ocd_paper.unet_dropout=0.4 "
-        "--set ocd_paper.evaluations=10",
+        "--set images.test_samples=2000 --set ocd_paper.multipliers=1,1,2,2,4,4 --set ocd_paper.unet_dropout=0.4 "
+        "--set ocd_paper.batch_size=32 --set ocd_paper.evaluations=10",
         ("mnist", "reference_checkpoints"),
         "--preset quick --set images.test_samples=64 --set images.train_samples=512 --set ocd_paper.channels=8 "
         "--set ocd_paper.batch_size=8 --set ocd_paper.evaluations=2",
@@ -58,7 +60,7 @@ PIECES = (
         "cifar10",
         "GoogLeNet on CIFAR-10: a base of at least 92.9 %, OCD and its controls on the last layer, and the rows of Tent",
         8,
-        f"{CIFAR} {SGD} --set base.epochs=30 "
+        f"{CIFAR} {SGD} --set base.epochs=16 "
         "--methods base,bn-adapt,tent,eata,sar,t3a,lame,ocd,ocd-x5,ocd-regress,capacity,temperature,oracle",
         ("cifar10",),
         SMALL_CIFAR,
@@ -74,11 +76,14 @@ PIECES = (
     ),
     Piece(
         "speech",
-        "the Gated-LSTM trained on from the packaged weights, then OCD on its last projection",
+        "the Gated-LSTM trained on from the packaged weights, with an hour of speech more, then OCD on its last projection",
         8,
-        "--task speech --dataset librispeech_8k --seeds 1 --methods base,ocd,ocd-regress,capacity,finetune,oracle "
-        "--set speech.checkpoint=auto --set speech.base_batch=32",
-        ("librispeech_8k",),
-        "--preset quick",
+        "--task speech --dataset librispeech_8k --seeds 1 --methods base,ocd,ocd-regress,capacity,finetune,oracle --keep-bases "
+        f"--set speech.checkpoint={PACKAGED} --set speech.more_train=librispeech_mini_8k --set speech.base_batch=64 "
+        "--set speech.base_lr=1e-3",
+        ("librispeech_8k", "librispeech_mini_8k"),
+        "--preset quick --set speech.checkpoint=none --set speech.base_batch=4",
+        stretch="speech.base_steps",
+        probe="base",
     ),
 )

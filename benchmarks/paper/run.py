@@ -69,9 +69,10 @@ class Suite:
 
 
 def fitted_seconds(folder: Path, method: str) -> float:
-    """The time of a method's fit, from its cells."""
+    """The time of a method's fit, from its cells; of the base, its training."""
     cells = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "cells").glob("*.json")]
-    times = [cell["cost"]["fit_s"] for cell in cells if cell["method"] == method and cell["status"] == "ok"]
+    cost = "base_fit_s" if method == "base" else "fit_s"
+    times = [cell["cost"][cost] for cell in cells if cell["method"] == method and cell["status"] == "ok"]
     if not times:
         reasons = [str(cell["reason"]) for cell in cells if cell["method"] == method]
         sys.exit(f"error: {folder}: {method} was not fitted: {reasons[0] if reasons else 'no cell'}")
@@ -86,7 +87,8 @@ def steps_that_fit(piece: Piece, command: Sequence[str], suite: Suite, out: Path
     times = []
     for steps in PROBES:
         folder = out / "probes" / f"{piece.name}-{steps}"
-        options = [*command, "--out", str(folder), "--methods", f"base,{piece.probe}", "--set", f"{piece.stretch}={steps}"]
+        methods = ",".join(dict.fromkeys(("base", piece.probe)))
+        options = [*command, "--out", str(folder), "--methods", methods, "--set", f"{piece.stretch}={steps}"]
         suite.run(options, out / f"{piece.name}.log", seconds)
         times.append(fitted_seconds(folder, piece.probe))
     each = max(1e-4, (times[1] - times[0]) / (PROBES[1] - PROBES[0]))

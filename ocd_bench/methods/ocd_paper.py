@@ -30,7 +30,7 @@ def unet_hypernetwork(
 ) -> CodeNetwork:
     """Diffusion by the paper's U-Net; ``settings`` are :class:`PaperSettings`."""
     sizes = settings.channels, settings.multipliers, settings.blocks, settings.attention
-    unet = UNet(form.shape, *sizes, settings.unet_dropout)
+    unet = UNet(form.shape, *sizes, settings.unet_dropout, settings.precision, settings.compile)
     e = condition(unet.width)
     return HyperNetwork(e, unet, scale(unet.width), form, Diffusion.of(settings, settings.times == "code"))
 

@@ -209,7 +209,7 @@ class Bases:
     def longer(self, splits: Splits, samples: float) -> BaseModel:
         """The base as its own training makes it with so many samples more, from the same initial weights.
 
-        A head on a few texts would get millions of passes for them: :data:`MOST_EPOCHS` are enough to see that it is an optimum.
+        A head on a few texts would get millions of passes: :data:`MOST_EPOCHS` are enough to see that it is an optimum.
         """
         request = self.contract.call("longer", lambda: self.task.longer(splits, self.request, samples))
         if request is not None:
