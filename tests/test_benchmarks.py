@@ -231,6 +231,49 @@ def test_every_piece_is_a_command_that_is_understood(monkeypatch: pytest.MonkeyP
         run.main(["mnist", "--data-dir", str(tmp_path / "nowhere")])
 
 
+def test_the_slice_of_the_throughput_measures_every_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")  # its digits
+    monkeypatch.setattr(sys, "path", [str(FOLDER / "paper"), *sys.path])  # the script adds to it
+    throughput, out, milliseconds = load("paper/throughput"), tmp_path / "table.md", tmp_path / "step"
+    options = ["--device", "cpu", "--slice", "--compile", "--set", "ocd_paper.channels=2"]
+    assert throughput.main([*options, "--out", str(out), "--step-ms", str(milliseconds)]) == 0
+    lines = json.loads(out.with_suffix(".json").read_text())["lines"]
+    printed = capsys.readouterr().out
+    assert all(f"| {line['line']} | {line['batch']} |" in printed for line in lines)
+    assert out.read_text().splitlines()[: len(lines) + 2] == printed.splitlines()[: len(lines) + 2]
+    assert [line["line"] for line in lines if "note" in line] == ["matrix product, tf32", "ocd-paper, compiled"]  # need a GPU
+    measured = [line for line in lines if "note" not in line]
+    assert len(measured) == 18
+    assert all(0 < line["low"] <= line["median"] <= line["high"] and line["rounds"] == 5 for line in measured)
+    assert all(line["flops"] > 0 and line["moved"] > 0 for line in measured if line["unit"] not in ("TFLOP", "TB"))
+    first = next(line for line in lines if line["line"] == "ocd-paper, bf16, training")
+    assert 1000 * first["batch"] / float(milliseconds.read_text()) == pytest.approx(first["median"])
+
+
+def test_a_line_that_fails_has_its_error_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    rates = load("paper/rates")
+    table = rates.Table(10.0, 1e-6, False, None, {})
+
+    def wrong() -> None:
+        raise RuntimeError("two\nlines | and a bar")
+
+    assert table.line("wrong", 1, "samples", 1, wrong) == 0
+    table.peaks.update(float32=100.0, copy=10.0)
+    assert table.line("right", 1, "samples", 4, lambda: ([2.0] * 5, rates.Work(100.0, 40.0))) == 2
+    table.deadline = 0.0
+    assert table.line("late", 1, "samples", 1, wrong) == 0
+    assert table.failed == 1
+    assert table.texts[2].startswith("| wrong | 1 | error: RuntimeError: two lines / and a bar | samples |")
+    assert table.rows[1]["shares"] == {"arithmetic, float32": 0.5, "memory": 2.0}
+    assert "memory: 200 %" in table.texts[3]
+    assert "skipped: would take" in table.texts[4]
+    a, b = torch.ones(2, 3), torch.ones(3, 4)
+    assert rates.work_of(lambda: a @ b.t().t()) == rates.Work(2 * 2 * 3 * 4, 4 * (6 + 12 + 8))
+
+
 def test_the_soak_notices_what_grows() -> None:
     soak = load("soak")
 
