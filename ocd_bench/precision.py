@@ -36,3 +36,17 @@ def fast_layout(model: nn.Module, precision: str, device: torch.device) -> Itera
         yield
     finally:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Without TF32 in cuDNN's convolutions and recurrent layers, which is PyTorch's default on a GPU: for checks that compare
+    two computations of the same number."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -486,6 +486,21 @@ def test_refusals_say_why(make, shape, reason):
     assert "layer" not in candidates(model, inputs)
 
 
+def test_layers_are_examined_in_full_float32():
+    """With TF32, rows of one sample differ by more than the check allows when the batch changes."""
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(x)
+
+    before = torch.backends.cudnn.allow_tf32
+    assert refusal(nn.Sequential(Watched(3, 4), nn.ReLU(), nn.Linear(4, 2)), "2", torch.randn(3, 3)) is None
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_an_unknown_layer_is_refused_with_similar_names():
     with pytest.raises(LayerRefused, match=r"layer 'stem.1' is a BatchNorm2d, not .*; nearest: stem.0"):
         TargetLayer(Residual(), "stem.1")

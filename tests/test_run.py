@@ -369,6 +369,16 @@ def test_a_child_that_computes_with_several_threads_is_not_forked() -> None:
     assert not can_isolate(torch.device("cpu"), 2)
 
 
+def test_on_a_machine_with_a_gpu_nothing_is_forked_even_if_the_run_is_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autograd has a thread for each GPU, and in a forked child it refuses to work."""
+    import torch
+
+    from ocd_bench.runner.sandbox import can_isolate
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert not can_isolate(torch.device("cpu"), 1)
+
+
 def test_in_one_process_the_numbers_are_the_same(plugin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--methods", "base,draws,oracle,ocd-nn", "--quiet")
     assert run(plugin, *words, "--out", str(tmp_path / "many")) == 0

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from ocd_bench.engine._replay import Recording, fused_attention, patched, quiet, record, rerun
 from ocd_bench.engine.stand_ins import CallRefused, StandIn, inner_weights, stand_in
 from ocd_bench.errors import UsageError
+from ocd_bench.precision import full_float32
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Adaptable = nn.Linear | Convolution
@@ -299,6 +300,7 @@ class Describe:
         return found if self.fixed is None else {**found, "sample": flat(self.fixed(trace.inputs)).float()}
 
 
+@full_float32()
 def refusal(model: nn.Module, name: str, inputs: Tensor) -> str | None:
     """Why the layer cannot be adapted per sample on such inputs, or None if it can.
 

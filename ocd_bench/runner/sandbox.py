@@ -6,8 +6,9 @@ kills it first when memory runs out. When it ends, the parent learns how (it ret
 ``os._exit``, it was killed, or it timed out) and at which place in the code.
 
 Forking is safe as long as a child computes with one thread: the threads of its parent's OpenMP pool do not survive a fork, and
-a child that waits for them waits for ever. With ``run.threads`` above 1, if a GPU is used, and if the system is not Linux,
-:func:`can_isolate` is false and the function runs in the process itself.
+a child that waits for them waits for ever. The same holds for autograd's threads, one for each GPU that the machine has. With
+``run.threads`` above 1, where there is a GPU (used or not), and if the system is not Linux, :func:`can_isolate` is false and
+the function runs in the process itself.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def can_isolate(device: Any, threads: int = 1) -> bool:
     if threads > 1:
         return False
     torch = sys.modules.get("torch")
-    return not (torch is not None and torch.cuda.is_initialized())
+    return torch is None or torch.cuda.device_count() == 0
 
 
 class Child:
