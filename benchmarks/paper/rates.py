@@ -32,6 +32,10 @@ class Work:
     flops: float
     moved: float | None
 
+    def times(self, count: int) -> Work:
+        """Of so many."""
+        return Work(count * self.flops, None if self.moved is None else count * self.moved)
+
 
 class Traffic(TorchDispatchMode):
     """Adds up the bytes of the inputs and results of all operations that are no views."""

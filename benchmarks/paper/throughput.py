@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ from ocd_bench_images.task import Images  # noqa: E402
 LENET = {"images.model": "lenet5", "images.checkpoint": "reference_checkpoints/checkpoint_lenet5.pth"}
 SMALL: dict[str, Any] = {
     "images.model": "lenet5", "images.train_samples": 64, "ocd.batch_size": 16, "ocd_paper.channels": 8, "ocd_paper.blocks": 1,
-    "ocd_paper.multipliers": (1, 1, 1, 1, 1), "ocd_paper.sampling_steps": 2, "ocd.width": 32,
+    "ocd_paper.multipliers": (1, 1, 1, 1), "ocd_paper.attention": (), "ocd_paper.sampling_steps": 2, "ocd.width": 32,
 }  # fmt: skip
 COMPILES = "compile" in {field.name for field in fields(PaperSettings)}
 LIMITS = {"bf16": "bf16", "float32": "tf32"}
@@ -181,17 +182,23 @@ class Bench:
         self.table.line(name, batch, unit, batch, measure)
 
     def adapted(
-        self, name: str, made: Callable[[], FittedOCD], draws: int, batch: int, limit: str, known: Work | None = None
+        self, name: str, made: Callable[[], FittedOCD], draws: int, batch: int, limit: str, work: Work | None = None
     ) -> None:
-        """A line of predictions. The work of a compiled network is ``known``; that of others is counted."""
+        """A line of predictions. The ``work`` of a compiled network is given; that of others is counted."""
 
         def measure() -> Measured:
             fitted, (x, _) = made(), self.samples(batch)
-            seconds = self.table.seconds(lambda: fitted.predict(x, draws), compiled=known is not None)
-            return seconds, known or work_of(lambda: fitted.predict(x, draws))
+            seconds = self.table.seconds(lambda: fitted.predict(x, draws), compiled=work is not None)
+            return seconds, work or self.work(fitted, batch, draws)
 
         title = f"{name}, adapted, {draws} draw{'s' * (draws > 1)}"
         self.table.line(title, batch, "predictions", batch, measure, limit)
+
+    def work(self, fitted: FittedOCD, batch: int, draws: int) -> Work:
+        """Work of predictions. The draws of the U-Net share nothing that counts, so that one is counted for all."""
+        x, each = self.samples(batch)[0], isinstance(fitted.settings, PaperSettings)
+        found = work_of(lambda: fitted.predict(x, 1 if each else draws))
+        return found.times(draws) if each else found
 
     def unet(self, batch: int, compiled: bool, file: Path | None) -> None:
         """The published U-Net: first as a long training would run it. ``file`` gets the milliseconds of such a step."""
@@ -201,10 +208,15 @@ class Bench:
         rates = {batch: self.training("bf16", batch, file)}
         rates |= {size: self.training("bf16", size) for size in self.sizes.unet if size != batch}
         best = min(size for size, rate in rates.items() if rate >= 0.95 * max(rates.values()))
-        for draws in DRAWS:
-            self.adapted("ocd-paper, bf16, best batch", lambda: self.paper("bf16", best, 1)[0], draws, best, "bf16")
+        self.draws(best)
         for size in self.sizes.unet:
             self.training("float32", size)
+
+    def draws(self, batch: int) -> None:
+        """Lines of the U-Net's predictions, without compilation."""
+        made = cache(lambda: self.paper("bf16", batch, 1)[0])
+        for draws in DRAWS:
+            self.adapted("ocd-paper, bf16, best batch", made, draws, batch, "bf16")
 
     def paper(self, precision: str, batch: int, rounds: int, compiled: bool = False) -> tuple[FittedOCD, Watch]:
         """A fit of the published method, a step a round."""
@@ -227,8 +239,7 @@ class Bench:
 
         def measure() -> Measured:
             fitted, watch = self.paper("bf16", batch, 1)
-            for draws in DRAWS:
-                works[draws] = replace(work_of(lambda: fitted.predict(self.samples(batch)[0], draws)), moved=None)  # noqa: B023
+            works.update({draws: replace(self.work(fitted, batch, draws), moved=None) for draws in DRAWS})
             work = replace(watch.works[0], moved=None)
             del fitted
             self.table.forget()
