@@ -85,10 +85,14 @@ SLICE = Sizes(64, 2**20, (8,), 8, (8,), (1, 2), 8, 0.001, 1)
 
 
 class Watch(Progress):
-    """Takes the time of training steps, counts the work of the second one, and ends a training that would take too long."""
+    """Takes the time of training steps, counts the work of the second one, and ends a training that would take too long.
 
-    def __init__(self, table: Table, each: int, compiled: bool) -> None:
+    ``file`` gets the milliseconds of a step.
+    """
+
+    def __init__(self, table: Table, each: int, compiled: bool, file: Path | None) -> None:
         super().__init__()
+        self.file = file
         self.table, self.each, self.compiled, self.start = table, each, compiled, time.monotonic()
         self.counting, self.works, self.ticks = ExitStack(), list[Work](), list[float]()
 
@@ -100,10 +104,18 @@ class Watch(Progress):
         if done < WARM or (done - WARM) % self.each or done == total:
             return
         self.ticks.append(self.table.now())
-        if len(self.ticks) == 1 and self.compiled:
-            self.table.deadline += time.monotonic() - self.start
+        if len(self.ticks) == 1:
+            self.not_counted()
+        self.start = time.monotonic()
         if len(self.ticks) == 2:
             self.table.check(self.steps[0] * (total - done))
+        if self.file is not None and done == total - 1:
+            self.file.write_text(f"{1000 * statistics.median(self.steps)}\n", encoding="utf-8")
+
+    def not_counted(self) -> None:
+        """Leave the time since the start, or since the last round, to the compilation."""
+        if self.compiled:
+            self.table.deadline += time.monotonic() - self.start
 
     @property
     def steps(self) -> list[float]:
@@ -134,14 +146,18 @@ class Bench:
         rows = torch.arange(count) % len(self.context.train)
         return self.context.train.inputs[rows].to(self.device), self.context.train.targets[rows].to(self.device)
 
-    def fit(self, method: OCD, rounds: int, each: int, compiled: bool = False, **changes: Any) -> tuple[FittedOCD, Watch]:
+    def fit(
+        self, method: OCD, rounds: int, each: int, compiled: bool = False, file: Path | None = None, **changes: Any
+    ) -> tuple[FittedOCD, Watch]:
         """The method's own fit, with as many steps as the rounds take."""
-        watch = Watch(self.table, each, compiled)
+        watch = Watch(self.table, each, compiled, file)
         settings = replace(self.context.settings(method.section), steps=WARM + rounds * each + 1, evaluations=1, **changes)
         problem = method.problem(self.context, self.context.layer)
         problem = replace(problem, stage=lambda what, key: watch if what == "hypernetwork" else Progress())
         with watch.counting:
-            return fit(problem, settings, method.variant(settings)), watch
+            fitted = fit(problem, settings, method.variant(settings))
+        watch.not_counted()
+        return fitted, watch
 
     def lenet(self) -> None:
         """The base, targets, and `ocd` with and without the encoder of x."""
@@ -218,17 +234,18 @@ class Bench:
         for draws in DRAWS:
             self.adapted("ocd-paper, bf16, best batch", made, draws, batch, "bf16")
 
-    def paper(self, precision: str, batch: int, rounds: int, compiled: bool = False) -> tuple[FittedOCD, Watch]:
+    def paper(
+        self, precision: str, batch: int, rounds: int, compiled: bool = False, file: Path | None = None
+    ) -> tuple[FittedOCD, Watch]:
         """A fit of the published method, a step a round."""
         changes = {"precision": precision, "batch_size": batch, "val_samples": batch}
-        return self.fit(OCDPaper(), rounds, 1, compiled, **changes, **({"compile": compiled} if COMPILES else {}))
+        return self.fit(OCDPaper(), rounds, 1, compiled, file, **changes, **({"compile": compiled} if COMPILES else {}))
 
     def training(self, precision: str, batch: int, file: Path | None = None) -> float:
         """A line of the U-Net's training. Returns its rate."""
 
         def measure() -> Measured:
-            watch = self.paper(precision, batch, ROUNDS)[1]
-            keep(file, watch)
+            watch = self.paper(precision, batch, ROUNDS, file=file)[1]
             return watch.steps, watch.works[0]
 
         return self.table.line(f"ocd-paper, {precision}, training", batch, "samples", batch, measure, LIMITS[precision])
@@ -243,8 +260,7 @@ class Bench:
             work = replace(watch.works[0], moved=None)
             del fitted
             self.table.forget()
-            fitted, watch = self.paper("bf16", batch, ROUNDS, compiled=True)
-            keep(file, watch)
+            fitted, watch = self.paper("bf16", batch, ROUNDS, compiled=True, file=file)
             made.append(fitted)
             return watch.steps, work
 
@@ -262,12 +278,6 @@ def only(made: Sequence[FittedOCD]) -> FittedOCD:
     if not made:
         raise Skipped("its training did not end")
     return made[0]
-
-
-def keep(file: Path | None, watch: Watch) -> None:
-    """Write the milliseconds of a training step."""
-    if file is not None:
-        file.write_text(f"{1000 * statistics.median(watch.steps)}\n", encoding="utf-8")
 
 
 def ceilings(table: Table, sizes: Sizes, device: torch.device) -> None:
