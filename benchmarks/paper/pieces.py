@@ -47,7 +47,7 @@ PIECES = (
         "mnist",
         "the published U-Net on LeNet5's fc1, beside ocd on the same base: accuracy and cross entropy of one and five draws",
         8,
-        f"--task images --dataset mnist --seeds 1 --methods base,ocd,ocd-x5,ocd-paper,ocd-paper-x5,oracle {LENET} "
+        f"--task images --dataset mnist --seeds 1 --methods base,ocd-paper,ocd-paper-x5,ocd,ocd-x5,oracle {LENET} "
         "--set images.test_samples=2000 --set ocd_paper.multipliers=1,1,2,2,4,4 --set ocd_paper.unet_dropout=0.4 "
         "--set ocd_paper.batch_size=32 --set ocd_paper.evaluations=10",
         ("mnist", "reference_checkpoints"),
@@ -60,7 +60,7 @@ PIECES = (
         "cifar10",
         "GoogLeNet on CIFAR-10: a base of at least 92.9 %, OCD and its controls on the last layer, and the rows of Tent",
         8,
-        f"{CIFAR} {SGD} --set base.epochs=16 "
+        f"{CIFAR} {SGD} --set base.epochs=30 "
         "--methods base,bn-adapt,tent,eata,sar,t3a,lame,ocd,ocd-x5,ocd-regress,capacity,temperature,oracle",
         ("cifar10",),
         SMALL_CIFAR,

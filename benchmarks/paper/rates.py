@@ -104,18 +104,15 @@ class Table:
         if needed >= left:
             raise Skipped(f"would take {needed:.1f} s more, and {left:.1f} s of --seconds are left")
 
-    def seconds(self, call: Callable[[], Any], compiled: bool = False) -> list[float]:
-        """Seconds of a call, one number per round. The first call warms up; where it compiles, its time does not count.
+    def seconds(self, call: Callable[[], Any]) -> list[float]:
+        """Seconds of a call, one number per round. The first call warms up.
 
         Raises:
             Skipped: if the rounds would not fit.
         """
         self.forget()
-        start = time.monotonic()
         once = self._time(call, 1)
-        if compiled:
-            self.deadline += time.monotonic() - start
-        if compiled or once < 10 * self.least:  # else the warm-up is a small part of it
+        if once < 10 * self.least:  # else the warm-up is a small part of it
             once = self._time(call, 1)
         repeats = max(1, round(self.least / once))
         self.check(once * repeats * ROUNDS)

@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,6 @@ SMALL: dict[str, Any] = {
     "images.model": "lenet5", "images.train_samples": 64, "ocd.batch_size": 16, "ocd_paper.channels": 8, "ocd_paper.blocks": 1,
     "ocd_paper.multipliers": (1, 1, 1, 1), "ocd_paper.attention": (), "ocd_paper.sampling_steps": 2, "ocd.width": 32,
 }  # fmt: skip
-COMPILES = "compile" in {field.name for field in fields(PaperSettings)}
 LIMITS = {"bf16": "bf16", "float32": "tf32"}
 """The limit of a network of convolutions: PyTorch computes those of float32 in TF32."""
 WARM = 3
@@ -197,15 +196,12 @@ class Bench:
 
         self.table.line(name, batch, unit, batch, measure)
 
-    def adapted(
-        self, name: str, made: Callable[[], FittedOCD], draws: int, batch: int, limit: str, work: Work | None = None
-    ) -> None:
-        """A line of predictions. The ``work`` of a compiled network is given; that of others is counted."""
+    def adapted(self, name: str, made: Callable[[], FittedOCD], draws: int, batch: int, limit: str) -> None:
+        """A line of predictions."""
 
         def measure() -> Measured:
             fitted, (x, _) = made(), self.samples(batch)
-            seconds = self.table.seconds(lambda: fitted.predict(x, draws), compiled=work is not None)
-            return seconds, work or self.work(fitted, batch, draws)
+            return self.table.seconds(lambda: fitted.predict(x, draws)), self.work(fitted, batch, draws)
 
         title = f"{name}, adapted, {draws} draw{'s' * (draws > 1)}"
         self.table.line(title, batch, "predictions", batch, measure, limit)
@@ -239,7 +235,7 @@ class Bench:
     ) -> tuple[FittedOCD, Watch]:
         """A fit of the published method, a step a round."""
         changes = {"precision": precision, "batch_size": batch, "val_samples": batch}
-        return self.fit(OCDPaper(), rounds, 1, compiled, file, **changes, **({"compile": compiled} if COMPILES else {}))
+        return self.fit(OCDPaper(), rounds, 1, compiled, file, **changes, compile=compiled)
 
     def training(self, precision: str, batch: int, file: Path | None = None) -> float:
         """A line of the U-Net's training. Returns its rate."""
@@ -251,22 +247,14 @@ class Bench:
         return self.table.line(f"ocd-paper, {precision}, training", batch, "samples", batch, measure, LIMITS[precision])
 
     def compiled(self, batch: int, file: Path | None) -> None:
-        """Lines of the compiled U-Net in bf16. Its FLOPs are counted without compilation."""
-        name, made, works = "ocd-paper, bf16, compiled", list[FittedOCD](), dict[int, Work]()
+        """The line of the compiled U-Net's training in bf16. Its FLOPs are counted without compilation."""
 
         def measure() -> Measured:
-            fitted, watch = self.paper("bf16", batch, 1)
-            works.update({draws: replace(self.work(fitted, batch, draws), moved=None) for draws in DRAWS})
-            work = replace(watch.works[0], moved=None)
-            del fitted
+            work = self.paper("bf16", batch, 1)[1].works[0]
             self.table.forget()
-            fitted, watch = self.paper("bf16", batch, ROUNDS, compiled=True, file=file)
-            made.append(fitted)
-            return watch.steps, work
+            return self.paper("bf16", batch, ROUNDS, compiled=True, file=file)[1].steps, replace(work, moved=None)
 
-        self.table.line(f"{name}, training", batch, "samples", batch, measure, "bf16")
-        for draws in DRAWS:
-            self.adapted(name, lambda: only(made), draws, batch, "bf16", works.get(draws))
+        self.table.line("ocd-paper, bf16, compiled, training", batch, "samples", batch, measure, "bf16")
 
 
 def only(made: Sequence[FittedOCD]) -> FittedOCD:
@@ -339,10 +327,10 @@ def main(words: list[str] | None = None) -> int:
         sys.exit(f"error: {error}")
     ceilings(table, sizes, device)
     bench.lenet()
-    if args.compile and not (gpu and COMPILES):
-        note = "skipped: needs a GPU" if not gpu else "skipped: needs the setting ocd_paper.compile"
+    if args.compile and not gpu:
+        note = "skipped: needs a GPU"
         table.add({"line": "ocd-paper, compiled", "batch": args.unet_batch, "unit": "samples", "note": note})
-    bench.unet(sizes.unet[0] if args.slice else args.unet_batch, args.compile and gpu and COMPILES, args.step_ms)
+    bench.unet(sizes.unet[0] if args.slice else args.unet_batch, args.compile and gpu, args.step_ms)
     print("", *(f"{key}: {text}" for key, text in environment.items()), sep="\n")
     return int(table.failed > 0)
 

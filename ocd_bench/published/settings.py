@@ -78,8 +78,8 @@ class PaperSettings(OCDSettings):
     )
     compile: bool = setting(
         False,
-        help="Whether the U-Net runs through torch.compile on a GPU: faster steps, after up to a minute for each shape. "
-        "Rounding differs.",
+        help="Whether the U-Net's training steps run through torch.compile on a GPU. The first one then takes a minute or "
+        "two. Rounding differs.",
     )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

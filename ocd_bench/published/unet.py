@@ -93,7 +93,8 @@ class UNet(nn.Module):
         attention: levels (from 0, the finest) with attention; both blocks of the bottleneck always have it.
         dropout: in the residual blocks, in [0, 1).
         precision: of a prediction without gradients on a GPU; the training has its own.
-        compiled: whether it runs through ``torch.compile`` on a GPU. There it then has channels last, chosen by the compiler.
+        compiled: whether training steps run through ``torch.compile`` on a GPU, with channels last, which the compiler chooses.
+            Predictions do not: they come in many sizes, and each would be compiled anew.
 
     Raises:
         ValueError: if there is no level, or ``attention`` names a level that does not exist.
@@ -146,19 +147,14 @@ class UNet(nn.Module):
 
     def forward(self, code: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         cuda = code.device.type == "cuda"
-        denoise = compiled_denoise() if self.compiled and cuda else UNet.denoise
         if torch.is_grad_enabled():
+            denoise = compiled_denoise() if self.compiled and cuda else UNet.denoise
             return denoise(self, code, t, condition).to(code.dtype)
         rows, columns = (-(-side // self.multiple) * self.multiple for side in self.shape)
         count = max(1, PIECE[cuda] // (self.channels * rows * columns))
-        parts = []
+        pieces = zip(code.split(count), t.split(count), condition.split(count), strict=True)
         with autocast(self.precision if cuda else "float32", code.device):
-            for piece in zip(code.split(count), t.split(count), condition.split(count), strict=True):
-                size = len(piece[0])
-                if self.compiled and cuda and size < len(code):  # pieces of one size: another one would be compiled anew
-                    piece = tuple(F.pad(part, (*[0, 0] * (part.ndim - 1), 0, count - size)) for part in piece)
-                parts.append(denoise(self, *piece)[:size].to(code.dtype))
-        return torch.cat(parts)
+            return torch.cat([self.denoise(*piece) for piece in pieces]).to(code.dtype)
 
     def denoise(self, code: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """All of it at once, whatever memory it takes."""
@@ -186,5 +182,5 @@ class UNet(nn.Module):
 
 @functools.cache
 def compiled_denoise() -> Callable[..., Tensor]:
-    """:meth:`UNet.denoise` through ``torch.compile``. It compiles for each new number of samples, which takes a minute."""
+    """:meth:`UNet.denoise` through ``torch.compile``. Each new number of samples takes a minute or two."""
     return torch.compile(UNet.denoise, dynamic=False)
