@@ -67,10 +67,10 @@ class Table:
 STREAMS = tuple(
     Table(
         f"cifar10-streams-{size}",
-        f"ResNet-20 under five kinds of corruption in five orders of samples, batches of {size}",
-        f"{RESNET} --seeds 1 --methods base,{PUBLISHED},{SINGLE},ocd --corruption "
-        "gaussian_noise:5,defocus_blur:5,fog:5,contrast:5,jpeg_compression:5 "
-        f"--stream iid,sorted,dirichlet:0.1,mixed,continual --set images.test_samples=2000 --set run.batch_size={size} "
+        f"ResNet-20 under four kinds of corruption in five orders of samples, 1,000 pictures, batches of {size}",
+        f"{RESNET} --seeds 1 --methods base,bn-adapt,tent,eata,sar,t3a,lame,mixnorm,ttn,norm-rule,ocd-norms --corruption "
+        "gaussian_noise:5,defocus_blur:5,fog:5,jpeg_compression:5 "
+        f"--stream iid,sorted,dirichlet:0.1,mixed,continual --set images.test_samples=1000 --set run.batch_size={size} "
         f"{CHOSEN}",
     )
     for size in (1, 8, 64, 200)

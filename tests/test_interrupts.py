@@ -91,6 +91,21 @@ def test_a_run_that_is_stopped_shows_what_is_finished_and_leaves_nothing(
     assert not (out / ".locks").exists()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_in_one_process_as_with_a_gpu_a_stopped_method_has_not_failed(
+    number: signal.Signals, code: int, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCD_BENCH_IN_PROCESS", "1")
+    out = tmp_path / "out"
+    process = start(plugin, "--methods", "base,slow", "--out", str(out))
+    wait_for(tmp_path / "began", process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert [path.name for path in (out / "cells").iterdir()] == ["dots-default-base-s0.json"]
+
+
 def test_ctrl_c_in_a_terminal_reaches_every_process_and_leaves_none(plugin: Path, tmp_path: Path) -> None:
     process = start(plugin, "--methods", "base,slow", "--seeds", "2", "--jobs", "2", "--out", str(tmp_path / "out"))
     wait_for(tmp_path / "began", process)

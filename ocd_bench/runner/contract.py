@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ocd_bench.errors import OCDBenchError, UsageError
+from ocd_bench.errors import OCDBenchError, Terminated, UsageError
 from ocd_bench.metrics import primary_metric
 from ocd_bench.runner.blame import Blame, message_of, printable
 from ocd_bench.samples import Samples, Splits
@@ -48,7 +48,7 @@ class TaskContract:
         """
         try:
             return action()
-        except OCDBenchError:
+        except (OCDBenchError, Terminated):
             raise
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and not _is_plugin_frame(error):

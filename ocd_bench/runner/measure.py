@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ocd_bench.errors import NotApplicable, OCDBenchError
+from ocd_bench.errors import NotApplicable, OCDBenchError, Terminated
 from ocd_bench.method import Context, Method
 from ocd_bench.metrics import CERTAINTY, GROUPS, POSITION, REDUCTIONS, metric_info, primary_metric
 from ocd_bench.results import json_bytes
@@ -178,6 +178,8 @@ class MethodRun:
             self._problem = "failed", printable(error)
         except BadAnswer as error:
             self._problem = "failed", f"{printable(error)} ({self.blame.of_item(self.method)})"
+        except Terminated:  # the run is to end: no fault of the method
+            raise
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and not self.is_child:
                 raise
