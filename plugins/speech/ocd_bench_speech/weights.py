@@ -1,7 +1,8 @@
 """Initial weights of a separator: those of this package, or a file of the user.
 
 Training a good separator takes hours. ``bases/{dataset}-{speakers}.pt`` are state dicts in half precision of separators that
-this package trained on the training speech of that dataset. One is used if all of its tensors fit the model of the settings.
+this package trained on the training speech of that dataset (for two speakers with an hour more of the same speakers, see the
+README). One is used if all of its tensors fit the model of the settings.
 """
 
 from __future__ import annotations
