@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,19 +128,24 @@ def run(
     return finished
 
 
-def load(path: str | Path, *more: str | Path, plugins: str | Sequence[str] = ()) -> Run:
+def load(path: str | Path, *more: str | Path, plugins: str | Sequence[str] = (), against: str = "base") -> Run:
     """A stored run, or several read as one (the shards of one run, or runs of different tasks).
 
     Args:
         path, more: run folders.
         plugins: files or modules whose columns and sections the tables have, as for ``ocd-bench report --plugin``.
+        against: the method whose row all others are compared with.
 
     Raises:
-        UsageError: if a folder is not a run folder, or is damaged, or if the runs do not fit together.
+        UsageError: if a folder is not a run folder, or is damaged, if the runs do not fit together, or if no run has the method
+            ``against``.
 
     .. versionadded:: 0.1
     """
-    stored = merge_runs([results.read_run(folder) for folder in (path, *more)])
+    stored = replace(merge_runs([results.read_run(folder) for folder in (path, *more)]), against=against)
+    methods = dict.fromkeys(key.method for key in stored.cells)
+    if against not in (*methods, results.BASE):
+        raise UsageError(f"{stored.name}: no row {against!r} to compare with; it has: {', '.join(methods)}")
     return Run(stored, _plugins=_names("plugins", plugins)[0])
 
 

@@ -36,6 +36,10 @@ def parts_of(dataset: str) -> tuple[str, str, str]:
     return name, variant, stream
 
 
+BASE = "base"
+"""The method that changes nothing."""
+
+
 class Key(NamedTuple):
     """The name of a cell."""
 
@@ -68,6 +72,8 @@ class Run:
     _loaded: dict[Key, dict[str, Array]] = field(default_factory=dict)
     figures: dict[tuple[str, str, int], list[Path]] = field(default_factory=dict)
     """The task's own pictures, sounds and texts by (task, dataset, seed), sorted by name."""
+    against: str = BASE
+    """The method whose row all others are compared with."""
 
     def scores(self, key: Key, metric: str) -> Array | None:
         """Per-sample scores ``(N,)`` in float64; None where the folder has none (a reference table without scores).

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
+from ocd_bench.api import load
 from ocd_bench.cli import main
 from ocd_bench.errors import UsageError
 from ocd_bench.merging import merge_runs
@@ -44,6 +45,44 @@ def mixed_run(folder: Path) -> Path:
 
 
 # -- the model ----------------------------------------------------------------------------------------------------------
+
+
+def test_against_another_row_every_difference_is_from_that_row(tmp_path: Path, capsys):
+    folder = make_run(tmp_path / "run", n=600)
+    usual, other = load(folder)._table().groups[0], load(folder, against="ocd")._table().groups[0]
+    base, ocd, tent = other.rows
+    assert ocd.delta is None
+    assert base.delta.value == pytest.approx(-usual.rows[1].delta.value)
+    assert (base.delta.low, base.delta.high) == (
+        pytest.approx(-usual.rows[1].delta.high),
+        pytest.approx(-usual.rows[1].delta.low),
+    )
+    assert tent.delta.value == pytest.approx(usual.rows[2].delta.value - usual.rows[1].delta.value)
+    assert main(["report", str(folder), "--against", "ocd"]) == 0
+    printed = capsys.readouterr().out
+    assert "Δ ocd [points]" in printed
+    assert "difference from ocd on the same test samples" in printed
+    assert main(["report", str(folder), "--against", "odc"]) == 2
+    assert "no row 'odc' to compare with; it has: base, ocd, tent" in capsys.readouterr().err
+
+
+def test_against_another_row_the_mean_over_kinds_is_too(tmp_path: Path):
+    scores = {kind: accuracy_scores({"base": 0.0, "ocd": 0.5}, (0,), n=200) for kind in ("fog-3", "snow-3")}
+    cells = [cell("images", f"mnist+{kind}", m, s, a) for kind, found in scores.items() for (m, s), a in found.items()]
+    arrays = {("images", f"mnist+{kind}", m, s): a for kind, found in scores.items() for (m, s), a in found.items()}
+    folder = write_run(tmp_path / "run", cells, arrays)
+    mean = load(folder, against="ocd")._table().groups[-1]
+    assert mean.mean
+    assert mean.rows[0].delta.value == pytest.approx(-load(folder)._table().groups[-1].rows[1].delta.value)
+
+
+def test_a_gain_of_zero_is_no_word_about_another_reference(tmp_path: Path):
+    """It equals the base, and so differs from the other row as the base does."""
+    folder = make_run(tmp_path / "run", n=600)
+    for seed in (0, 1, 2):
+        edit_cell(folder, f"images-mnist-tent-s{seed}", detail={"gain": 0.0})
+    assert "gain 0: equal to base" in load(folder).table()
+    assert "gain 0: equal to base" not in load(folder, against="ocd").table()
 
 
 def test_rows_means_and_differences(tmp_path: Path):

@@ -17,6 +17,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--leaderboard", action="store_true", help="methods by tasks and datasets, with ranks, in place of the tables"
     )
+    parser.add_argument(
+        "--against", default="base", metavar="METHOD", help="the row that all others are compared with; default: %(default)s"
+    )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="also write every plot of the page into a folder")
     parser.add_argument(
         "--plot-format", default="svg", choices=("svg", "png"), help="default: %(default)s; png needs ocd-bench[png]"
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Print or write the report, and return the exit code: 4 if the runs have no numbers."""
     from ocd_bench.api import load
 
-    stored = load(*args.runs, plugins=args.plugin)
+    stored = load(*args.runs, plugins=args.plugin, against=args.against)
     if args.plots is not None:
         written = stored.plots(args.plots, args.plot_format)
         print(f"{len(written)} plots: {args.plots}", file=sys.stderr)

@@ -14,7 +14,7 @@ import numpy as np
 from ocd_bench.report import remarks
 from ocd_bench.report.columns import columns_of
 from ocd_bench.report.numbers import seeds_text, style_for
-from ocd_bench.report.table import BASE, Group, Row, TableMetric, verdict
+from ocd_bench.report.table import Group, Row, TableMetric, verdict
 from ocd_bench.results import Key, Run, is_oracle, parts_of, primary_of
 from ocd_bench.stats import Estimate, Paired, estimate, mean_sd
 
@@ -151,8 +151,8 @@ def _means(
     """The column of the means, and a row for each method; ``info`` has the unit and the direction."""
     style = style_for(info["unit"], [value for values in by_method.values() for value in values])
     metric = TableMetric(NAME, info["unit"], info["higher_is_better"], True, style)
-    base = dict(zip(seeds.get(BASE, ()), by_method.get(BASE, ()), strict=True))
-    rows = (_row(m, seeds[m], by_method[m], base, parts, metric, datasets, is_oracle(run.info, m)) for m in by_method)
+    reference = dict(zip(seeds.get(run.against, ()), by_method.get(run.against, ()), strict=True))
+    rows = (_row(run, m, seeds[m], by_method[m], reference, parts, metric, datasets) for m in by_method)
     return metric, tuple(rows)
 
 
@@ -186,32 +186,33 @@ def _paired(run: Run, kept: Mapping[str, Sequence[Key]]) -> list[Paired] | None:
     return parts
 
 
-def _estimate(parts: Sequence[Paired], method: str, base: str | None = None) -> Estimate | None:
-    """Mean over independent test sets of the value of ``method``, or of its difference from ``base``; None if one lacks it."""
-    found = [part.part(method, base) for part in parts]
+def _estimate(parts: Sequence[Paired], method: str, reference: str | None = None) -> Estimate | None:
+    """Mean over independent test sets of the value of ``method``, or of its difference; None if one lacks it."""
+    found = [part.part(method, reference) for part in parts]
     known = [one for one in found if one is not None]
     return estimate(known) if len(known) == len(found) else None
 
 
 def _row(
+    run: Run,
     method: str,
     seeds: tuple[int, ...],
     values: tuple[float, ...],
-    base: Mapping[int, float],
+    reference: Mapping[int, float],
     parts: Sequence[Paired] | None,
     metric: TableMetric,
     datasets: Sequence[str],
-    oracle: bool,
 ) -> Row:
+    oracle, against = is_oracle(run.info, method), run.against
     if not seeds:
         named = ", ".join(datasets) if len(datasets) <= 6 else f"the {len(datasets)}"
-        return Row(method, "not-applicable", f"no seed has a number on all of {named}", ())
-    row = Row(method, "ok", "", seeds, {NAME: mean_sd(values)}, {NAME: values}, oracle=oracle)
-    differences = [value - base[seed] for seed, value in zip(seeds, values, strict=True) if seed in base]
+        return Row(method, "not-applicable", f"no seed has a number on all of {named}", (), against=against)
+    row = Row(method, "ok", "", seeds, {NAME: mean_sd(values)}, {NAME: values}, oracle=oracle, against=against)
+    differences = [value - reference[seed] for seed, value in zip(seeds, values, strict=True) if seed in reference]
     value = (_estimate(parts, method) if parts else None) or Estimate(mean_sd(values)[0])
-    if method == BASE or not differences:
+    if method == against or not differences:
         return replace(row, value=value)
-    delta = _estimate(parts, method, BASE) if parts else None
+    delta = _estimate(parts, method, against) if parts else None
     delta = delta or Estimate(sum(differences) / len(differences))
     found = "" if oracle else verdict(delta, metric.higher_is_better)
     return replace(row, value=value, delta=delta, verdict=found)

@@ -16,7 +16,7 @@ from ocd_bench.stats import Estimate, Paired, mean_sd
 
 SPREAD = "±: SD over seeds."
 LEGEND = (
-    "Δ base: mean over seeds of the difference from base on the same test samples, with its 95 % interval "
+    "Δ {0}: mean over seeds of the difference from {0} on the same test samples, with its 95 % interval "
     "over new test samples, for these trained models (not adjusted for the number of rows)."
 )
 LEGEND_WIDE = "seeds and samples: 95 % interval of that difference over new seeds and new test samples."
@@ -45,7 +45,7 @@ def build_table(run: Run, columns: Hook | None = None, sections: Hook | None = N
             groups[last + 1 : last + 1] = means
     fields = field_names([row for group in groups for row in group.rows])
     notes = [SPREAD] if any(len(row.seeds) > 1 for group in groups for row in group.rows) else []
-    notes += [LEGEND] if any(group.has_delta for group in groups) else []
+    notes += [LEGEND.format(run.against)] if any(group.has_delta for group in groups) else []
     if any(row.delta and row.delta.wide for group in groups for row in group.rows):
         notes.append(LEGEND_WIDE)
     if any(row.oracle and row.status == "ok" for group in groups for row in group.rows):
@@ -67,7 +67,8 @@ def _group(
     primary = next((metric for metric in metrics if metric.primary), None)
     paired = _paired(run, ok, primary.name) if primary else None
     rows = tuple(
-        _row(run, name, keys, ok[name], ok.get(BASE, []), primary, paired, columns, problems) for name, keys in methods.items()
+        _row(run, name, keys, ok[name], ok.get(run.against, []), primary, paired, columns, problems)
+        for name, keys in methods.items()
     )
     sizes = {run.cells[key]["n_test"] for keys in ok.values() for key in keys}
     keys = [key for found in ok.values() for key in found]
@@ -117,7 +118,7 @@ def _row(
     method: str,
     keys: Sequence[Key],
     ok: Sequence[Key],
-    base: Sequence[Key],
+    reference: Sequence[Key],
     primary: TableMetric | None,
     paired: Paired | None,
     columns: Hook | None,
@@ -128,7 +129,7 @@ def _row(
     if not ok or primary is None or paired is None:
         first = next((cell for cell in cells if cell["status"] == "failed"), cells[0])
         reason = str(first.get("reason") or "no reason given")
-        return Row(method, first["status"], reason, (), extra=extra, oracle=is_oracle(run.info, method))
+        return Row(method, first["status"], reason, (), extra=extra, oracle=is_oracle(run.info, method), against=run.against)
     good = [run.cells[key] for key in ok]
     names = dict.fromkeys(name for cell in good for name in cell["metrics"])
     by_seed = {name: tuple(c["metrics"][name]["value"] for c in good if name in c["metrics"]) for name in names}
@@ -137,7 +138,7 @@ def _row(
         for name, cost in cell["cost"].items():
             if isinstance(cost, int | float):
                 spent.setdefault(name, []).append(cost)
-    delta = None if method == BASE else _delta(run, ok, base, method, primary.name, paired)
+    delta = None if method == run.against else _delta(run, ok, reference, method, primary.name, paired)
     oracle = is_oracle(run.info, method)
     return Row(
         method,
@@ -155,6 +156,7 @@ def _row(
         details={key.seed: run.cells[key].get("detail") or {} for key in ok},
         reliability=of_cells(run, ok),
         chosen=_chosen(good),
+        against=run.against,
     )
 
 
@@ -165,16 +167,16 @@ def _chosen(cells: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(filter(None, [", ".join(ways), f"set by user: {', '.join(own)}" if own else ""]))
 
 
-def _delta(run: Run, ok: Sequence[Key], base: Sequence[Key], method: str, metric: str, paired: Paired) -> Estimate | None:
-    """Difference from base: from per-sample scores, or without an interval from the cells' values if scores are missing."""
-    theirs = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in base if metric in run.cells[key]["metrics"]}
+def _delta(run: Run, ok: Sequence[Key], reference: Sequence[Key], method: str, metric: str, paired: Paired) -> Estimate | None:
+    """Difference from the reference, by per-sample scores; without an interval by the cells' values if scores are missing."""
+    theirs = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in reference if metric in run.cells[key]["metrics"]}
     mine = {key.seed: run.cells[key]["metrics"][metric]["value"] for key in ok if metric in run.cells[key]["metrics"]}
     common = [seed for seed in mine if seed in theirs]
     if not common:
         return None
-    scored = set(paired.seeds(method)) & set(paired.seeds(BASE))
+    scored = set(paired.seeds(method)) & set(paired.seeds(run.against))
     if scored == set(common):
-        return paired.difference(method, BASE)
+        return paired.difference(method, run.against)
     return Estimate(sum(mine[seed] - theirs[seed] for seed in common) / len(common))
 
 
@@ -217,8 +219,8 @@ def _notes(
     if any(run.cells[key].get("in_copies") for keys in methods.values() for key in keys):
         notes.append("training's copies (Task.augment) contain this kind of corruption")
     notes += remarks.of_tuning(run, task, [dataset])
-    if BASE not in methods and ok:
-        notes.append("no base row: no differences")
+    if run.against not in methods and ok:
+        notes.append(f"no {run.against} row: no differences")
     for name, keys in methods.items():
         missing = [key for key in keys if key not in ok[name]]
         if ok[name] and missing:

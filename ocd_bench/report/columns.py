@@ -45,12 +45,12 @@ _METHOD: Field[Row] = Field(
 
 
 def columns_of(rows: Sequence[Row], metrics: Sequence[TableMetric]) -> tuple[Column, ...]:
-    """Every column of a group: method, metrics (primary first), difference from base, :data:`FIELDS`, plugins' own."""
+    """Every column of a group: method, metrics (primary first), difference from the reference, :data:`FIELDS`, plugins' own."""
     declared: list[Field[Row]] = [_METHOD]
     for place, metric in enumerate(metrics):
         declared.append(_metric(metric, 0 if metric.primary else 40 + place))
         if metric.primary:
-            declared += [_difference(metric), _wide(metric)]
+            declared += [_difference(metric, rows[0].against), _wide(metric)]
     declared += FIELDS
     headings = dict.fromkeys(heading for row in rows for heading in row.extra)
     declared += [_plugin(heading, 60 + place) for place, heading in enumerate(headings)]
@@ -78,16 +78,16 @@ def _metric(metric: TableMetric, rank: int) -> Field[Row]:
     return Field("", metric.heading, value, text, Kind.METRIC, rank=rank)
 
 
-def _difference(metric: TableMetric) -> Field[Row]:
+def _difference(metric: TableMetric, against: str) -> Field[Row]:
     def text(row: Row) -> str:
-        if row.delta and row.equals_base:
+        if row.delta and row.no_difference:
             return EQUAL
         return metric.style.difference(row.delta) if row.delta else DASH
 
     unit = f" [{metric.style.difference_unit}]" if metric.style.difference_unit else ""
     return Field(
         "delta",
-        f"Δ base{unit}",
+        f"Δ {against}{unit}",
         lambda row: row.delta.value if row.delta else None,
         text,
         Kind.DIFFERENCE,
@@ -98,7 +98,7 @@ def _difference(metric: TableMetric) -> Field[Row]:
 
 def _wide(metric: TableMetric) -> Field[Row]:
     def text(row: Row) -> str:
-        known = row.delta and row.delta.wide and not row.equals_base
+        known = row.delta and row.delta.wide and not row.no_difference
         return metric.style.interval(row.delta.wide) if known else DASH  # type: ignore[union-attr, arg-type]
 
     return Field(

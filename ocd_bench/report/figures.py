@@ -91,15 +91,16 @@ def _differences(group: Group) -> Iterator[tuple[str, str]]:
         return
     style = primary.style
     known = [(row, row.delta.widest) for row in group.rows if row.delta]
-    items = _items(primary, [(row, Estimate(0.0) if row.equals_base else delta) for row, delta in known])
+    items = _items(primary, [(row, Estimate(0.0) if row.no_difference else delta) for row, delta in known])
     covered = "seeds and test samples" if any(row.delta and row.delta.wide for row in group.rows) else "test samples"
     better = "right" if primary.higher_is_better else "left"
-    unit = f"difference from base [{style.difference_unit}]" if style.difference_unit else "difference from base"
+    what = f"difference from {group.rows[0].against}"
+    unit = f"{what} [{style.difference_unit}]" if style.difference_unit else what
     yield (
-        f"Paired difference from base, 95 % interval over {covered}; improvement is to the {better}",
+        f"Paired {what}, 95 % interval over {covered}; improvement is to the {better}",
         svg.intervals(
             items,
-            f"{primary.name}, difference from base, {group.title}",
+            f"{primary.name}, {what}, {group.title}",
             unit,
             lambda number: style.signed(number / style.factor),
             zero=True,

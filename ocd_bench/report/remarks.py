@@ -16,7 +16,7 @@ def of_intervals(run: Run, keys: Iterable[Key], rows: Sequence[Row]) -> tuple[st
     Args:
         keys: the cells that have numbers.
     """
-    differences = {row.method: row.delta for row in rows if row.delta is not None and not row.equals_base}
+    differences = {row.method: row.delta for row in rows if row.delta is not None and not row.no_difference}
     notes = []
     if any(found.low is not None for found in differences.values()) and not all(run.cells[key].get("groups") for key in keys):
         notes.append("no groups of test samples are stated: intervals take the samples for independent")

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ocd_bench.report.numbers import Style, quantity, seeds_text
+from ocd_bench.results import BASE
 from ocd_bench.shapes import STATUSES
 from ocd_bench.stats import Estimate
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from ocd_bench.report.calibration import Reliability
 
-BASE = "base"
 DASH = "–"
 """The text of a row that has no value in a column."""
 BOLD = "Bold differences: the interval over seeds and samples excludes zero."
@@ -155,13 +155,14 @@ class Row:
         metrics: metric name to (mean, SD); the SD of one seed is None.
         by_seed: metric name to one value per seed.
         value: the primary metric with its interval over test samples.
-        delta: difference from base on the primary metric; None for base itself, or without a base row.
+        delta: difference from ``against`` on the primary metric; None for that row itself, or if it is missing.
         verdict: ``better`` or ``worse`` where the interval of ``delta`` over seeds and samples excludes zero, else empty.
         cost: mean over seeds, by name; a name that no cell reports is absent.
         extra: plugins' columns, heading to text.
         oracle: whether it is fitted to the test labels: an upper bound, which has no verdict.
         details: the cells' ``detail`` by seed, for plots.
         chosen: how the hyper-parameters were chosen, and which the user set; empty for cells of earlier versions.
+        against: the method that ``delta`` is the difference from.
         reliability: calibration over all seeds' test samples; None for a task without class probabilities.
     """
 
@@ -180,6 +181,7 @@ class Row:
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     reliability: Reliability | None = None
     chosen: str = ""
+    against: str = BASE
 
     @property
     def problem(self) -> str:
@@ -203,6 +205,11 @@ class Row:
     def equals_base(self) -> bool:
         """Whether the chosen gain is 0 for every seed: the method then is the base model."""
         return bool(self.gains) and len(self.unchanged) == len(self.seeds)
+
+    @property
+    def no_difference(self) -> bool:
+        """Whether there can be no difference: the row equals the base, and the base is what it is compared with."""
+        return self.equals_base and self.against == BASE
 
     @property
     def unchanged(self) -> list[int]:
