@@ -7,6 +7,7 @@ its page. Both are made from ``results/quick`` alone, so a test can hold that th
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -55,6 +56,11 @@ def report_picture(table: Table) -> str:
     """Plots of the page, beside each other."""
     group = next(group for group in table.groups if (group.task, group.dataset) == GROUP)
     plots = [standalone(plot) for number, (_, plot) in enumerate(result_figures(group)) if number in PLOTS]
+    return beside(plots)
+
+
+def beside(plots: Sequence[str]) -> str:
+    """Standalone plots beside each other, as one."""
     sizes = [(float(part.split('width="')[1].split('"')[0]), float(part.split('height="')[1].split('"')[0])) for part in plots]
     width, height = sum(size[0] for size in sizes) + 20 * (len(plots) - 1), max(size[1] for size in sizes)
     left, body = 0.0, []

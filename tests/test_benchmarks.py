@@ -21,7 +21,7 @@ from ocd_bench.methods import builtin
 from ocd_bench.report.build import build_table
 from ocd_bench.results import read_run
 from ocd_bench.stats import Paired
-from tests.runs import make_run
+from tests.runs import cell, make_run, write_run
 from tests.toy import ToyClasses
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -361,3 +361,27 @@ def test_the_list_of_tables_names_those_that_exist(tmp_path: Path) -> None:
     page.write_text("no marks")
     with pytest.raises(SystemExit, match="has no line"):
         tables.write_list(page, tmp_path)
+
+
+def test_the_table_of_streams_is_the_mean_over_kinds_by_order_and_size_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    values = {("base", 1): (0.5, 0.7), ("base", 8): (0.5, 0.7), ("tent", 1): (0.1, 0.2), ("tent", 8): (0.8, 0.9)}
+    for size in (8, 1):
+        cells = []
+        for name in ("base", "tent"):
+            for kind, value in zip(("fog-5", "snow-5"), values[name, size], strict=True):
+                for stream in ("", "@sorted"):
+                    made = cell("images", f"mnist+{kind}{stream}", name, 0, {"accuracy": np.array([value] * 10)})
+                    cells.append(made)
+        write_run(tmp_path / str(size), cells, {}, tasks={"images": {"config": {"run": {"batch_size": size}}}})
+    figure = tmp_path / "streams.svg"
+    load("streams").main([str(tmp_path / "8"), str(tmp_path / "1"), "--figure", str(figure)])
+    assert capsys.readouterr().out.splitlines() == [
+        "| method | iid, 1 | iid, 8 | sorted, 1 | sorted, 8 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| base | **60.0** | 60.0 | **60.0** | 60.0 |",
+        "| tent | 15.0 | **85.0** | 15.0 | **85.0** |",
+    ]
+    assert "tent from 15 to 85" in figure.read_text()

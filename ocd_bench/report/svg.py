@@ -167,12 +167,14 @@ def lines(
     beside: str = "",
     unit_square: bool = False,
     mark: tuple[float, str] | None = None,
+    log: bool = False,
 ) -> str:
     """Curves ``(label, xs, ys)``, each with an entry in the legend.
 
     Args:
         below, beside: labels of the axes.
         mark: a position on the horizontal axis, and its label.
+        log: whether the horizontal axis is logarithmic.
         unit_square: labels are methods, both axes go from 0 to 1, every point is marked, and the line x = y is drawn.
     """
     across = 2 if len(series) > 6 else 1
@@ -181,7 +183,8 @@ def lines(
     values = [value for _, _, ys in series for value in ys]
     positive = min(values) > 0 and max(values) / min(values) > 100
     up = Axis(0, 1, bottom, top) if unit_square else axis_over(values, bottom, top, log=positive)
-    along = Axis(0, 1, left, WIDTH - 14) if unit_square else axis_over([x for _, xs, _ in series for x in xs], left, WIDTH - 14)
+    across_all = [x for _, xs, _ in series for x in xs]
+    along = Axis(0, 1, left, WIDTH - 14) if unit_square else axis_over(across_all, left, WIDTH - 14, log=log)
     body = _bottom_axis(along, bottom, below, top)
     body += _left_axis(up, left)
     if beside:
