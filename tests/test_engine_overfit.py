@@ -143,6 +143,20 @@ def test_the_model_is_neither_changed_nor_given_gradients():
     assert model.training
 
 
+def test_a_recurrent_cell_makes_no_noise(recwarn):
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.GRUCell(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.head(self.cell(x))
+
+    model, inputs, targets = setting(Cell, (4,))
+    overfit_all(model, inputs, targets, loss, HOWS[0])
+    assert not list(recwarn)
+
+
 def test_no_step_no_change():
     model, inputs, targets = setting(perceptron, (4,))
     layer = TargetLayer(model, "0")

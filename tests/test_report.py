@@ -230,6 +230,14 @@ def test_a_method_that_changes_several_layers_is_named(tmp_path: Path, layers: o
     assert said in table_of(folder).groups[0].notes[0]
 
 
+def test_a_method_that_changes_another_layer_is_named(tmp_path: Path):
+    folder = make_run(tmp_path / "run", {"base": 0.0, "ocd": 0.1, "ocd-layer2": 0.1})
+    for seed in (0, 1, 2):
+        edit_cell(folder, f"images-mnist-ocd-s{seed}", detail={"layer": "fc1"})
+        edit_cell(folder, f"images-mnist-ocd-layer2-s{seed}", detail={"layer": "fc2"})
+    assert "layer fc1; layer fc2 (ocd-layer2)" in table_of(folder).groups[0].notes[0]
+
+
 def test_the_note_of_a_dataset_holds_for_its_corrupted_variants(tmp_path: Path):
     folder = make_run(tmp_path / "run", groups=[("images", "mnist+blur-3")], info={"notes": {"images-mnist": "a subset"}})
     assert "a subset" in table_of(folder).groups[0].notes

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad
 
+from ocd_bench.engine.controls.all_layers import quiet_vmap
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.settings import MemoSettings
 from ocd_bench.methods.views import Views
@@ -58,7 +59,7 @@ class MemoPredictor(Predictor):
         def one_by_one(copies: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
             return torch.stack([self._one(c, x) for c, x in zip(copies, samples, strict=True)])
 
-        together = vmap(self._one)
+        together = quiet_vmap(self._one)
         try:
             together(inputs.unsqueeze(1), inputs)
         except (RuntimeError, NotImplementedError, ValueError):

@@ -258,12 +258,17 @@ def _layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:
 
 
 def _several_layers(run: Run, ok: Mapping[str, Sequence[Key]]) -> list[str]:
-    """``layers fc1, fc2 (ocd)`` or ``2 batch norm layers (norm-rule)`` for methods that change several layers at once."""
+    """``layers fc1, fc2 (ocd)`` or ``2 batch norm layers (norm-rule)`` for methods that change several layers at once, and
+    ``layer fc2 (ocd-layer2)`` for one that changes another layer than the others."""
     methods: dict[str, list[str]] = {}
     for method, keys in ok.items():
-        layers = (run.cells[keys[0]].get("detail") or {}).get("layers") if keys else None
+        cell = run.cells[keys[0]] if keys else {}
+        detail = cell.get("detail") or {}
+        layers, own = detail.get("layers"), detail.get("layer")
         if isinstance(layers, int):
             methods.setdefault(f"{layers} batch norm layer{'s' * (layers != 1)}", []).append(method)
         elif isinstance(layers, list):
             methods.setdefault("layers " + ", ".join(map(str, layers)), []).append(method)
+        elif isinstance(own, str) and own != cell.get("layer"):
+            methods.setdefault(f"layer {own}", []).append(method)
     return [f"{text} ({', '.join(names)})" for text, names in methods.items()]

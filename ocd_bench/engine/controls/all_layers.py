@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +87,20 @@ def _outputs(model: nn.Module, stacked: dict[str, Tensor], x: Tensor, vectorised
     def one(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
         return functional_call(model, parameters, (row.unsqueeze(0),)).squeeze(0)
 
-    return vmap(one)(stacked, x)
+    return quiet_vmap(one)(stacked, x)
+
+
+def quiet_vmap(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``torch.func.vmap`` without its warning that an operation (a recurrent cell) is computed sample by sample."""
+
+    def mapped(*arguments: Any) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "There is a performance drop because we have not yet implemented the batching rule"
+            )
+            return vmap(function)(*arguments)
+
+    return mapped
 
 
 def _vectorises(model: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> bool:
