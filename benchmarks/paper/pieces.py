@@ -8,6 +8,7 @@ from pathlib import Path
 
 LENET = "--set images.model=lenet5 --set images.checkpoint=reference_checkpoints/checkpoint_lenet5.pth"
 GPU = "--set base.precision=bf16 --set ocd.precision=bf16 --set ocd_paper.precision=bf16 --set ocd_paper.compile=true"
+GPU += " --set run.threads=8"  # augmented copies are made on the CPU
 
 
 @dataclass(frozen=True)
