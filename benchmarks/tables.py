@@ -26,7 +26,8 @@ import numpy as np
 
 from ocd_bench import load
 from ocd_bench.files import seal, sha256, write_atomic
-from ocd_bench.results import json_bytes
+from ocd_bench.merging import missing
+from ocd_bench.results import json_bytes, read_run
 from ocd_bench.runner.store import pack_scores
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -196,8 +197,10 @@ def publish(run_folder: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     (target / "cells").mkdir(parents=True)
-    shutil.copyfile(run_folder / "run.json", target / "run.json")
-    (target / "table.md").write_text(load(run_folder).table("markdown"), encoding="utf-8")
+    run = load(run_folder)
+    run.stored.info = measured(run.stored.info, run_folder)
+    write_atomic(target / "run.json", json_bytes(seal(run.stored.info)))
+    (target / "table.md").write_text(run.table("markdown"), encoding="utf-8")
     scores = sorted((run_folder / "scores").glob("*.npz"))
     if sum(path.stat().st_size for path in scores) <= SMALL:
         shutil.copytree(run_folder / "scores", target / "scores")
@@ -213,6 +216,26 @@ def publish(run_folder: Path, target: Path) -> None:
         write_atomic(target / "cells" / path.name, json_bytes(cell))
 
 
+def measured(info: dict, run_folder: Path) -> dict:
+    """A run.json that names the methods and seeds of the folder's cells alone: a run may have been asked for more."""
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in (run_folder / "cells").glob("*.json")]
+    there = {(cell["task"], cell["method"]) for cell in cells}
+
+    def of(task: str, entry: dict) -> dict:
+        names = entry.get("methods")
+        return entry if names is None else {**entry, "methods": [name for name in names if (task, name) in there]}
+
+    tasks = {task: of(task, entry) for task, entry in info["tasks"].items()}
+    methods = [name for name in info["methods"] if any(name == method for _, method in there)]
+    seeds = sorted({cell["seed"] for cell in cells})
+    return {
+        **{key: value for key, value in info.items() if key != "sha256"},
+        "tasks": tasks,
+        "methods": methods,
+        "seeds": seeds,
+    }
+
+
 def _kept(path: Path, cell: dict) -> dict[str, np.ndarray]:
     primary = next(name for name, metric in cell["metrics"].items() if metric["primary"])
     everything = "+" not in cell["dataset"]
@@ -221,7 +244,9 @@ def _kept(path: Path, cell: dict) -> dict[str, np.ndarray]:
 
 
 def is_of(folder: Path, table: Table) -> bool:
-    """Whether a folder holds this table, and not an older one of its name with other rows."""
+    """Whether a folder holds all of this table, and not an older one of its name with other rows."""
+    if not (folder / "run.json").exists() or missing([read_run(folder)])[1]:
+        return False
     cells = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "cells").glob("*.json")]
     words = table.command("")
     return {cell["method"] for cell in cells} == set(words[words.index("--methods") + 1].split(","))

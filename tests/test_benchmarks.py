@@ -332,6 +332,25 @@ def test_published_tables_have_the_scores_of_their_primary_metric(monkeypatch: p
             assert (after.scores(key, other) is None) == dropped, key
 
 
+def test_a_published_run_names_the_methods_and_seeds_that_it_has(tmp_path: Path) -> None:
+    """A run that was asked for more, and ended, is published as what it is; a part that was lost later is missed."""
+    tables = load("tables")
+    folder = make_run(tmp_path / "run", {"base": 0.0, "ocd": 0.1}, seeds=(0,))
+    info = json.loads((folder / "run.json").read_text())
+    info["seeds"], info["methods"] = [0, 1], [*info["methods"], "tent+ocd"]
+    info["tasks"]["images"]["methods"] = ["base", "ocd", "tent+ocd"]
+    (folder / "run.json").write_text(json.dumps(info))
+    tables.publish(folder, tmp_path / "out")
+    after = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (after["seeds"], after["tasks"]["images"]["methods"]) == ([0], ["base", "ocd"])
+    assert "are not there" not in (tmp_path / "out" / "table.md").read_text()
+    (tmp_path / "out" / "cells" / "images-mnist-ocd-s0.json").unlink()
+    (group,) = build_table(read_run(tmp_path / "out")).groups
+    assert [row.method for row in group.rows] == ["base"]
+    (said,) = [note for note in build_table(read_run(tmp_path / "out")).notes if "are not there" in note]
+    assert said == "1 of 2 cells that the run was asked for are not there: images-mnist-ocd-s0"
+
+
 def test_every_table_is_a_command_that_is_understood() -> None:
     tables = load("tables")
     assert len({table.name for table in tables.TABLES}) == len(tables.TABLES)
@@ -346,17 +365,28 @@ def test_the_list_of_tables_names_those_that_exist(tmp_path: Path) -> None:
     tables = load("tables")
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
-    methods = next(table for table in tables.TABLES if table.name == "usps").options.split("--methods ")[1].split()[0]
-    for place, names in (("usps", methods.split(",")), ("mnist", ["base", "ocd"])):  # the second is an older one
-        (tmp_path / place / "cells").mkdir(parents=True)
-        for name in names:
-            (tmp_path / place / "cells" / f"{name}.json").write_text(json.dumps({"method": name}))
+
+    def made(place: str, names: list[str], datasets: tuple[str, ...] = ("mnist",)) -> None:
+        cells = [cell("images", data, name, 0, {"accuracy": np.ones(3)}) for data in datasets for name in names]
+        write_run(tmp_path / place, cells, {})
+        info = json.loads((tmp_path / place / "run.json").read_text())
+        info["tasks"]["images"]["methods"] = names
+        (tmp_path / place / "run.json").write_text(json.dumps(info))
+
+    def methods(place: str) -> list[str]:
+        table = next(table for table in tables.TABLES if table.name == place)
+        return table.options.split("--methods ")[1].split()[0].split(",")
+
+    made("usps", methods("usps"))
+    made("mnist", ["base", "ocd"])  # an older one of that name
+    made("cifar10-c-tent", methods("cifar10-c-tent"), ("cifar10", "cifar10+fog-5"))
+    (tmp_path / "cifar10-c-tent" / "cells" / "images-cifar10-base-s0.json").unlink()  # a part has been lost
     tables.write_list(page, tmp_path)
     lines = page.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"
     assert "old" not in lines
-    assert not any("`mnist`" in line for line in lines)
+    assert not any("`mnist`" in line or "`cifar10-c-tent`" in line for line in lines)
     assert next(line for line in lines if line.startswith("| `")).startswith("| `usps` | MNIST to USPS")
     page.write_text("no marks")
     with pytest.raises(SystemExit, match="has no line"):

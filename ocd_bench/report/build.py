@@ -50,6 +50,7 @@ def build_table(run: Run, columns: Hook | None = None, sections: Hook | None = N
         notes.append(LEGEND_WIDE)
     if any(row.oracle and row.status == "ok" for group in groups for row in group.rows):
         notes.append("oracle rows are fitted to the test labels: an upper bound, not a method.")
+    notes += remarks.of_missing(run)
     return Table(tuple(groups), fields, run.info, (*notes, *dict.fromkeys(problems)))
 
 

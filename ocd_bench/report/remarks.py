@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ocd_bench.merging import missing
 from ocd_bench.report.numbers import seeds_text
 from ocd_bench.report.table import Row
 from ocd_bench.results import Key, Run, parts_of
@@ -50,3 +51,13 @@ def of_tuning(run: Run, task: str, datasets: Iterable[str]) -> tuple[str, ...]:
     if any(parts_of(dataset)[0] in seen for dataset in datasets):
         return ("test set seen in tuning: default settings were revised after scores on it had been seen",)
     return ()
+
+
+def of_missing(run: Run) -> tuple[str, ...]:
+    """How many of the cells that the run was asked for are not there, and the first of them: it was broken off, or a part of
+    its folder has been lost. Means are over what is there."""
+    _, absent = missing([run])
+    if not absent or not run.cells:
+        return ()
+    some = ", ".join(key.stem for key in absent[:3]) + (", ..." if len(absent) > 3 else "")
+    return (f"{len(absent):,} of {len({*absent, *run.cells}):,} cells that the run was asked for are not there: {some}",)
