@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -415,3 +416,113 @@ def test_the_table_of_streams_is_the_mean_over_kinds_by_order_and_size_of_a_batc
         "| tent | 15.0 | **85.0** | 15.0 | **85.0** |",
     ]
     assert "tent from 15 to 85" in figure.read_text()
+
+
+def few_shot_set(module: ModuleType, classes: int, seed: int) -> Any:
+    """Texts whose classes show in one lower layer, and hardly in the output of the encoder."""
+    drawn, generator = torch.arange(classes).repeat(30), torch.Generator().manual_seed(seed)
+    states = torch.randn(len(drawn), len(module.LAYERS), 16, generator=generator)
+    centres = torch.randn(2, classes, 16, generator=generator)
+    states[:, 0] += 0.3 * centres[0][drawn]
+    states[:, 2] += 2 * centres[1][drawn]
+    half = 15 * classes
+    return module.Vectors(states[:half], drawn[:half], states[half:], drawn[half:], matthews=classes == 2)
+
+
+def few_shot_study(module: ModuleType) -> Any:
+    sets = {f"of {count}": few_shot_set(module, count, count) for count in (2, 3, 4)}
+    return module.Study(sets, module.Sizes(train_draws=2, queries=16, test_draws=2, steps=20, own_steps=20))
+
+
+def test_few_shot_meta_learns_from_other_sets_which_layer_tells_classes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("few_shot_meta")
+    monkeypatch.setattr(module, "PENALTIES", (0.1,))
+    monkeypatch.setattr(module, "TRIALS", (module.Trial("linear", wide=False), module.Trial("linear", wide=True)))
+    monkeypatch.setattr(module, "OWN", ())
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in few_shot_study(module).table()]
+    gained = {line[0]: [float(cell.split()[0]) for cell in line[1:5]] for line in lines[3:]}
+    assert min(gained["all layers, linear"]) > 15
+    assert min(gained["in-draw: all layers, linear"]) > 10
+    assert max(gained["output only, linear"]) < 10
+    assert gained["temperature"] == [0, 0, 0, 0]  # it changes no answer
+    best = [100 - float(cell) for cell in lines[2][1:5]]
+    assert gained["oracle"] == pytest.approx(best, abs=0.02)
+
+
+def test_few_shot_meta_sees_no_test_label_of_the_set_left_out() -> None:
+    module = load("few_shot_meta")
+    study, trial = few_shot_study(module), module.Trial("gated", wide=True)
+    before = study.other_sets(trial)
+    queries, own = study.test["of 3"]
+    study.test["of 3"] = module.replace(queries, targets=queries.targets.flip(0)), own
+    after = study.other_sets(trial)
+    assert torch.equal(before.u["of 3"], after.u["of 3"])
+    assert before.inner == after.inner
+    data, labels = study.data["of 3"], torch.arange(3).repeat(module.SHOTS)
+    told = [module.described(data.pool[:24], labels, data.test, truth)[0] for truth in (data.truth, data.truth.flip(0))]
+    assert not torch.equal(told[0].targets, told[1].targets)
+    for name in ("logits", "scores", "about", "held"):
+        assert torch.equal(getattr(told[0], name), getattr(told[1], name)), name
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_shot_meta_has_the_base_of_the_task_and_scores_own_texts_without_themselves(classes: int) -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    module = load("few_shot_meta")
+    data = few_shot_set(module, classes, 0)
+    shots = torch.cat([(data.classes == each).nonzero()[: module.SHOTS, 0] for each in range(classes)])
+    labels, x = data.classes[shots], torch.nn.functional.normalize(data.pool[:, 0], dim=1).double()
+    queries, own = module.described(data.pool[shots], labels, data.test, data.truth)
+
+    def logits(among: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+        model = linear.LogisticRegression(C=1.0, max_iter=1000, tol=1e-8).fit(x[shots][among].numpy(), labels[among].numpy())
+        found = torch.from_numpy(model.decision_function(of.numpy())).float()
+        found = torch.stack([-found / 2, found / 2], 1) if classes == 2 else found
+        return found - found.mean(1, keepdim=True)
+
+    everything = torch.ones(len(shots), dtype=torch.bool)
+    test = torch.nn.functional.normalize(data.test[:, 0], dim=1).double()
+    assert torch.allclose(queries.logits, logits(everything, test), atol=2e-3)
+    without = torch.arange(len(shots)) % module.SHOTS != 5
+    assert torch.allclose(own.logits[~without], logits(without, x[shots][~without]), atol=2e-3)
+
+
+def test_few_shot_meta_overfits_as_the_engine_does() -> None:
+    from ocd_bench.engine.capture import TargetLayer
+    from ocd_bench.engine.overfit import Overfit, overfitted
+    from ocd_bench_nlp.task import OVERFIT, FewShotText
+
+    module = load("few_shot_meta")
+    x = torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    head = torch.nn.Sequential(torch.nn.Linear(5, 3))
+    how = Overfit("sgd", OVERFIT["ocd.overfit_lr"], int(OVERFIT["ocd.overfit_steps"]))
+    ((_, _, delta),) = overfitted(TargetLayer(head, "0"), x, y, FewShotText().loss, how)
+    none = torch.zeros(6, dtype=torch.long)
+    with torch.no_grad():
+        samples = module.Samples(head(x), x, x, x, torch.ones(6, 3, dtype=torch.bool), y, none, none == 0)
+    assert torch.allclose(module.overfitted(samples), delta.u, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "gated", "deep"])
+def test_few_shot_meta_treats_classes_alike(kind: str) -> None:
+    module = load("few_shot_meta")
+    queries, _ = module.draws(few_shot_set(module, 4, 0), 2, np.random.default_rng(0))
+    net = module.Trial(kind, wide=True).fit([queries], 20)
+    u, order = net(queries), torch.tensor([2, 0, 3, 1])
+    assert u.abs().max() > 0.01
+    moved = {name: getattr(queries, name)[:, order] for name in ("logits", "scores", "about", "mask")}
+    assert torch.allclose(net(module.replace(queries, **moved)), u[:, order], atol=1e-5)
+    wider = module.join([queries, module.draws(few_shot_set(module, 6, 1), 1, np.random.default_rng(0))[0]])
+    padded = net(wider)[: len(u)]  # classes that a set has not
+    assert torch.allclose(padded[:, :4], u, atol=1e-5)
+    assert not padded[:, 4:].any()
+
+
+def test_few_shot_meta_without_data_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    module = load("few_shot_meta")
+    with pytest.raises(SystemExit):
+        module.main([])
+    assert "--data-dir: needed without --slice" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"error: .*sst5"):
+        module.main(["--data-dir", str(tmp_path)])
