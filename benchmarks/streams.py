@@ -20,7 +20,7 @@ from ocd_bench.report import svg
 from ocd_bench.report.plots import standalone
 from ocd_bench.results import Run, parts_of, primary_of, read_run
 
-SHOWN = "base", "bn-adapt", "tent", "sar", "norm-rule", "ocd-norms"
+SHOWN = "base", "bn-adapt", "tent", "ttn", "mixnorm", "ocd-norms"
 """Methods of the figure."""
 Numbers = Mapping[tuple[str, str, int], float]
 """Method, stream and size of a batch to the mean over kinds, in per cent."""
