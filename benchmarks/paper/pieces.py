@@ -20,6 +20,7 @@ class Piece:
         files: what it reads, relative to the folder of data.
         stretch: the setting, such as ``ocd_paper.steps``, that is raised until the piece fills its time; empty: none.
         probe: method whose fit is timed to find out how far to raise it.
+        light: further options of the runs that time it.
         slice: further options that make it a proof of a minute or two on a CPU.
     """
 
@@ -31,6 +32,7 @@ class Piece:
     slice: str
     stretch: str = ""
     probe: str = ""
+    light: str = ""
 
     def command(self, data: str, out: str, *, small: bool, device: str) -> list[str]:
         """The arguments of ``ocd-bench``."""
@@ -56,6 +58,7 @@ PIECES = (
         "--set ocd_paper.batch_size=8 --set ocd_paper.evaluations=2",
         stretch="ocd_paper.steps",
         probe="ocd-paper",
+        light="--set images.test_samples=64 --set ocd_paper.val_samples=64 --set ocd_paper.evaluations=1",
     ),
     Piece(
         "cifar10",
@@ -86,5 +89,6 @@ PIECES = (
         "--preset quick --set speech.checkpoint=none --set speech.base_batch=4",
         stretch="speech.base_steps",
         probe="base",
+        light="--set speech.test_mixtures=20 --set speech.val_mixtures=20 --set speech.base_checks=1",
     ),
 )

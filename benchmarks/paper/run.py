@@ -29,8 +29,8 @@ from pieces import PIECES, Piece
 ROOT = Path(__file__).parents[2]
 PROBES = 40, 120
 """Steps of the two trainings whose difference is the time of a step."""
-SHARE = 0.7
-"""Share of a piece's time that its training may take."""
+SHARE = 0.5
+"""Share of a piece's time that its training may take; compilation, other rows and predictions take the rest."""
 
 
 class Suite:
@@ -89,6 +89,7 @@ def steps_that_fit(piece: Piece, command: Sequence[str], suite: Suite, out: Path
         folder = out / "probes" / f"{piece.name}-{steps}"
         methods = ",".join(dict.fromkeys(("base", piece.probe)))
         options = [*command, "--out", str(folder), "--methods", methods, "--set", f"{piece.stretch}={steps}"]
+        options += shlex.split(piece.light)
         suite.run(options, out / f"{piece.name}.log", seconds)
         times.append(fitted_seconds(folder, piece.probe))
     each = max(1e-4, (times[1] - times[0]) / (PROBES[1] - PROBES[0]))
