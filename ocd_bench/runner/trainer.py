@@ -12,6 +12,7 @@ import torch
 from ocd_bench.cache import pack
 from ocd_bench.config import BaseSettings
 from ocd_bench.errors import OCDBenchError, UsageError
+from ocd_bench.precision import fast_layout
 from ocd_bench.progress import Progress
 from ocd_bench.runner.blame import message_of
 from ocd_bench.runner.contract import TaskContract
@@ -70,7 +71,8 @@ class Trainer:
         try:
             trained = self.task.train_base(model, splits, self.request, progress)
             if trained is None:
-                trained = train(model, self.task, splits, self.request, self.settings, self.device, progress)
+                with fast_layout(model, self.settings.precision, self.device):
+                    trained = train(model, self.task, splits, self.request, self.settings, self.device, progress)
         except OCDBenchError:
             raise
         except (Exception, SystemExit, GeneratorExit) as error:

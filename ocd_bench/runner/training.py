@@ -9,7 +9,7 @@ import torch
 
 from ocd_bench.config import BaseSettings
 from ocd_bench.errors import UsageError
-from ocd_bench.precision import autocast, fast_layout
+from ocd_bench.precision import autocast
 from ocd_bench.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,19 +30,6 @@ def train(
 
     A training that was killed continues at the step that ``progress`` has kept.
     """
-    with fast_layout(model, settings.precision, device):
-        return _train(model, task, splits, request, settings, device, progress)
-
-
-def _train(
-    model: torch.nn.Module,
-    task: Task,
-    splits: Splits,
-    request: Request,
-    settings: BaseSettings,
-    device: torch.device,
-    progress: Progress,
-) -> torch.nn.Module:
     order = request.generator("base-order")
     changes = request.generator("base-augment")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
