@@ -39,7 +39,7 @@ def merge_runs(runs: Sequence[Run]) -> Run:
     info = _merge_info(runs)
     figures = {names: files for run in reversed(runs) for names, files in run.figures.items()}
     ordered = {key: cells[key] for key in in_order(cells, info)}
-    return Run(", ".join(run.name for run in runs), info, ordered, sources, figures=figures)
+    return Run(", ".join(run.name for run in runs), info, ordered, sources, figures=figures, parts=tuple(runs))
 
 
 def _same_cell(key: Key, one: Run, other: Run) -> None:
@@ -75,7 +75,12 @@ def missing(runs: Sequence[Run]) -> tuple[list[str], list[Key]]:
 
 
 def _planned(run: Run, measured: Collection[Key]) -> Iterator[Key]:
-    """The cells that a run.json names. If it has no list of a task's methods (an earlier version), those with a cell count."""
+    """The cells that a run.json names: all datasets, methods and seeds of each task. If it has no list of a task's methods (an
+    earlier version), those with a cell count. In a folder joined from runs that differ in these, what it has counts.
+    """
+    if "joined" in run.info:
+        yield from run.cells
+        return
     for task, entry in run.info.get("tasks", {}).items():
         methods = entry.get("methods") or dict.fromkeys(key.method for key in measured if key.task == task)
         for dataset in entry.get("dataset", []):
@@ -150,7 +155,9 @@ def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:
                     if file.is_file() and not target.exists():
                         target.parent.mkdir(parents=True, exist_ok=True)
                         write_atomic(target, read_bytes(inside(file, source)))
-        write_atomic(out / "run.json", json_bytes(_sealed(run.info)))
+        apart = run.parts and missing([run])[1] != missing(run.parts)[1]
+        info = {**run.info, "joined": True} if apart else run.info
+        write_atomic(out / "run.json", json_bytes(_sealed(info)))
     except OSError as error:
         raise UsageError(f"--out {out}: cannot write there: {error.strerror or error}") from error
 

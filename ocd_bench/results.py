@@ -74,6 +74,8 @@ class Run:
     """The task's own pictures, sounds and texts by (task, dataset, seed), sorted by name."""
     against: str = BASE
     """The method whose row all others are compared with."""
+    parts: tuple[Run, ...] = ()
+    """The runs that it was joined from, if any: each has a plan of its own."""
 
     def scores(self, key: Key, metric: str) -> Array | None:
         """Per-sample scores ``(N,)`` in float64; None where the folder has none (a reference table without scores).

@@ -344,12 +344,12 @@ def test_a_published_run_names_the_methods_and_seeds_that_it_has(tmp_path: Path)
     tables.publish(folder, tmp_path / "out")
     after = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (after["seeds"], after["tasks"]["images"]["methods"]) == ([0], ["base", "ocd"])
-    assert "are not there" not in (tmp_path / "out" / "table.md").read_text()
+    assert "have no cell" not in (tmp_path / "out" / "table.md").read_text()
     (tmp_path / "out" / "cells" / "images-mnist-ocd-s0.json").unlink()
     (group,) = build_table(read_run(tmp_path / "out")).groups
     assert [row.method for row in group.rows] == ["base"]
-    (said,) = [note for note in build_table(read_run(tmp_path / "out")).notes if "are not there" in note]
-    assert said == "1 of 2 cells that the run was asked for are not there: images-mnist-ocd-s0"
+    (said,) = [note for note in build_table(read_run(tmp_path / "out")).notes if "have no cell" in note]
+    assert said == "1 of 2 combinations of dataset, method and seed have no cell: images-mnist-ocd-s0"
 
 
 def test_every_table_is_a_command_that_is_understood() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ocd_bench.api import load
 from ocd_bench.cli import main
 from ocd_bench.results import Key, read_run
 from tests.faulty import run_here, write_plugin
@@ -164,3 +165,22 @@ def test_shards_of_a_real_run_say_what_they_are(tmp_path: Path, monkeypatch: pyt
     assert "missing: shard 1/2; 2 cells: dots-default-base-s0, dots-default-scaled-s0" in capsys.readouterr().err
     assert main(["merge", str(tmp_path / "part2"), str(tmp_path / "part1"), "--out", str(tmp_path / "all")]) == 0
     assert len(read_run(tmp_path / "all").cells) == 4
+
+
+def test_runs_that_differ_in_methods_and_datasets_miss_nothing_together(tmp_path: Path):
+    """Each has its own plan; only what one of them lacks is said to be missing."""
+    one = make_run(tmp_path / "one", {"base": 0.0, "ocd": 0.1}, seeds=(0, 1))
+    two = make_run(tmp_path / "two", {"base": 0.0}, seeds=(0,), groups=(("images", "mnist+fog-3"),))
+    for folder, methods in ((one, ["base", "ocd"]), (two, ["base"])):
+        info = json.loads((folder / "run.json").read_text())
+        info["tasks"]["images"]["methods"] = methods
+        (folder / "run.json").write_text(json.dumps(info))
+    assert "have no cell" not in load(one, two).table()
+    assert main(["merge", str(one), str(two), "--out", str(tmp_path / "all")]) == 0
+    assert "have no cell" not in load(tmp_path / "all").table()
+    assert read_run(tmp_path / "all").info["joined"] is True
+    assert main(["merge", str(tmp_path / "all"), str(one), "--out", str(tmp_path / "again")]) == 0
+    (one / "cells" / "images-mnist-ocd-s1.json").unlink()
+    assert "1 of 5 combinations of dataset, method and seed have no cell: images-mnist-ocd-s1" in " ".join(
+        load(one, two).table().split()
+    )

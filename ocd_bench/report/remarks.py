@@ -54,10 +54,10 @@ def of_tuning(run: Run, task: str, datasets: Iterable[str]) -> tuple[str, ...]:
 
 
 def of_missing(run: Run) -> tuple[str, ...]:
-    """How many of the cells that the run was asked for are not there, and the first of them: it was broken off, or a part of
-    its folder has been lost. Means are over what is there."""
-    _, absent = missing([run])
+    """How many of the run's combinations of dataset, method and seed have no cell, and the first of them: it was broken off, it
+    was continued with other rows, or a part of its folder has been lost. Means are over what is there."""
+    _, absent = missing(run.parts or [run])
     if not absent or not run.cells:
         return ()
     some = ", ".join(key.stem for key in absent[:3]) + (", ..." if len(absent) > 3 else "")
-    return (f"{len(absent):,} of {len({*absent, *run.cells}):,} cells that the run was asked for are not there: {some}",)
+    return (f"{len(absent):,} of {len({*absent, *run.cells}):,} combinations of dataset, method and seed have no cell: {some}",)

@@ -183,8 +183,8 @@ def lines(
     values = [value for _, _, ys in series for value in ys]
     positive = min(values) > 0 and max(values) / min(values) > 100
     up = Axis(0, 1, bottom, top) if unit_square else axis_over(values, bottom, top, log=positive)
-    across_all = [x for _, xs, _ in series for x in xs]
-    along = Axis(0, 1, left, WIDTH - 14) if unit_square else axis_over(across_all, left, WIDTH - 14, log=log)
+    places = [x for _, xs, _ in series for x in xs]
+    along = Axis(0, 1, left, WIDTH - 14) if unit_square else axis_over(places, left, WIDTH - 14, log=log)
     body = _bottom_axis(along, bottom, below, top)
     body += _left_axis(up, left)
     if beside:
