@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import UsageError
+from ocd_bench.precision import PRECISIONS
 from ocd_bench.settings import setting, with_default
 
 
@@ -24,6 +25,12 @@ class PaperSettings(OCDSettings):
     overfit_optimizer: str = with_default(OCDSettings, "overfit_optimizer", "adam")
     overfit_lr: float = with_default(OCDSettings, "overfit_lr", 5e-4)
     form: str = with_default(OCDSettings, "form", "full")
+    precision: str = setting(
+        "float32",
+        choices=PRECISIONS,
+        help="Precision in training, and of the U-Net's predictions on a GPU. bf16: matrix products and convolutions in "
+        "bfloat16, faster on a GPU. Targets are float32.",
+    )
     steps: int = with_default(OCDSettings, "steps", 10_000)
     batch_size: int = with_default(OCDSettings, "batch_size", 16)
     lr: float = with_default(OCDSettings, "lr", 2e-4)
