@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ocd_bench.engine.apply import apply
 from ocd_bench.engine.capture import LayerRefused, TargetLayer, candidates, refusal, unfold
 from ocd_bench.engine.forms import Full, RankOne
-from ocd_bench.engine.stream import numbers
+from ocd_bench.engine.kept import KeptTraces, numbers
 from ocd_bench.errors import UsageError
 
 N = 4
@@ -277,6 +277,25 @@ class Reused(nn.Module):
 def test_what_only_modules_below_the_layer_use_is_not_kept():
     model = nn.Sequential(nn.Linear(3, 1000), nn.Linear(1000, 1000), nn.Linear(1000, 2), nn.Linear(2, 2))
     assert numbers(TargetLayer(model, "2").trace(torch.randn(5, 3))) <= 5 * (3 + 1000 + 1000 + 1000 + 3 * 2)
+
+
+@pytest.mark.parametrize("name", ["1", "3"])
+def test_a_kept_trace_has_no_outputs_of_the_layer_and_is_the_same_when_it_is_used(name: str):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Tanh(), nn.Conv1d(1, 50, 3), nn.Flatten(), nn.Linear(50 * 8, 30), nn.Tanh(), nn.Linear(30, 2))
+    layer, x = TargetLayer(model, name), torch.randn(1, 1, 10)
+    made = layer.trace(x)
+    traces, answers = KeptTraces(), torch.zeros(1)
+    assert traces.get(4, lambda: (made, answers))[0] is made
+    assert len(traces) == 1
+    found, targets = traces.get(4, lambda: pytest.fail("made again"))
+    assert targets is answers
+    whole = layer.trace(x)
+    assert torch.equal(found.positions, whole.positions)
+    assert torch.equal(found.response, whole.response)
+    shift = torch.randn(whole.response.shape)
+    assert torch.equal(found.replay(shift), whole.replay(shift))
+    assert numbers(traces._known[4].trace) == numbers(found) - whole.response.numel()
 
 
 def test_a_module_used_below_and_above():

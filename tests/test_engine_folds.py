@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-import ocd_bench.engine.stream as stream_module
 from ocd_bench.cli import main
+from ocd_bench.engine import kept
 from ocd_bench.engine.banks import bank
 from ocd_bench.engine.capture import TargetLayer
 from ocd_bench.engine.controls.capacity import fit_plain
 from ocd_bench.engine.forms import RankOneForm
+from ocd_bench.engine.kept import KeptTraces, numbers
 from ocd_bench.engine.ocd import Variant, fit, regressor
 from ocd_bench.engine.overfit import Overfit, losses, overfit
 from ocd_bench.engine.problem import Problem
 from ocd_bench.engine.settings import OCDSettings
-from ocd_bench.engine.stream import numbers
 from ocd_bench.errors import NotApplicable, UsageError
 from tests.toy_engine import QUICK, base, loss, memory, problem, stream
 
@@ -99,8 +99,9 @@ def test_a_sample_that_stays_the_same_is_run_through_the_base_once(monkeypatch):
     whole = stream(task, SETTINGS).traced_from_bank(known.take(torch.tensor([0, 1])), torch.tensor([0, 1]), torch.Generator())
     assert [len(piece) for piece, _ in whole] == [2]
 
-    folds.known.clear()
-    monkeypatch.setattr(stream_module, "KEPT", numbers(task.layer.trace(task.train[0][:1])))  # room for one
+    folds.known = KeptTraces()
+    one = task.layer.trace(task.train[0][:1])
+    monkeypatch.setattr(kept, "KEPT", numbers(one) - one.response.numel())  # room for one without the layer's outputs
     traced(4, 1)
     traced(4, 1)
     assert runs == [1]
@@ -116,10 +117,10 @@ def test_a_second_fit_to_the_same_targets_finds_the_traces_of_the_first():
     task = replace(problem(count=6), remember=memory(remembered))
     how = replace(SETTINGS, passes=1, task_batch=2, steps=4)
     fit(task, how)
-    kept = dict(remembered["traces"])
-    assert 2 <= len(kept) <= 6
+    first = dict(remembered["traces"]._known)
+    assert 2 <= len(first) <= 6
     fit(task, how, Variant(build=regressor))
-    assert all(remembered["traces"][index] is piece for index, piece in kept.items())
+    assert all(remembered["traces"]._known[index] is trace for index, trace in first.items())
 
 
 def test_a_trace_is_replayed_in_its_own_base():

@@ -13,19 +13,16 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from ocd_bench.engine.capture import Describe, TargetLayer, Trace
 from ocd_bench.engine.forms import Delta, Form
+from ocd_bench.engine.kept import KeptTraces, Piece
 from ocd_bench.engine.overfit import losses, overfitted
 from ocd_bench.engine.problem import Data, Problem
 from ocd_bench.engine.targets import Targets, TargetSettings, join
 from ocd_bench.seeds import seeded
 
-KEPT = 2**28
-"""Numbers (not bytes) that traces kept from step to step may take."""
-
-Pieces = Sequence[tuple[Trace, Tensor]]
+Pieces = Sequence[Piece]
 """Traces of the first samples of a batch in turn, or of all of them, each with the task's targets."""
 
 
@@ -41,7 +38,7 @@ class TargetStream:
     Attributes:
         layers: one layer, or with cross-fitting the layer of every fold's base.
         fold: the fold of each training sample, ``(N,)``; zeros without cross-fitting.
-        known: traces that are kept from step to step, each with its targets, by index of the sample.
+        known: traces that are kept from step to step.
     """
 
     def __init__(self, problem: Problem, how: TargetSettings, describe: Describe, keep_inputs: bool = False) -> None:
@@ -54,7 +51,7 @@ class TargetStream:
             for number, (layer, held) in enumerate(problem.folds(how.folds)):
                 self.fold[held] = number
                 self.layers.append(layer)
-        self.known: dict[int, tuple[Trace, Tensor]] = problem.remember("traces", dict)
+        self.known: KeptTraces = problem.remember("traces", KeptTraces)
 
     @property
     def random(self) -> bool:
@@ -101,7 +98,7 @@ class TargetStream:
 
     def make(self, form: Form, indices: Tensor, generator: torch.Generator) -> tuple[Targets, Pieces]:
         """Targets of changed samples at :meth:`grouped` indices, on the device, and their traces where answers are kept."""
-        parts, pieces = [], list[tuple[Trace, Tensor]]()
+        parts, pieces = [], list[Piece]()
         for layer, x, y in self.parts(indices):
             parts.append(self.encoded(layer, form, *self.copy(x, y, generator), generator, pieces))
         return join(parts), pieces
@@ -113,7 +110,7 @@ class TargetStream:
         inputs: Tensor,
         targets: Tensor,
         generator: torch.Generator,
-        pieces: list[tuple[Trace, Tensor]] | None = None,
+        pieces: list[Piece] | None = None,
     ) -> Targets:
         """Targets of samples as they are, but subsampled. Their traces are added to ``pieces`` where answers are kept; without
         a list they are dropped chunk by chunk, since those of a few hundred samples can take gigabytes."""
@@ -151,11 +148,11 @@ class TargetStream:
         """Traces of a batch taken from a bank at :meth:`grouped` indices, each from its own fold's base.
 
         Where only a few samples of a batch are traced, the base is slow. A sample that never changes then runs through it once,
-        as far as :data:`KEPT` allows.
+        as far as :data:`ocd_bench.engine.kept.KEPT` allows.
         """
         most = self.how.task_batch
         if len(self.layers) > 1:
-            start, pieces = 0, list[tuple[Trace, Tensor]]()
+            start, pieces = 0, list[Piece]()
             for layer, x, _ in self.parts(indices):
                 rows = slice(start, start + len(x))
                 pieces += self.traced(targets.take(rows), generator, 0, layer)
@@ -165,13 +162,12 @@ class TargetStream:
             return self.traced(targets, generator, most)
         return [self._kept(targets, row, index) for row, index in enumerate(indices[:most].tolist())]
 
-    def _kept(self, targets: Targets, row: int, index: int) -> tuple[Trace, Tensor]:
-        if index in self.known:
-            return self.known[index]
-        (piece,) = self.traced(targets.take(slice(row, row + 1)), torch.Generator())
-        if (len(self.known) + 1) * numbers(piece[0]) <= KEPT:
-            self.known[index] = piece
-        return piece
+    def _kept(self, targets: Targets, row: int, index: int) -> Piece:
+        def make() -> Piece:
+            (piece,) = self.traced(targets.take(slice(row, row + 1)), torch.Generator())
+            return piece
+
+        return self.known.get(index, make)
 
     def gain(self) -> float:
         """How much overfitting lowers the task's loss, mean over some training samples; 1 where it does not."""
@@ -184,9 +180,3 @@ class TargetStream:
             gained += float((before - after).sum())
             count += len(answers)
         return gained / count if gained > 0 else 1.0
-
-
-def numbers(trace: Trace) -> int:
-    """Numbers that a trace holds. Those that it holds in two forms count twice."""
-    held = tree_leaves((trace.inputs, trace.output, trace.recording.entries, trace.recording.calls, trace.positions))
-    return sum(leaf.numel() for leaf in held if isinstance(leaf, Tensor))

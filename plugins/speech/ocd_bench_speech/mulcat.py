@@ -95,6 +95,7 @@ class GatedLSTM(nn.Module):
         v, level = self._encode(mixture)
         for block in self.blocks:
             v = block(v)
+        v = self.activation(v)
         return self._decode(v, level, mixture.shape[-1])
 
     def all_scales(self, mixture: Tensor) -> list[Tensor]:
@@ -103,7 +104,7 @@ class GatedLSTM(nn.Module):
         estimates = []
         for block in self.blocks:
             v = block(v)
-            estimates.append(self._decode(v, level, mixture.shape[-1]))
+            estimates.append(self._decode(self.activation(v), level, mixture.shape[-1]))
         return estimates
 
     def _encode(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,9 +123,9 @@ class GatedLSTM(nn.Module):
         return (self.chunk or max(2, round(math.sqrt(2 * frames)))) // 2
 
     def _decode(self, v: Tensor, level: Tensor, samples: int) -> Tensor:
-        """Chunks ``(N, S, K, F)`` to waveforms ``(N, C, T)``."""
+        """Activations of chunks ``(N, S, K, F)`` to waveforms ``(N, C, T)``."""
         n, chunks, length, channels = v.shape
-        separated = self.output_projection(self.activation(v))  # (N, S, K, C * F)
+        separated = self.output_projection(v)  # (N, S, K, C * F)
         half, hop = length // 2, self.kernel // 2
         # Overlap-add: on the grid of half chunks, add the second half of each chunk to the first half of the next.
         halves = separated.view(n, chunks, 2, half, -1)  # (N, S, 2, K / 2, C * F)

@@ -47,7 +47,7 @@ def test_chunks_overlap_and_add_to_the_frames_they_were_cut_from() -> None:
         network.output_projection.bias.zero_()
         x = mixtures()
         v, level = network._encode(x)
-        found = network._decode(v, level, x.shape[-1])
+        found = network._decode(network.activation(v), level, x.shape[-1])
         padded = torch.nn.functional.pad(x[:, None] / level, (8, 5 + 8))
         expected = network.decoder(network.encoder(padded).relu())[..., 8 : 8 + 403] * level
     torch.testing.assert_close(found, expected.expand(-1, 2, -1))
