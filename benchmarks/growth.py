@@ -158,27 +158,30 @@ def row(axis: str, sizes: tuple[int, ...]) -> tuple[str, dict[int, dict[str, Any
     return f"| {axis} {', '.join(f'{size:,}' for size in ran)} | {shown} | {numbers} | {stopped or 'all ran'} |", found
 
 
-def plot(path: Path, results: dict[str, dict[int, dict[str, Any]]]) -> None:
-    """Seconds and megabytes against size, both logarithmic, as a picture."""
-    import matplotlib
+def figure(results: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """Seconds and megabytes against size, as an SVG of two panels; axes of which two sizes ran."""
+    from pictures import beside
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from ocd_bench.report import svg
+    from ocd_bench.report.plots import standalone
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for panel, name in zip(axes, ("seconds", "mb"), strict=True):
-        for axis, found in results.items():
-            panel.loglog(list(found), [result[name] for result in found.values()], marker="o", label=axis)
-        panel.set(xlabel="size", ylabel={"seconds": "CPU seconds", "mb": "peak memory above imports, MB"}[name])
-    axes[0].legend()
-    figure.savefig(path)
+    panels = []
+    for name, unit in (("seconds", "CPU seconds"), ("mb", "peak memory above imports, MB (at least 1)")):
+        least = 1.0 if name == "mb" else 0.0
+        curves = [
+            (axis, list(found), [max(least, result[name]) for result in found.values()])
+            for axis, found in results.items()
+            if len(found) > 1
+        ]
+        panels.append(standalone(svg.lines(curves, f"{unit} by size", "size", unit, log=True)))
+    return beside(panels)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=AXES, help="one axis")
     parser.add_argument("--quick", action="store_true", help="the smaller sizes")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves (needs matplotlib)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves, as an SVG")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -192,7 +195,7 @@ def main() -> None:
             line, results[axis] = row(axis, sizes[:3] if options.quick else sizes)
             print(line, flush=True)
     if options.plot is not None:
-        plot(options.plot, results)
+        options.plot.write_text(figure(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -125,6 +125,16 @@ def test_a_line_is_timed_in_turn_after_its_check(monkeypatch: pytest.MonkeyPatch
     assert timing.same(torch.ones(2), torch.ones(2), "outputs") == "outputs: equal"
 
 
+def test_curves_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    growth = load("growth")
+    sizes = {1000: {"seconds": 0.5, "mb": 0.0}, 10_000: {"seconds": 5.0, "mb": 40.0}}
+    picture = growth.figure({"samples": sizes, "width": {64: {"seconds": 1.0, "mb": 9.0}}})
+    assert picture.count("<polyline") == 2  # of one size there is no curve
+    assert "samples from 0.5 to 5" in picture
+    assert "samples from 1 to 40" in picture
+
+
 def test_slopes_of_growth_are_those_of_the_logarithms() -> None:
     growth = load("growth")
     assert growth.slope([1, 10, 100, 1000], [5, 7, 2e2, 2e3]) == pytest.approx(1)
