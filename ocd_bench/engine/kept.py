@@ -24,7 +24,7 @@ Piece = tuple[Trace, Tensor]
 
 @dataclass(frozen=True)
 class _Thin:
-    """A trace without the layer's own outputs; as it was where the layer runs several times."""
+    """A trace without the layer's own outputs, and the targets. Where the layer runs several times, the trace is ``whole``."""
 
     trace: Trace
     answers: Tensor
@@ -65,13 +65,13 @@ class KeptTraces:
             return self._known[index].piece()
         made = make()
         thin = _Thin.of(*made)
-        if (len(self) + 1) * numbers(thin.trace) <= KEPT:
+        if (len(self) + 1) * numbers(thin.trace, thin.answers) <= KEPT:
             self._known[index] = thin
         return made
 
 
-def numbers(trace: Trace) -> int:
-    """Numbers that a trace holds, in whole memory blocks: a view holds all of what it is a view of."""
-    held = tree_leaves((trace.inputs, trace.output, trace.recording.entries, trace.recording.calls))
+def numbers(trace: Trace, *others: Tensor) -> int:
+    """Numbers that a trace and other tensors hold, in whole memory blocks: a view holds all of what it is a view of."""
+    held = tree_leaves((trace.inputs, trace.output, trace.recording.entries, trace.recording.calls, others))
     blocks = {leaf.untyped_storage().data_ptr(): leaf for leaf in held if isinstance(leaf, Tensor) and not leaf.is_meta}
     return sum(leaf.untyped_storage().nbytes() // leaf.element_size() for leaf in blocks.values())

@@ -164,7 +164,8 @@ class TargetStream:
 
     def _kept(self, targets: Targets, row: int, index: int) -> Piece:
         def make() -> Piece:
-            (piece,) = self.traced(targets.take(slice(row, row + 1)), torch.Generator())
+            one = targets.take(torch.tensor([row], device=targets.code.device))  # a copy: a slice would hold the whole batch
+            (piece,) = self.traced(one, torch.Generator())
             return piece
 
         return self.known.get(index, make)
