@@ -186,12 +186,15 @@ def test_traces_are_dropped_chunk_by_chunk(make, monkeypatch):
     assert most <= 2
 
 
-def test_a_full_form_that_is_too_large_is_refused_before_it_allocates(monkeypatch):
-    """A layer of 8,192 x 8,192 on a machine of 17 GB."""
+@pytest.mark.parametrize(("size", "gb"), [(8192, "825"), (1024, "26")])
+def test_a_full_form_that_is_too_large_is_refused_before_it_allocates(size: int, gb: str, monkeypatch):
+    """On a machine of 17 GB. For 1,024 x 1,024 neither the codes nor the network are too large alone."""
     monkeypatch.setattr(size_module, "memory", lambda device: 2**34)
-    model = nn.Sequential(nn.Linear(6, 8192), nn.Linear(8192, 8192), nn.Linear(8192, 3)).eval().requires_grad_(False)
+    model = nn.Sequential(nn.Linear(6, size), nn.Linear(size, size), nn.Linear(size, 3)).eval().requires_grad_(False)
     task = problem("1", model=model, count=8)
+    how = replace(QUICK, form="full", steps=1, width=256, batch_size=64, noise_draws=4)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UsageError, match=r"form full \(67108864\): .* of a layer of 8192 x 8192 would take about .* GB"):
-        fit(task, replace(QUICK, form="full", steps=1))
+    expected = rf"form full \({size**2}\): .* of a layer of {size} x {size} would take about {gb} GB, of 17 GB in all"
+    with pytest.raises(UsageError, match=expected):
+        fit(task, how)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kilobytes

@@ -43,7 +43,7 @@ def fast_hypernetwork(
     settings: OCDSettings, form: Form, condition: Callable[[int], Condition], scale: Callable[[int], ConstantScale]
 ) -> CodeNetwork:
     """Diffusion by a residual network over codes."""
-    check_network(form, settings.width, CPU)
+    check_network(form, settings, CPU)
     e, denoiser = condition(settings.width), FastDenoiser(form.size, settings.width, settings.depth)
     return HyperNetwork(e, denoiser, scale(settings.width), form, Diffusion.of(settings))
 
@@ -52,7 +52,7 @@ def regressor(
     settings: OCDSettings, form: Form, condition: Callable[[int], Condition], scale: Callable[[int], ConstantScale]
 ) -> CodeNetwork:
     """The same network without diffusion."""
-    check_network(form, settings.width, CPU)
+    check_network(form, settings, CPU)
     e, trunk = condition(settings.width), Trunk(form.size, settings.width, settings.depth)
     return Regressor(e, trunk, scale(settings.width), form)
 
@@ -190,7 +190,7 @@ def fit(problem: Problem, settings: OCDSettings, variant: Variant = Variant()) -
         encoder, describe = condition_inputs(problem, settings)
         stream = TargetStream(problem, TargetSettings.of(settings), describe, encoder is not None)  # capture, overfit
         picked = pick_form(stream)  # encode
-        check_codes(picked.form, settings.batch_size, problem.device)
+        check_codes(picked.form, settings, problem.device)
         batch, known, sources = batches(stream, picked.form)
         trainee = _trainee(problem, settings, variant, picked.form, encoder, known)
         loop = problem.stage("hypernetwork", (settings, variant))

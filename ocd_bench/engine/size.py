@@ -7,10 +7,13 @@ import os
 import torch
 
 from ocd_bench.engine.forms import Form
+from ocd_bench.engine.settings import OCDSettings
 from ocd_bench.errors import UsageError
 
 PILOT = 512
-"""Codes that are held at once beside a batch: those that statistics are taken from."""
+"""Codes that statistics are taken from; they are held twice while they are joined."""
+STEP = 8
+"""Tensors of the size of a training step's noisy codes that are held at once, gradients included."""
 
 
 def memory(device: torch.device) -> int:
@@ -36,12 +39,16 @@ def check_size(form: Form, numbers: int, what: str, device: torch.device) -> Non
         )
 
 
-def check_codes(form: Form, batch_size: int, device: torch.device) -> None:
-    """Check that a batch of codes, its gradients and the codes for statistics fit; see :func:`check_size`."""
-    check_size(form, PILOT + 4 * batch_size, "weight changes", device)
+def check_codes(form: Form, settings: OCDSettings, device: torch.device) -> None:
+    """Check that the codes of a training step and of the statistics fit; see :func:`check_size`."""
+    check_size(form, _codes(settings), "weight changes", device)
 
 
-def check_network(form: Form, width: int, device: torch.device) -> None:
-    """Check that a network's first and last layer, K x width each, fit in six copies: the weights, their gradients, two
-    moments, the average and the best so far; see :func:`check_size`."""
-    check_size(form, 12 * width, "the hypernetwork", device)
+def check_network(form: Form, settings: OCDSettings, device: torch.device) -> None:
+    """Check that codes fit beside a network's first and last layer, K x width each, in six copies: the weights, their
+    gradients, two moments, the average and the best so far; see :func:`check_size`."""
+    check_size(form, 12 * settings.width + _codes(settings), "the hypernetwork and weight changes", device)
+
+
+def _codes(settings: OCDSettings) -> int:
+    return 2 * PILOT + STEP * settings.noise_draws * settings.batch_size
