@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
-from ocd_bench.engine.controls.all_layers import quiet_vmap
 from ocd_bench.method import Context, Method, Predictor
 from ocd_bench.methods.settings import MemoSettings
 from ocd_bench.methods.views import Views
-from ocd_bench.online import class_count, keep_group_norms_contiguous, probe
+from ocd_bench.online import class_count, keep_group_norms_contiguous
 
 Weights = dict[str, torch.Tensor]
 
@@ -26,14 +24,17 @@ class MemoPredictor(Predictor):
         self._model = context.fresh_base()
         keep_group_norms_contiguous(self._model)
         self._weights: Weights = {name: p.detach() for name, p in self._model.named_parameters()}
-        self._run = self._vectorised(probe(context, 2))
 
     def reset(self) -> None:
         self._views.reset()
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return torch.cat([self._run(self._copies(part), part) for part in inputs.split(self.settings.chunk)])
+        return torch.cat([self._adapted(part) for part in inputs.split(self.settings.chunk)])
+
+    def _adapted(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Outputs ``(N, ...)``, one sample at a time: its copies are a batch already, and convolutions whose weights differ from
+        sample to sample are slower."""
+        return torch.stack([self._one(copies, x) for copies, x in zip(self._copies(inputs), inputs, strict=True)])
 
     def _copies(self, inputs: torch.Tensor) -> torch.Tensor:
         """Augmented copies ``(N, copies, ...)``."""
@@ -45,26 +46,17 @@ class MemoPredictor(Predictor):
         log_mean = logits.log_softmax(-1).logsumexp(0) - math.log(len(copies))  # type: ignore[union-attr]
         return -(log_mean.exp() * log_mean).sum()
 
+    @torch.no_grad()
     def _one(self, copies: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """The output for one sample ``(...)``, from its copies ``(copies, ...)``."""
         weights = self._weights
         for _ in range(self.settings.steps):
-            slopes = grad(self._loss)(weights, copies)
-            weights = {name: value - self.settings.lr * slopes[name] for name, value in weights.items()}
+            leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+            with torch.enable_grad():
+                loss = self._loss(leaves, copies)
+            slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+            weights = {name: weights[name] - self.settings.lr * slope for name, slope in zip(leaves, slopes, strict=True)}
         return functional_call(self._model, weights, (sample.unsqueeze(0),)).squeeze(0)
-
-    def _vectorised(self, inputs: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """``_one`` for a batch: by vmap, or in a loop if vmap does not support the model (a recurrent layer)."""
-
-        def one_by_one(copies: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
-            return torch.stack([self._one(c, x) for c, x in zip(copies, samples, strict=True)])
-
-        together = quiet_vmap(self._one)
-        try:
-            together(inputs.unsqueeze(1), inputs)
-        except (RuntimeError, NotImplementedError, ValueError):
-            return one_by_one
-        return together
 
 
 class Memo(Method):

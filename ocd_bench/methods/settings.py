@@ -37,9 +37,7 @@ class MemoSettings(Checked):
     lr: float = setting(5e-3, least=0, help="Learning rate of SGD (paper: 5e-3).")
     steps: int = setting(1, least=1, unit="steps", help="Gradient steps per test sample (paper: 1).")
     copies: int = setting(32, least=1, most=65_536, unit="copies", help="Augmented copies of each test sample (paper: 32).")
-    chunk: int = setting(
-        16, least=1, unit="samples", help="Samples that are adapted at once. Each needs memory for its own copy of all weights."
-    )
+    chunk: int = setting(16, least=1, unit="samples", help="Samples whose copies are made at once.")
     section: ClassVar[str] = "memo"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"copies": 8}}
