@@ -32,8 +32,8 @@ class MemoPredictor(Predictor):
         return torch.cat([self._adapted(part) for part in inputs.split(self.settings.chunk)])
 
     def _adapted(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Outputs ``(N, ...)``, one sample at a time: its copies are a batch already, and convolutions whose weights differ from
-        sample to sample are slower."""
+        """Outputs ``(N, ...)``, one sample at a time: its copies are a batch already, and convolutions whose weights differ
+        from sample to sample are slower."""
         return torch.stack([self._one(copies, x) for copies, x in zip(self._copies(inputs), inputs, strict=True)])
 
     def _copies(self, inputs: torch.Tensor) -> torch.Tensor:
