@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ocd_bench.results import read_run
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that the scripts share."""
@@ -38,8 +40,19 @@ def finished(
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([*command, "--out", folder], capture_output=True, text=True, check=False)
         if done.returncode:
-            sys.exit(done.stderr.strip() or f"ocd-bench ended with {done.returncode}")
+            said = [done.stderr.strip(), *failures(Path(folder))]
+            sys.exit("\n".join(filter(None, said)) or f"ocd-bench ended with {done.returncode}")
         yield Path(folder), done.stdout
+
+
+def failures(folder: Path) -> list[str]:
+    """The failed cells of a run folder, each with its reason; none where there is no run."""
+    if not (folder / "run.json").exists():
+        return []
+    cells = read_run(folder).cells.items()
+    return [
+        f"{key.method}, {key.dataset}, seed {key.seed}: {cell['reason']}" for key, cell in cells if cell["status"] == "failed"
+    ]
 
 
 def run(args: argparse.Namespace, methods: str, settings: Sequence[str] = (), options: Sequence[str] = ()) -> tuple[str, str]:

@@ -125,6 +125,14 @@ def test_a_line_is_timed_in_turn_after_its_check(monkeypatch: pytest.MonkeyPatch
     assert timing.same(torch.ones(2), torch.ones(2), "outputs") == "outputs: equal"
 
 
+def test_a_script_says_which_cells_of_its_run_failed_and_why(tmp_path: Path) -> None:
+    runs = load("runs")
+    assert runs.failures(tmp_path) == []
+    failed = cell("images", "mnist", "ocd", 2, status="failed", reason="no input")
+    write_run(tmp_path / "run", [failed, cell("images", "mnist", "base", 2, {"accuracy": np.ones(3)})], {})
+    assert runs.failures(tmp_path / "run") == ["ocd, mnist, seed 2: no input"]
+
+
 def test_curves_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     growth = load("growth")
