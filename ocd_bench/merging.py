@@ -126,8 +126,18 @@ def _merge_info(runs: Sequence[Run]) -> dict[str, Any]:
     info["seeds"] = sorted(info.get("seeds", []))
     environments = [run.info.get("environment", {}) for run in runs]
     if any(environment != environments[0] for environment in environments):
-        info["environments"] = {run.name: environment for run, environment in zip(runs, environments, strict=True)}
+        info["environments"] = dict(zip(_folder_names([run.name for run in runs]), environments, strict=True))
     return info
+
+
+def _folder_names(paths: Sequence[str]) -> list[str]:
+    """The last parts of each path, as many as tell all of them apart: where the folders lay tells nothing of the runs."""
+    parts = [Path(path).parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(found[-count:]) for found in parts]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return list(paths)
 
 
 def write_merged(run: Run, sources: Sequence[Path], out: Path) -> None:

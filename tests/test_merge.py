@@ -11,6 +11,7 @@ import pytest
 
 from ocd_bench.api import load
 from ocd_bench.cli import main
+from ocd_bench.merging import _folder_names
 from ocd_bench.results import Key, read_run
 from tests.faulty import run_here, write_plugin
 from tests.runs import edit_cell, make_run
@@ -91,7 +92,8 @@ def test_machines_that_differ_are_all_kept(tmp_path: Path):
     (parts[2] / "run.json").write_text(json.dumps(info))
     assert main(["merge", *map(str, parts), "--out", str(tmp_path / "all")]) == 0
     environments = read_run(tmp_path / "all").info["environments"]
-    assert [environments[str(part)]["cpu"] for part in parts] == ["Test CPU", "Test CPU", "Another CPU"]
+    assert [environments[part.name]["cpu"] for part in parts] == ["Test CPU", "Test CPU", "Another CPU"]
+    assert str(tmp_path) not in (tmp_path / "all" / "run.json").read_text()
 
 
 def test_missing_cells_are_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -184,3 +186,8 @@ def test_runs_that_differ_in_methods_and_datasets_miss_nothing_together(tmp_path
     assert "1 of 5 combinations of dataset, method and seed have no cell: images-mnist-ocd-s1" in " ".join(
         load(one, two).table().split()
     )
+
+
+def test_folders_of_one_name_are_told_apart_by_the_folders_around_them() -> None:
+    assert _folder_names(["/a/x/one", "/a/y/one", "two"]) == ["x/one", "y/one", "two"]
+    assert _folder_names(["/a/one", "/a/one"]) == ["one", "one"]

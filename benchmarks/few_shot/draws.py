@@ -1,4 +1,4 @@
-"""Draws of a few texts a class, and all that a hypernetwork is told of each text of a draw."""
+"""Draws of a few texts per class, and the inputs of a hypernetwork for each text."""
 
 from __future__ import annotations
 
