@@ -52,13 +52,11 @@ PIECES = (
         8,
         f"--task images --dataset mnist --seeds 1 --methods base,ocd-paper,ocd-paper-x5,ocd,ocd-x5,oracle {LENET} "
         "--set images.test_samples=2000 --set ocd_paper.multipliers=1,1,2,2,4,4 --set ocd_paper.unet_dropout=0.4 "
-        "--set ocd_paper.batch_size=32 --set ocd_paper.evaluations=10",
+        "--set ocd_paper.batch_size=16 --set ocd_paper.val_samples=1000 --set ocd_paper.evaluations=20 "
+        "--set ocd_paper.steps=40000 --set ocd_paper.minutes=5",
         ("mnist", "reference_checkpoints"),
         "--preset quick --set images.test_samples=64 --set images.train_samples=512 --set ocd_paper.channels=8 "
-        "--set ocd_paper.batch_size=8 --set ocd_paper.evaluations=2",
-        stretch="ocd_paper.steps",
-        probe="ocd-paper",
-        light="--set images.test_samples=64 --set ocd_paper.val_samples=64 --set ocd_paper.evaluations=1",
+        "--set ocd_paper.batch_size=8 --set ocd_paper.evaluations=2 --set ocd_paper.steps=40 --set ocd_paper.minutes=1",
     ),
     Piece(
         "cifar10",

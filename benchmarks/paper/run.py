@@ -5,7 +5,7 @@
     python benchmarks/paper/run.py --list
 
 A piece is one ``ocd-bench run`` into ``--out``. It ends after its minutes, with what is finished; the same command continues it
-there. A training of unknown speed is timed first, and gets as many steps as fit (``NAME.steps``). At the end, cells, scores and
+there. A base of unknown speed is timed first, and gets as many steps as fit (``NAME.steps``). At the end, cells, scores and
 tables are packed into ``NAME.tar.gz``, and the training curve is printed. It runs from a checkout too, without an installation.
 """
 
@@ -126,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slice", action="store_true", help="a small form of everything, on a CPU")
     parser.add_argument("--minutes", type=float, help="instead of the piece's own limit")
     parser.add_argument("--device", help="default: cuda, and cpu with --slice")
+    parser.add_argument("--more", default="", metavar="'OPTIONS'", help="further options of ocd-bench, as one word")
     parser.add_argument("--list", action="store_true", help="print the pieces and their commands, and stop")
     args = parser.parse_args(arguments)
     if unknown := set(args.pieces) - {piece.name for piece in PIECES}:
@@ -139,16 +140,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if args.data_dir is None or not args.data_dir.is_dir():
         parser.error(f"--data-dir {args.data_dir}: no such folder")
-    return max(run(piece, args.data_dir, args.out, args.minutes, device, small=args.slice) for piece in chosen)
+    more = shlex.split(args.more)
+    return max(run(piece, args.data_dir, args.out, args.minutes, device, more, small=args.slice) for piece in chosen)
 
 
-def run(piece: Piece, packed: Path, out: Path, minutes: float | None, device: str, *, small: bool) -> int:
+def run(piece: Piece, packed: Path, out: Path, minutes: float | None, device: str, more: Sequence[str], *, small: bool) -> int:
     """Run one piece. Returns the exit code of ``ocd-bench``; 143: its time was over."""
     out.mkdir(parents=True, exist_ok=True)
     suite, begin, seconds = Suite(out), time.monotonic(), 60 * (minutes or piece.minutes)
     data = join(packed, out / "data")
     command = piece.command(str(data), str(out / piece.name), small=small, device=device)
-    command += suite.plugin(shlex.split(piece.options)[1])
+    command += [*suite.plugin(shlex.split(piece.options)[1]), *more]
     if piece.stretch:
         steps = PROBES[0] if small else steps_that_fit(piece, command, suite, out, seconds)
         command += ["--set", f"{piece.stretch}={steps}"]

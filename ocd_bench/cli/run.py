@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     request, from_file = _request(args)
 
+    from ocd_bench.runner.heap import keep_freed_memory
     from ocd_bench.runner.start import measure, prepare
 
     def check(manager: Manager) -> None:
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     repeated = args.config if args.config is not None and args.config.suffix == ".json" else None
     if args.dry_run:
         return _dry_run(planned, repeated, args.json, args.quiet)
+    keep_freed_memory()
     outcome, path = measure(planned, args.quiet, repeated)
     _print(outcome, path, planned.manager, args)
     return outcome.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -23,7 +24,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained; see :class:`ocd_bench.engine.settings.OCDSettings` for the fields."""
+    """How a network is trained; see :class:`ocd_bench.engine.settings.OCDSettings` for the fields, and
+    :class:`ocd_bench.published.settings.PaperSettings` for ``minutes``."""
 
     steps: int
     lr: float
@@ -32,11 +34,12 @@ class Training:
     ema: float = 0.999
     evaluations: int = 10
     precision: str = "float32"
+    minutes: float = 0.0
 
     @classmethod
     def of(cls, settings: OCDSettings) -> Training:
         """The training part of the settings."""
-        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+        return cls(**{field.name: getattr(settings, field.name, field.default) for field in fields(cls)})
 
     def rate(self, step: int) -> float:
         """Learning rate factor of a step: a linear warm-up (at most 100 steps or a tenth), then a half cosine or one."""
@@ -46,6 +49,10 @@ class Training:
         if self.lr_schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+    def over(self, step: int, seconds: float) -> bool:
+        """Whether the training ends after so many steps and seconds."""
+        return step >= self.steps or 0 < 60 * self.minutes <= seconds
 
 
 @dataclass(frozen=True)
@@ -220,24 +227,27 @@ def learn(
         progress: shows the steps, and keeps the state of a training that may be killed.
         sources: everything beside torch's global generator that ``loss`` draws random numbers from.
 
-    With ``how.evaluations == 1`` the last weights are returned, whatever their validation loss.
+    With ``how.evaluations == 1`` the last weights are returned, whatever their validation loss. A training that ends by
+    ``how.minutes`` is evaluated once more at its end.
     """
-    progress = progress or Progress()
+    progress, began = progress or Progress(), time.monotonic()
     evaluate_at = {round(how.steps * (k + 1) / how.evaluations) for k in range(how.evaluations)}
     course = Course(trainee, how, sources)
     if state := progress.resume():
         course.load(state)
     trainee.train()
     device = next(trainee.parameters()).device
-    while course.step < how.steps:
+    over = how.over(course.step, progress.earlier)
+    while not over:
         with autocast(how.precision, device):
             parts = loss(trainee)
         course.advance(parts)
-        if course.step in evaluate_at:
+        over = how.over(course.step, progress.earlier + time.monotonic() - began)
+        if over or course.step in evaluate_at:
             with torch.no_grad():
                 course.record(validate(course.average.module))
         progress(course.step, how.steps)
-        progress.save(course.state, finished=course.step == how.steps)
+        progress.save(course.state, finished=over)
     return course.best if course.best is not None else course.average.module.network, course.history
 
 

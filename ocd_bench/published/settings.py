@@ -83,6 +83,13 @@ class PaperSettings(OCDSettings):
         below=1,
         help="Dropout in the residual blocks of the U-Net. The authors' code has 0.4 for LeNet5; the paper gives none.",
     )
+    minutes: float = setting(
+        0.0,
+        least=0,
+        unit="minutes",
+        help="The training ends after this time, whatever its steps. 0: no limit. With a limit the numbers depend on the "
+        "speed of the machine.",
+    )
     compile: bool = setting(
         False,
         help="Whether the U-Net's training steps run through torch.compile on a GPU. The first one then takes a minute or "

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ocd_bench.runner.heap import keep_freed_memory, release_freed_memory
 from ocd_bench.runner.messages import Decoder, Message, Send, encode
 
 __all__ = ["Child", "Ending", "Message", "Send", "arm", "can_isolate", "run_child", "watch"]
@@ -112,6 +113,7 @@ class Child:
         parent = os.getpid()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about threads; see the module's docstring
+            release_freed_memory()
             gc.freeze()  # the child's garbage collections leave the parent's objects alone, so that their pages stay shared
             self.pid = os.fork()
         if self.pid == 0:
@@ -254,6 +256,7 @@ def _child(work: Callable[[Send], None], write: int, trace: Any, parent: int, se
             os._exit(1)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
+        keep_freed_memory()
         _redirect()
         _trace_file = trace
         faulthandler.enable(trace)

@@ -1,0 +1,54 @@
+"""Freed memory is kept in a process that computes, and given back before a process is forked."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocd_bench.runner.heap import release_freed_memory
+from ocd_bench.runner.messages import Message
+from ocd_bench.runner.sandbox import run_child
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+NUMBERS = 15_000_000
+PAGES = 4 * NUMBERS / resource.getpagesize()
+
+
+def faults(times: int) -> int:
+    """Page faults of so many large tensors, one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.ones(NUMBERS)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_in_a_child_tensors_take_the_memory_of_those_before() -> None:
+    found: list[Message] = []
+
+    def work(send) -> None:
+        send(Message("faults", {"count": faults(40)}))
+
+    assert run_child(work, lambda child, message: found.append(message)).how == "returned"
+    # A gap must be a little larger than the tensor, whose start is aligned, so that the first few do not fit.
+    assert found[0].values["count"] < 15 * PAGES
+
+
+def test_freed_memory_is_given_back_on_request() -> None:
+    def work(send) -> None:
+        torch.ones(NUMBERS)
+        before = resident()
+        release_freed_memory()
+        send(Message("pages", {"count": before - resident()}))
+
+    found: list[Message] = []
+    run_child(work, lambda child, message: found.append(message))
+    assert found[0].values["count"] > 0.9 * PAGES
+
+
+def resident() -> int:
+    """Pages of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1])
