@@ -7,13 +7,18 @@ was chosen for each seed.
 
 python benchmarks/ablation.py
 python benchmarks/ablation.py --task tabular --preset default --only auxiliary,conditions
+python benchmarks/ablation.py --preset default --work FOLDER
+
+With ``--work`` the runs stay in a folder, one for each setting, and the same command continues what was stopped there.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runs import add_options, finished
@@ -119,6 +124,11 @@ def in_brackets(unit: str) -> str:
     return f" [{unit}]" if unit else ""
 
 
+def name_of(settings: Sequence[str]) -> str:
+    """The folder of a run with these settings."""
+    return re.sub(r"[^\w.]+", "-", " ".join(settings)).strip("-") or "none"
+
+
 def tables(args: argparse.Namespace, chosen: Sequence[str]) -> Iterator[tuple[str, str, list[str], list[str]]]:
     """Dataset, name of the lever, head and columns. Levers of the same settings share a run."""
     by_settings: dict[tuple[str, ...], list[str]] = {}
@@ -126,7 +136,8 @@ def tables(args: argparse.Namespace, chosen: Sequence[str]) -> Iterator[tuple[st
         by_settings.setdefault(tuple(LEVERS[name][2]), []).append(name)
     for settings, names in by_settings.items():
         methods = dict.fromkeys(["base", *(LEVERS[name][1] for name in names)])
-        with finished(args, ",".join(methods), settings, ["--corruption", "none"]) as (folder, _):
+        keep = args.work / name_of(settings) if args.work is not None else None
+        with finished(args, ",".join(methods), settings, ["--corruption", "none"], keep) as (folder, _):
             run = read_run(folder)
             for dataset in dict.fromkeys(key.dataset for key in run.cells):
                 compared = Comparison(run, dataset)
@@ -139,6 +150,7 @@ def main() -> None:
     """A table for each dataset, with one line per lever."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_options(parser)
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="keeps the runs, and continues them")
     parser.add_argument("--only", default=",".join(LEVERS), help=f"some of {', '.join(LEVERS)}")
     args = parser.parse_args()
     chosen = args.only.split(",")

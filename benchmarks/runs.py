@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ocd_bench.results import read_run
@@ -25,10 +25,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def finished(
-    args: argparse.Namespace, methods: str, settings: Sequence[str] = (), options: Sequence[str] = ()
+    args: argparse.Namespace,
+    methods: str,
+    settings: Sequence[str] = (),
+    options: Sequence[str] = (),
+    keep: Path | None = None,
 ) -> Iterator[tuple[Path, str]]:
     """The folder of ``ocd-bench run``, while the context lasts, and the output of ``--json``. If the run fails, the script ends
-    with its message."""
+    with its message. A run in the folder ``keep`` stays there, and continues what is there."""
     command = [sys.executable, "-m", "ocd_bench", "run", "--json", "--quiet", "--methods", methods]
     command += ["--task", args.task, "--preset", args.preset, "--seeds", str(args.seeds)]
     for option in ("dataset", "data_dir"):
@@ -37,8 +41,8 @@ def finished(
     command += options
     for setting in [*args.set, *settings]:
         command += ["--set", setting]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*command, "--out", folder], capture_output=True, text=True, check=False)
+    with nullcontext(keep) if keep is not None else tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, check=False)
         if done.returncode:
             said = [done.stderr.strip(), *failures(Path(folder))]
             sys.exit("\n".join(filter(None, said)) or f"ocd-bench ended with {done.returncode}")

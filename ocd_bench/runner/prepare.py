@@ -137,7 +137,7 @@ def check_trained(job: Job, model: torch.nn.Module, val: Samples) -> None:
         BaseFailed: if its outputs on a few validation samples are not finite.
     """
     with _failing(job, "the trained base model"):
-        inputs, _ = job.task.subsample(val.inputs[:PROBE], val.targets[:PROBE], job.request.generator("probe"))
+        inputs, _ = job.task.excerpt(val.inputs[:PROBE], val.targets[:PROBE], job.request.generator("probe"))
         output = model(inputs.to(job.run.device))
         finite = not output.is_floating_point() or bool(output.isfinite().all())
     if not finite:
@@ -214,7 +214,7 @@ def choose_layer(job: Job, model: torch.nn.Module, train: Samples, ranking: Rank
             wanted = hook(task=job.task, model=model, request=job.request) or "entropy"
         if wanted == "entropy":
             return ranking()[0][0]
-        inputs, _ = job.task.subsample(train.inputs[:SAMPLES], train.targets[:SAMPLES], job.request.generator("layers"))
+        inputs, _ = job.task.excerpt(train.inputs[:SAMPLES], train.targets[:SAMPLES], job.request.generator("layers"))
         if from_task and (problem := unsuitable(model, wanted, inputs.to(job.run.device))):
             raise job.contract.broken("select_layer", f"chose {wanted!r}: {problem.why}", f"one of {problem.instead}")
     return wanted
