@@ -79,8 +79,8 @@ class SpeechSettings(Checked):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {
-            "seconds": 1.0, "train_mixtures": 120, "val_mixtures": 30, "test_mixtures": 40, "speeds": (1.0,),
-            "channels": 48, "hidden": 24, "blocks": 1, "base_steps": 200, "base_batch": 4, "base_lr": 6e-3, "base_checks": 5,
+            "seconds": 0.5, "train_mixtures": 80, "val_mixtures": 20, "test_mixtures": 40, "speeds": (1.0,),
+            "channels": 48, "hidden": 24, "blocks": 1, "base_steps": 160, "base_batch": 4, "base_lr": 6e-3, "base_checks": 5,
         },
         "paper": {
             "speakers": 5, "seconds": 4.0, "train_mixtures": 10_000, "val_mixtures": 500, "test_mixtures": 3000,

@@ -42,7 +42,7 @@ class SpeechTask(Task):
     description = "separation of 2 to 5 speakers from one microphone"
     corruptions = ("gaussian_noise", "babble", "reverb", "clipping", "lowpass")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {**OVERFIT, **THROUGH, "run.batch_size": 20, "ocd.steps": 100, "ocd.basis": 16},
+        "quick": {**OVERFIT, **THROUGH, "run.batch_size": 20, "ocd.steps": 40, "ocd.basis": 16},
         "default": {**OVERFIT, **THROUGH, "run.batch_size": 20, "ocd.steps": 800, "ocd.evaluations": 8},
         "paper": {**OVERFIT, "run.batch_size": 8},
     }
