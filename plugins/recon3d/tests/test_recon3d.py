@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_bench import DataMissing, Progress, Request, Splits, UsageError
+from ocd_bench import DataMissing, Progress, Request, Samples, Splits, UsageError
 from ocd_bench.config import resolve
+from ocd_bench.layers import check_layers
+from ocd_bench.plugin.manager import load_plugins
+from ocd_bench.runner.blame import Blame
+from ocd_bench.runner.contract import TaskContract
 from ocd_bench_recon3d import meshes, rays, scores
 from ocd_bench_recon3d.model import PoseEncoder, TinyNeRF, composite
 from ocd_bench_recon3d.task import RAYS, Recon3D
@@ -304,3 +308,14 @@ def test_small_lego_views_are_the_large_ones_averaged() -> None:
     # The ray of a small pixel is the mean of those of the large pixels it covers.
     rays = large.inputs.reshape(len(large), 25, 4, 25, 4, 6).mean((2, 4))
     torch.testing.assert_close(small.inputs, rays, atol=2e-2, rtol=0)
+
+
+def test_layers_are_checked_on_a_few_rays_of_each_view() -> None:
+    """All rays of three views would take 4 GB."""
+    task, model, seen = Recon3D(), TinyNeRF(2, 6, samples=4), list[int]()
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0].numel() // 6))
+    inputs = torch.randn(4, 100, 100, 6)
+    check_layers(
+        TaskContract(task, Blame(load_plugins())), model, "task", Samples(inputs, inputs[..., :3]), request_for("primitives")
+    )
+    assert set(seen) == {256}
