@@ -1,36 +1,31 @@
 """The claims of docs/findings.md with the intervals of the present tables, as a Markdown page.
 
-    python benchmarks/claims.py [--data-dir DATA] [--out docs/claims.md]
+    python benchmarks/claims.py [--out docs/claims.md]
 
 A claim rests on an interval over new seeds and new test samples that excludes zero, and on enough test samples and groups for
-that interval to cover what it says. The run of three speakers is older than ``Samples.groups``: its speakers are drawn again
-from the data (``--data-dir``).
+that interval to cover what it says.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ocd_bench.report import build_table
 from ocd_bench.report.numbers import Style
-from ocd_bench.results import Run, primary_of, read_run
+from ocd_bench.results import Run, read_run
 from ocd_bench.stats import Estimate
 
 RESULTS = Path(__file__).parent.parent / "results" / "default"
 HEAD = """# Claims under the intervals of today
 
-This page is written by `python benchmarks/claims.py --data-dir DATA --out docs/claims.md` from `results/default`. It lists
+This page is written by `python benchmarks/claims.py --out docs/claims.md` from `results/default`. It lists
 what [the findings](findings.md) first stated, under the intervals of that time (*as stated*), and what is left of it under
 intervals that count speakers, and new seeds beside new test samples ([how](reading-the-table.md#what-an-interval-covers)).
-The tables of MNIST, California housing, MQ2008, the texts and two speakers have been made anew since. That of MNIST has a mean
-over the 17 kinds of corruption that training's copies lack, where the former one had a mean over all 21, some of them of other
-strengths; that of two speakers has a better base.
+All of these tables have been made anew since. That of MNIST has a mean over the 17 kinds of corruption that training's copies lack,
+where the former one had a mean over all 21, some of them of other strengths; that of two speakers has a better base.
 """
 
 
@@ -81,47 +76,6 @@ CLAIMS = (
 )
 
 
-def read(folder: str, data_dirs: Sequence[Path]) -> Run:
-    """A run of ``results/default``, with the groups that its task now declares."""
-    run = read_run(RESULTS / folder)
-    ids = None
-    if folder == "speech-3":
-        ids = speakers(run, data_dirs)
-    for key, cell in run.cells.items():
-        if cell["status"] == "ok" and ids is not None and key in run.sources:
-            run.scores(key, primary_of(cell))
-            run._loaded[key]["groups"] = ids
-            cell["groups"] = len(np.unique(ids))
-        elif ids is None and not folder.startswith(("tabular", "speech")):
-            cell["groups"] = cell["n_test"]
-    return run
-
-
-def speakers(run: Run, data_dirs: Sequence[Path]) -> np.ndarray | None:
-    """Speakers of the test mixtures, from the same random draw as in the run; None without the data."""
-    from ocd_bench.config import resolve
-    from ocd_bench.errors import DataMissing
-    from ocd_bench.plugin.manager import load_plugins
-    from ocd_bench.task import Request
-
-    task = load_plugins().task("speech")
-    stored = run.info["tasks"]["speech"]["config"]["speech"]
-    defaults = vars(resolve(task, [], run.info["preset"], {}).section("speech"))
-    settings = type(resolve(task, [], run.info["preset"], {}).section("speech"))(
-        **{
-            name: tuple(stored[name]) if isinstance(stored.get(name), list) else stored.get(name, defaults[name])
-            for name in defaults
-        }
-    )
-    try:
-        test = task.load_data(Request("speech", "librispeech_8k", settings, run.info["preset"], 0, True, tuple(data_dirs))).test
-    except DataMissing as error:
-        print(f"claims of {run.name} take mixtures for independent: {error}", file=sys.stderr)
-        return None
-    assert test.groups is not None
-    return test.groups.numpy()
-
-
 def found(claim: Claim, run: Run) -> tuple[Estimate, Style] | None:
     """The difference with today's intervals; None where the table has none."""
     for group in build_table(run).groups:
@@ -151,9 +105,9 @@ def line(claim: Claim, run: Run) -> list[str]:
     return [claim.text, claim.before, samples, wide, verdict]
 
 
-def page(data_dirs: Sequence[Path]) -> str:
+def page() -> str:
     """The whole page."""
-    runs = {folder: read(folder, data_dirs) for folder in dict.fromkeys(claim.folder for claim in CLAIMS)}
+    runs = {folder: read_run(RESULTS / folder) for folder in dict.fromkeys(claim.folder for claim in CLAIMS)}
     rows = [line(claim, runs[claim.folder]) for claim in CLAIMS]
     head = ["claim", "as stated", "Δ base, new samples", "new seeds and samples", "now"]
     lines = [head, ["---"] * len(head), *rows]
@@ -166,10 +120,9 @@ def page(data_dirs: Sequence[Path]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the page, or write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, action="append", default=[], help="where librispeech_8k lies")
     parser.add_argument("--out", type=Path, help="file to write; default: print")
     options = parser.parse_args(arguments)
-    text = page(options.data_dir)
+    text = page()
     if options.out:
         options.out.write_text(text, encoding="utf-8")
     else:

@@ -67,6 +67,18 @@ def test_the_plan_knows_finished_cells_cached_bases_and_earlier_times(
     assert (group["base"], group["rough"]) == ("to train", True)
 
 
+@pytest.mark.parametrize(("methods", "told"), [("base,tent", False), ("base,tent,oracle", True)])
+def test_the_plan_says_that_a_changed_method_is_measured_again(
+    methods: str, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run is compared with its code for the plan too; a run that goes on is not, since that imports torch."""
+    out = str(tmp_path / "run")
+    assert main(["run", *QUICK, "--out", out, "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["run", *QUICK, "--methods", methods, "--dry-run", "--out", out]) == 0
+    assert ("is measured again if the code of its method" in capsys.readouterr().out) == told
+
+
 def test_the_plan_says_which_bases_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["run", *QUICK, "--out", str(out), "--quiet", "--keep-bases", "--set", "base.cache=false"]) == 0
