@@ -24,8 +24,8 @@ HEAD = """# Claims under the intervals of today
 This page is written by `python benchmarks/claims.py --out docs/claims.md` from `results/default`. It lists
 what [the findings](findings.md) first stated, under the intervals of that time (*as stated*), and what is left of it under
 intervals that count speakers, and new seeds beside new test samples ([how](reading-the-table.md#what-an-interval-covers)).
-All of these tables have been made anew since. That of MNIST has a mean over the 17 kinds of corruption that training's copies lack,
-where the former one had a mean over all 21, some of them of other strengths; that of two speakers has a better base.
+All of these tables have been made anew since. That of MNIST has a mean over the 17 kinds of corruption that training's copies
+lack, where the former one had a mean over all 21, some of them of other strengths; that of two speakers has a better base.
 """
 
 
