@@ -39,7 +39,8 @@ class Training:
     @classmethod
     def of(cls, settings: OCDSettings) -> Training:
         """The training part of the settings."""
-        return cls(**{field.name: getattr(settings, field.name, field.default) for field in fields(cls)})
+        names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
+        return cls(**{name: getattr(settings, name) for name in names})
 
     def rate(self, step: int) -> float:
         """Learning rate factor of a step: a linear warm-up (at most 100 steps or a tenth), then a half cosine or one."""
