@@ -124,9 +124,10 @@ def in_brackets(unit: str) -> str:
     return f" [{unit}]" if unit else ""
 
 
-def name_of(settings: Sequence[str]) -> str:
-    """The folder of a run with these settings."""
-    return re.sub(r"[^\w.]+", "-", " ".join(settings)).strip("-") or "none"
+def name_of(args: argparse.Namespace, settings: Sequence[str]) -> str:
+    """The folder of a run: its task, dataset, preset and seeds, and what is set."""
+    words = [args.task, args.dataset, args.preset, f"{args.seeds} seeds", *args.set, *settings]
+    return re.sub(r"[^\w.]+", "-", " ".join(filter(None, words)))
 
 
 def tables(args: argparse.Namespace, chosen: Sequence[str]) -> Iterator[tuple[str, str, list[str], list[str]]]:
@@ -136,7 +137,7 @@ def tables(args: argparse.Namespace, chosen: Sequence[str]) -> Iterator[tuple[st
         by_settings.setdefault(tuple(LEVERS[name][2]), []).append(name)
     for settings, names in by_settings.items():
         methods = dict.fromkeys(["base", *(LEVERS[name][1] for name in names)])
-        keep = args.work / name_of(settings) if args.work is not None else None
+        keep = args.work / name_of(args, settings) if args.work is not None else None
         with finished(args, ",".join(methods), settings, ["--corruption", "none"], keep) as (folder, _):
             run = read_run(folder)
             for dataset in dict.fromkeys(key.dataset for key in run.cells):

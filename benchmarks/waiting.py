@@ -3,8 +3,8 @@
     python benchmarks/waiting.py
     python benchmarks/waiting.py --only help,list,speech
 
-Each command runs in a process of its own, the runs with an empty cache. CPU seconds include those of all its processes; on an
-idle machine a run takes hardly longer than them. Exit code 1: a limit was passed.
+Each command runs in a process of its own. The cache is empty at the beginning. CPU seconds include those of all its processes;
+on an idle machine a run takes hardly longer than them. Exit code 1: a limit was passed.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="NAME,NAME", help="help, list, again, or tasks")
     chosen = {name for name in parser.parse_args().only.split(",") if name}
+    known = {"help", "list", "again", *load_plugins(()).tasks}
+    if unknown := chosen - known:
+        parser.error(f"--only {', '.join(sorted(unknown))}: expected some of {', '.join(sorted(known))}")
     late = 0
     print("| command | s | CPU s | limit, s |\n| --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:

@@ -122,7 +122,7 @@ def check_layers(contract: TaskContract, model: nn.Module, wanted: str, samples:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         some = samples.take(slice(SAMPLES))
-        inputs, _ = contract.call("excerpt", lambda: task.excerpt(some.inputs, some.targets, request.generator("layers")))
+        inputs, _ = contract.excerpt(some, request.generator("layers"))
         inputs = inputs.to(device)
         if wanted == "norms":
             _check_norms(model, inputs)
@@ -210,7 +210,7 @@ def layers_of_task(
         build = lambda: hook.ocd_bench_base_model(task=task, splits=hidden, request=request)  # noqa: E731
         model = contract.model(contract.call("base_model", build))
         some = loaded.train.take(slice(SAMPLES))
-        inputs, _ = contract.call("excerpt", lambda: task.excerpt(some.inputs, some.targets, request.generator("layers")))
+        inputs, _ = contract.excerpt(some, request.generator("layers"))
         return chosen, contract.call("base_model", lambda: layers_of(model, inputs))
 
 

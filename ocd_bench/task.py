@@ -192,7 +192,8 @@ class Task:
     def excerpt(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A part of each sample cheap enough for a forward of the base at every training step. Default: ``subsample``."""
+        """A part of each sample cheap enough for a forward of the base at every training step. Layers are checked on such parts
+        too. Default: ``subsample``."""
         return self.subsample(inputs, targets, generator)
 
     def augment(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,15 @@ def test_bad_input_gets_a_line(script: str, arguments: list[str], message: str) 
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_runs_that_an_ablation_keeps_have_folders_of_their_own() -> None:
+    ablation, names = load("ablation"), []
+    for task, dataset, seeds in (("images", "", 3), ("images", "mnist", 3), ("images", "mnist", 2), ("tabular", "", 3)):
+        args = SimpleNamespace(task=task, dataset=dataset, preset="quick", seeds=seeds, set=[])
+        names += [ablation.name_of(args, settings) for settings in {tuple(lever[2]) for lever in ablation.LEVERS.values()}]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
 
 
 def test_the_ablation_has_the_differences_of_the_table_and_another_metric(

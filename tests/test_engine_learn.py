@@ -144,29 +144,37 @@ def test_no_step_waits_for_the_gpu():
     assert steps == [4]
 
 
-def test_a_training_of_so_many_minutes_ends_in_time_with_an_evaluation_and_ends_at_once_when_it_is_continued(
+def test_a_training_of_so_many_minutes_ends_in_time_with_an_evaluation_and_is_continued_for_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(0, 10_000, 20))  # a step takes 20 seconds
     monkeypatch.setattr("ocd_bench.engine.learn.time.monotonic", lambda: float(next(clock)))
 
+    class Killed(Exception):
+        pass
+
     class Kept(Progress):
-        state = None
+        state, killed_at = None, 0
 
         def resume(self):
-            self.earlier = 0.0 if self.state is None else 120.0
             return self.state
 
         def save(self, state, finished=False):
-            Kept.state = state() if finished else self.state
+            Kept.state = state()
+            if self.state["step"] == self.killed_at:
+                raise Killed
 
-    def go_on() -> list[int]:
+    def steps_of_records() -> list[int]:
         trainee = Trainee(nn.Sequential(nn.Linear(3, 1)), None)
-        how = Training(steps=1000, lr=0.1, evaluations=500, minutes=2)
+        how = Training(steps=1000, lr=0.1, evaluations=250, minutes=2.3)
         _, history = learn(
             trainee, lambda it: {"all": it.network(torch.ones(1, 3)).square().mean()}, lambda it: 0.0, how, Kept()
         )
         return [record.step for record in history]
 
-    assert go_on() == [2, 4, 6]
-    assert go_on() == [2, 4, 6]
+    Kept.killed_at = 5
+    with pytest.raises(Killed):
+        steps_of_records()
+    Kept.killed_at = 0
+    assert steps_of_records() == [4, 7]
+    assert steps_of_records() == [4, 7], "a finished one does no step more"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import platform
 import resource
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from ocd_bench.runner.heap import release_freed_memory
 from ocd_bench.runner.messages import Message
 from ocd_bench.runner.sandbox import run_child
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 NUMBERS = 15_000_000
 PAGES = 4 * NUMBERS / resource.getpagesize()
 

@@ -76,7 +76,7 @@ def test_the_plan_says_that_a_changed_method_is_measured_again(
     assert main(["run", *QUICK, "--out", out, "--quiet"]) == 0
     capsys.readouterr()
     assert main(["run", *QUICK, "--methods", methods, "--dry-run", "--out", out]) == 0
-    assert ("is measured again if the code of its method" in capsys.readouterr().out) == told
+    assert ("a finished cell is measured again" in capsys.readouterr().out) == told
 
 
 def test_the_plan_says_which_bases_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

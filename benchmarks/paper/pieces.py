@@ -18,7 +18,7 @@ class Piece:
     Attributes:
         options: of ``ocd-bench run``.
         files: what it reads, relative to the folder of data.
-        stretch: the setting, such as ``ocd_paper.steps``, that is raised until the piece fills its time; empty: none.
+        stretch: the setting, such as ``speech.base_steps``, that is raised until the piece fills its time; empty: none.
         probe: method whose fit is timed to find out how far to raise it.
         light: further options of the runs that time it.
         slice: further options that make it a proof of a minute or two on a CPU.

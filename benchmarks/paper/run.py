@@ -126,21 +126,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slice", action="store_true", help="a small form of everything, on a CPU")
     parser.add_argument("--minutes", type=float, help="instead of the piece's own limit")
     parser.add_argument("--device", help="default: cuda, and cpu with --slice")
-    parser.add_argument("--more", default="", metavar="'OPTIONS'", help="further options of ocd-bench, as one word")
+    parser.add_argument("--more", default="", metavar="OPTIONS", help="further options of ocd-bench, as one word: --more='...'")
     parser.add_argument("--list", action="store_true", help="print the pieces and their commands, and stop")
     args = parser.parse_args(arguments)
     if unknown := set(args.pieces) - {piece.name for piece in PIECES}:
         parser.error(f"no such piece: {', '.join(sorted(unknown))}; known: {', '.join(piece.name for piece in PIECES)}")
     device = args.device or ("cpu" if args.slice else "cuda")
     chosen = [piece for piece in PIECES if not args.pieces or piece.name in args.pieces]
+    more = shlex.split(args.more)
     if args.list:
         for piece in chosen:
-            command = piece.command("DATA", f"results/paper/{piece.name}", small=args.slice, device=device)
+            command = piece.command("DATA", f"results/paper/{piece.name}", small=args.slice, device=device) + more
             print(f"{piece.name}, {piece.minutes:g} minutes: {piece.shows}\n  ocd-bench {shlex.join(command)}")
         return 0
     if args.data_dir is None or not args.data_dir.is_dir():
         parser.error(f"--data-dir {args.data_dir}: no such folder")
-    more = shlex.split(args.more)
     return max(run(piece, args.data_dir, args.out, args.minutes, device, more, small=args.slice) for piece in chosen)
 
 

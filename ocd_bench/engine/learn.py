@@ -140,6 +140,7 @@ class Course(Generic[Network]):
         sources: everything beside torch's global generator that the loss draws random numbers from.
 
     Attributes:
+        seconds: that it has taken, in all processes together.
         average: the trainee with averaged weights.
         best: a frozen copy of the averaged network of least validation loss.
     """
@@ -147,7 +148,7 @@ class Course(Generic[Network]):
     def __init__(self, trainee: Trainee[Network], how: Training, sources: Sequence[RandomSource]) -> None:
         parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-        self.trainee, self.sources, self.step = trainee, sources, 0
+        self.trainee, self.sources, self.step, self.seconds = trainee, sources, 0, 0.0
         self.optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=how.weight_decay, fused=fused)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, how.rate)
         self.average = EMA(trainee, how.ema)
@@ -184,6 +185,7 @@ class Course(Generic[Network]):
         """Everything that the following steps depend on, as tensors and plain values."""
         return {
             "step": self.step,
+            "seconds": self.seconds,
             "trainee": self.trainee.state_dict(),
             "average": self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -197,6 +199,7 @@ class Course(Generic[Network]):
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the same training."""
         self.step = self.average.updates = state["step"]
+        self.seconds = state["seconds"]
         self.trainee.load_state_dict(state["trainee"])
         self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -231,19 +234,20 @@ def learn(
     With ``how.evaluations == 1`` the last weights are returned, whatever their validation loss. A training that ends by
     ``how.minutes`` is evaluated once more at its end.
     """
-    progress, began = progress or Progress(), time.monotonic()
+    progress = progress or Progress()
     evaluate_at = {round(how.steps * (k + 1) / how.evaluations) for k in range(how.evaluations)}
     course = Course(trainee, how, sources)
     if state := progress.resume():
         course.load(state)
     trainee.train()
     device = next(trainee.parameters()).device
-    over = how.over(course.step, progress.earlier)
+    over, earlier, began = how.over(course.step, course.seconds), course.seconds, time.monotonic()
     while not over:
         with autocast(how.precision, device):
             parts = loss(trainee)
         course.advance(parts)
-        over = how.over(course.step, progress.earlier + time.monotonic() - began)
+        course.seconds = earlier + time.monotonic() - began
+        over = how.over(course.step, course.seconds)
         if over or course.step in evaluate_at:
             with torch.no_grad():
                 course.record(validate(course.average.module))

@@ -56,6 +56,11 @@ class TaskContract:
             where = self.blame.of_error(error, self.task)
             raise Broken(self._say(f"{member} raised {message_of(error)}", where)) from error
 
+    def excerpt(self, samples: Samples, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cheap parts of samples, see :meth:`ocd_bench.task.Task.excerpt`. An error names the member that the task has."""
+        member = "subsample" if type(self.task).excerpt is Task.excerpt else "excerpt"
+        return self.call(member, lambda: self.task.excerpt(samples.inputs, samples.targets, generator))
+
     def broken(self, member: str, found: str, expected: str) -> Broken:
         """The error for a member that returned ``found`` instead of ``expected``."""
         return Broken(self._say(f"{member} {found}, expected {expected}", self.blame.of_item(self.task, member)))

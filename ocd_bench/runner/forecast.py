@@ -116,7 +116,7 @@ def as_text(planned: Planned, work: Sequence[Work]) -> str:
     total = f"{cells} cell{'s' * (cells != 1)}, {finished} finished, {cells - finished} to measure"
     lines.append(f"total: {total}" + (f"; about {in_words(seconds)}" if finished < cells else ""))
     if finished and planned.finished() is None:
-        lines.append("a finished cell is measured again if the code of its method, or its data, has changed since")
+        lines.append("a finished cell is measured again if code, packages or data behind it have changed since")
     if any(each.rough for each in work):
         lines.append(f"?: never measured here; counted at {times_rough(planned)} (two idle cores)")
     lines.append(f"nothing was measured; run folder: {planned.path}")

@@ -184,7 +184,8 @@ def rank_layers(job: Job, model: torch.nn.Module, train: Samples) -> list[tuple[
     sample = train.take(torch.randperm(len(train), generator=draw)[: select.samples])
     inputs, targets = job.task.subsample(sample.inputs, sample.targets, draw)
     inputs, targets = inputs.to(job.run.device), targets.to(job.run.device)
-    names = candidates(model, inputs[:3])  # three, to notice samples that influence each other
+    few, _ = job.task.excerpt(train.inputs[:SAMPLES], train.targets[:SAMPLES], job.request.generator("layers"))
+    names = candidates(model, few.to(job.run.device))
     scores = layer_entropy(
         model,
         inputs,

@@ -27,6 +27,7 @@ from ocd_bench.runner.executors.artefacts import Changes, add_entries
 from ocd_bench.runner.executors.forked import ForkedWorker
 from ocd_bench.runner.executors.order import Order, SentFolder, unpacked
 from ocd_bench.runner.group import GroupRunner
+from ocd_bench.runner.heap import keep_freed_memory
 from ocd_bench.runner.messages import Decoder, Message, Send, encode
 from ocd_bench.runner.sandbox import Ending, watch
 from ocd_bench.runner.workers import settings_of
@@ -49,6 +50,7 @@ def main() -> None:
         while data:
             data = data[os.write(out, data) :]
 
+    keep_freed_memory()
     tidy()
     place = temporary_folder()
     try:

@@ -311,7 +311,7 @@ def test_small_lego_views_are_the_large_ones_averaged() -> None:
 
 
 def test_layers_are_checked_on_a_few_rays_of_each_view() -> None:
-    """All rays of three views would take 4 GB."""
+    """The 4,096 rays of a training step would take 4 GB for three views."""
     task, model, seen = Recon3D(), TinyNeRF(2, 6, samples=4), list[int]()
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0].numel() // 6))
     inputs = torch.randn(4, 100, 100, 6)
