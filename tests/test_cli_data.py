@@ -364,8 +364,8 @@ SHAPES = {
     "cifar10": (3, 32, 32),
     "tiny-imagenet": (3, 64, 64),
     "california_housing": (8,),
-    "librispeech": (8000,),
-    "fsdd": (8000,),
+    "librispeech": (4000,),
+    "fsdd": (4000,),
     "spot": (8, 8, 6),
     "amazon_counterfactual_en": (256,),
 }
