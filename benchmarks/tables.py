@@ -182,6 +182,11 @@ TABLES = (
         "--methods base,ocd,ocd-regress,capacity,tent-layer,oracle --corruption none,gaussian_noise:3",
     ),
     Table(
+        "speech-2-finetune",
+        "two speakers: the base trained further on the mixtures of the hypernetwork, one seed",
+        "--task speech --dataset librispeech_8k --seeds 1 --methods base,finetune",
+    ),
+    Table(
         "speech-3",
         "three speakers",
         "--task speech --dataset librispeech_8k --set speech.speakers=3 --seeds 3 "
