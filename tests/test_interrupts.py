@@ -139,10 +139,10 @@ def test_no_worker_survives_a_killed_run_and_the_same_command_continues(plugin: 
     assert gone(plugin)
     first = out / "cells" / "dots-default-base-s0.json"
     before = first.stat().st_mtime_ns if first.exists() else 0
-    run(plugin, "--methods", "base,scaled", *words)
+    said = run(plugin, "--methods", "base,scaled", *words)
     assert cell(out, "scaled", 1)["status"] == "ok"
     if before:
-        assert (out / "cells" / "dots-default-base-s0.json").stat().st_mtime_ns == before
+        assert first.stat().st_mtime_ns == before, said
 
 
 def test_a_killed_worker_costs_only_the_cell_it_was_measuring(plugin: Path, tmp_path: Path) -> None:
