@@ -20,6 +20,7 @@ PAGES = 4 * NUMBERS / resource.getpagesize()
 
 def faults(times: int) -> int:
     """Page faults of so many large tensors, one after the other."""
+    torch.set_num_threads(1)  # the threads of the parent's pool do not survive the fork
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
         torch.ones(NUMBERS)
@@ -39,6 +40,7 @@ def test_in_a_child_tensors_take_the_memory_of_those_before() -> None:
 
 def test_freed_memory_is_given_back_on_request() -> None:
     def work(send) -> None:
+        torch.set_num_threads(1)
         torch.ones(NUMBERS)
         before = resident()
         release_freed_memory()

@@ -38,7 +38,7 @@ class Training:
 
     @classmethod
     def of(cls, settings: OCDSettings) -> Training:
-        """The training part of the settings."""
+        """The training part of the settings. What they do not have keeps its default."""
         names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
         return cls(**{name: getattr(settings, name) for name in names})
 
