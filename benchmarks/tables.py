@@ -37,7 +37,6 @@ SMALL = 2_000_000
 LENET = "--set images.checkpoint=reference_checkpoints/checkpoint_lenet5.pth"
 NERF = "--set recon3d.checkpoint=reference_checkpoints/checkpoint_tinynerf.pt --set recon3d.base_steps=600"
 PUBLISHED = "bn-adapt,tent,tent-episodic,eata,sar,t3a,lame"
-SINGLE = "mixnorm,sita,ttn,norm-rule,ocd-norms"
 OCD = "ocd,ocd-x5,ocd-regress"
 CONTROLS = "capacity,finetune,temperature"
 RESNET = "--task images --dataset cifar10 --set images.model=resnet20"
@@ -130,9 +129,10 @@ TABLES = (
     *STREAMS,
     Table(
         "tiny-imagenet",
-        "EfficientNet-Lite0 on Tiny ImageNet, 50 classes, clean and under the 15 kinds at severity 3",
+        "EfficientNet-Lite0 on Tiny ImageNet, 50 classes, clean and under the 15 kinds at severity 3, 1,000 pictures",
         "--task images --dataset tiny_imagenet_50 --set images.model=efficientnet-lite0 --seeds 1 "
-        f"--methods base,{PUBLISHED},{SINGLE},ocd,ocd-x5,capacity,temperature,oracle --corruption none,imagenet-c:3",
+        f"--methods base,{PUBLISHED},mixnorm,ttn,norm-rule,ocd-norms,ocd,ocd-x5,capacity,temperature,oracle "
+        "--corruption none,imagenet-c:3 --set images.test_samples=1000",
     ),
     Table(
         "usps",
