@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ocd_bench.account import Account, Cost
 from ocd_bench.errors import NotApplicable
 from ocd_bench.progress import Progress
 
@@ -77,12 +77,10 @@ class Context:
     fold_bases: Callable[[int], Sequence[tuple[torch.nn.Module, torch.Tensor]]] = _no_fold_bases
     base_anew: Callable[[], tuple[torch.nn.Module, str]] = _no_base_anew
     longer_base: Callable[[float], torch.nn.Module] = _no_longer_base
-    charges: list[float] = field(default_factory=list)
-    """Seconds that other methods spent on values that this one reused through :meth:`shared`. The runner adds them to
-    ``cost.fit_s``."""
-    resumed: list[float] = field(default_factory=list)
-    """Seconds that processes which were killed spent on loops that this method continued (:meth:`stage`)."""
-    _shared: dict[Hashable, tuple[Any, float]] = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
+    """Seconds that other methods and killed processes spent on what this one uses (:meth:`shared`, :meth:`stage`). The runner
+    adds them to ``cost.fit_s``."""
+    _shared: dict[Hashable, tuple[Any, Cost]] = field(default_factory=dict)
 
     @property
     def train(self) -> Samples:
@@ -109,13 +107,10 @@ class Context:
 
         If another method built the value, the seconds that this took are also added to this method's ``cost.fit_s``.
         """
-        if key in self._shared:
-            value, seconds = self._shared[key]
-            self.charges.append(seconds)
-            return value
-        start, resumed = time.perf_counter(), sum(self.resumed)
-        value = build()
-        self._shared[key] = value, time.perf_counter() - start + sum(self.resumed) - resumed
+        if key not in self._shared:
+            self._shared[key] = self.account.build(build)
+        value, cost = self._shared[key]
+        self.account.use(cost)
         return value
 
     def stage(self, what: str, key: Hashable) -> Progress:

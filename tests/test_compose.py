@@ -116,6 +116,17 @@ def test_the_engine_keeps_the_state_of_each_trace(manager: Manager) -> None:
         torch.testing.assert_close(second.replay(0 * shift), second.output)
 
 
+def test_the_first_method_runs_once_for_all_samples_that_a_training_step_traces(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take a whole batch for each of them, one after the other."""
+    sizes: list[int] = []
+    original = Leader._state_for
+    monkeypatch.setattr(Leader, "_state_for", lambda self, inputs: sizes.append(len(inputs)) or original(self, inputs))
+    fitted(manager.method("bn-adapt+ocd"), **{"ocd.steps": 6, "ocd.passes": 1, "ocd.task_batch": 3, "ocd.batch_size": 5})
+    assert [size for size in sizes if size < BATCH][-6:] == [3] * 6
+
+
 def test_numbers_do_not_depend_on_other_methods(manager: Manager) -> None:
     """Methods with the same first part share its predictor, and methods with the same second part none of their fits."""
     context, test = toy_context(ToyClasses(), manager.method("bn-adapt+ocd"), SMALL)

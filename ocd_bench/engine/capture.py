@@ -187,6 +187,11 @@ class TargetLayer:
         """The device of the layer's weight, where the base runs."""
         return self.layer.weight.device
 
+    @property
+    def by_batch(self) -> bool:
+        """Whether the model has one state for a whole batch (:mod:`ocd_bench.compose`)."""
+        return hasattr(self.model, "rows_at_once")
+
     def rows(self, inputs: Tensor) -> int:
         """How many samples of this shape to handle at once: at most 1,024, fewer where :data:`BUDGET` demands it."""
         shape = tuple(inputs.shape[1:])

@@ -148,7 +148,8 @@ class TargetStream:
         """Traces of a batch taken from a bank at :meth:`grouped` indices, each from its own fold's base.
 
         Where only a few samples of a batch are traced, the base is slow. A sample that never changes then runs through it once,
-        as far as :data:`ocd_bench.engine.kept.KEPT` allows.
+        as far as :data:`ocd_bench.engine.kept.KEPT` allows; but not where the model's state belongs to a batch: to make it for
+        each sample costs a batch each.
         """
         most = self.how.task_batch
         if len(self.layers) > 1:
@@ -158,7 +159,8 @@ class TargetStream:
                 pieces += self.traced(targets.take(rows), generator, 0, layer)
                 start = rows.stop
             return pieces
-        if not most or self.problem.subsample is not None or self.problem.excerpt is not None:
+        parts = self.problem.subsample is not None or self.problem.excerpt is not None
+        if not most or parts or self.problem.layer.by_batch:
             return self.traced(targets, generator, most)
         return [self._kept(targets, row, index) for row, index in enumerate(indices[:most].tolist())]
 

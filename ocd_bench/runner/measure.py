@@ -193,7 +193,7 @@ class MethodRun:
         if not callable(predictor):
             raise BadAnswer(f"fit returned {type(predictor).__name__}, expected a function or an ocd_bench.Predictor")
         self._predictor = predictor
-        self._fit_s = time.perf_counter() - start + sum(self.context.charges) + sum(self.context.resumed)
+        self._fit_s = time.perf_counter() - start + self.context.account.charges + self.context.account.resumed
 
     def _predict(self, course: Course, tests: Sequence[Samples]) -> list[Answers]:
         """The scores of each variant of a course, in the order of its samples."""

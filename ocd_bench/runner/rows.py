@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ocd_bench.account import Account
 from ocd_bench.method import Context, Method
 from ocd_bench.progress import Progress
 from ocd_bench.runner.base import BaseModel, Bases
@@ -99,7 +100,7 @@ class Rows:
 
     def _restrict(self, method: Method, asked: list[bool]) -> Context:
         """The context of one method, with its own sections, its own account of seconds, and loops that keep their state."""
-        resumed: list[float] = []
+        account = Account()
 
         def ranking() -> list[tuple[str, float]]:
             asked[0] = True
@@ -109,7 +110,7 @@ class Rows:
             def show(done: int, total: int) -> None:
                 self.bases.progress(what, done, total)
 
-            return self.stages.loop(what, key, show, resumed.append)
+            return self.stages.loop(what, key, show, account.resume)
 
         return dataclasses.replace(
             self.context,
@@ -120,8 +121,7 @@ class Rows:
             fold_bases=lambda folds: fold_bases(self.job, self.bases, self.views.hidden, self.base, folds),
             base_anew=lambda: base_anew(self.bases, self.views.hidden),
             longer_base=lambda samples: longer_base(self.bases, self.views.hidden, self.base, samples),
-            charges=[],
-            resumed=resumed,
+            account=account,
         )
 
     # -- in processes of their own --------------------------------------------------------------------------------------------
