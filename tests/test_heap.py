@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocd_bench.runner.heap import release_freed_memory
+from ocd_bench.runner import heap
+from ocd_bench.runner.heap import Tidy, freed_memory, release_freed_memory
 from ocd_bench.runner.messages import Message
 from ocd_bench.runner.sandbox import run_child
 
@@ -49,6 +50,27 @@ def test_freed_memory_is_given_back_on_request() -> None:
     found: list[Message] = []
     run_child(work, lambda child, message: found.append(message))
     assert found[0].values["count"] > 0.9 * PAGES
+
+
+def test_now_and_then_freed_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "LEAST", 2 * NUMBERS)  # less than a tensor
+
+    def work(send) -> None:
+        torch.set_num_threads(1)
+        clock = [0.0]
+        monkeypatch.setattr(heap.time, "monotonic", lambda: clock[0])
+        tidy, kept = Tidy(), []
+        for clock[0] in (heap.EVERY - 1, heap.EVERY):
+            torch.ones(NUMBERS)
+            tidy()
+            kept.append([freed_memory() // (4 * NUMBERS), resident()])
+        send(Message("kept", {"kept": kept}))
+
+    found: list[Message] = []
+    run_child(work, lambda child, message: found.append(message))
+    (free, before), (_, after) = found[0].values["kept"]
+    assert free >= 1
+    assert before - after > 0.9 * PAGES
 
 
 def resident() -> int:

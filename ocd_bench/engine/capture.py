@@ -210,10 +210,13 @@ class TargetLayer:
             yield self.trace(chunk.to(self.device))
 
     def pairs(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Trace, Tensor]]:
-        """As :meth:`traces`, each with the targets of its samples on the layer's device."""
-        answers = targets.split(self._chunk(inputs))
-        for trace, some in zip(self.traces(inputs), answers, strict=True):
-            yield trace, some.to(self.device)
+        """As :meth:`traces`, each with the targets of its samples on the layer's device.
+
+        A trace can take gigabytes. It is not held here while the next one is made; a caller's loop may hold it.
+        """
+        size = self._chunk(inputs)
+        for few, some in zip(inputs.split(size), targets.split(size), strict=True):  # zip holds what it gave last
+            yield self.trace(few.to(self.device)), some.to(self.device)
 
     def _chunk(self, inputs: Tensor) -> int:
         """Samples of a trace: those that memory allows, or fewer where the model has one state for so many at once

@@ -85,6 +85,7 @@ def overfit(layer: TargetLayer, trace: Trace, targets: Tensor, loss: Loss, how: 
                 shift = delta.shift(trace.positions).requires_grad_()  # (N, P, O)
                 (slope,) = torch.autograd.grad(loss(trace.replay(shift), targets).sum(), shift)
                 change.grad = slope[:, 0] if rank_one else torch.bmm(slope.mT, trace.positions)
+                del shift, slope  # as large as the layer's response: not beside the next step's
             optimizer.step()
     change.grad = None
     return RankOne(change, trace.positions[:, 0]) if rank_one else Full(change)
@@ -135,6 +136,7 @@ def overfitted(
                 f"{bad} of {len(answers)} samples; lower the learning rate (overfit_lr)"
             )
         yield trace, answers, delta
+        del trace, answers, delta  # not while the next trace is made
 
 
 def losses(trace: Trace, targets: Tensor, loss: Loss, delta: Delta | None = None) -> Tensor:

@@ -127,6 +127,7 @@ class TargetStream:
                     pieces.append((trace, answers))
             parts.append(found)
             start = rows.stop
+            del trace, answers, delta, found  # not while the next trace is made
         return join(parts)
 
     def traced(self, targets: Targets, generator: torch.Generator, most: int = 0, layer: TargetLayer | None = None) -> Pieces:
@@ -182,4 +183,5 @@ class TargetStream:
             after = losses(trace, answers, problem.loss, delta)
             gained += float((before - after).sum())
             count += len(answers)
+            del trace, answers, delta
         return gained / count if gained > 0 else 1.0
