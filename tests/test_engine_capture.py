@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -559,3 +561,20 @@ def test_unfold_is_the_convolution(kind, size, options):
     inputs = torch.randn(2, 3, *size).double()
     found = unfold(layer, inputs) @ layer.weight.flatten(1).T + layer.bias
     torch.testing.assert_close(found, layer(inputs).movedim(1, -1))
+
+
+def test_what_was_recorded_is_freed_with_its_trace():
+    """At once: in a reference cycle it would wait for the next garbage collection, which can be gigabytes later."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Sigmoid())
+    layer = TargetLayer(model, "2")
+    layer.trace(torch.ones(2, 3))  # the first one imports and tries things out
+    gc.collect()
+    gc.disable()
+    try:
+        trace = layer.trace(torch.ones(2, 3))
+        ((given, output),) = trace.calls
+        recorded = weakref.ref(given), weakref.ref(output)
+        del trace, given, output
+        assert [one() for one in recorded] == [None, None]
+    finally:
+        gc.enable()

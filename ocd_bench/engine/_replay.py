@@ -151,19 +151,24 @@ def quiet(model: nn.Module) -> Iterator[None]:
 def _record(model: nn.Module, module: nn.Module, inputs: Tensor, functions: bool, copies: bool) -> tuple[Recording, bool]:
     """The recording, and whether all recorded tensors still hold the same values."""
     recorder = _Recorder(functions, copies)
+    mode = _Functions(recorder.function)
     forwards = {
-        called: recorder.watched(called) for called in model.modules() if not isinstance(called, torch.jit.ScriptModule)
+        called: recorder.watched(called, mode) for called in model.modules() if not isinstance(called, torch.jit.ScriptModule)
     }
-    forwards[module] = recorder.observed(module)
+    forwards[module] = recorder.observed(module, mode)
     with torch.inference_mode(False), torch.no_grad(), quiet(model), patched(forwards):
         recorder.note(inputs)
-        with recorder.functions if functions else nullcontext():
+        with mode if functions else nullcontext():
             output = model(_copied(inputs) if copies else inputs)
     return Recording(output, recorder.entries, recorder.calls, copies), recorder.intact()
 
 
 class _Recorder:
-    """Notes what is called in one run of a model, up to one of its modules."""
+    """Notes what is called in one run of a model, up to one of its modules.
+
+    It does not refer to the :class:`_Functions` that tells it of functions: in a cycle, its tensors would stay in memory until
+    the next garbage collection.
+    """
 
     def __init__(self, functions: bool, copies: bool) -> None:
         self.weak, self.copies = functions, copies
@@ -171,7 +176,6 @@ class _Recorder:
         self.entries: list[tuple[Tensor, Tensor]] = []
         self.versions: list[tuple[ref[Tensor], int]] = []
         self.given: list[Any] = []  # of functions that are computed again
-        self.functions = _Functions(self.function)
 
     def note(self, value: Any) -> Any:
         self.versions += [(ref(leaf), version) for leaf, version in _versions(value)]
@@ -201,16 +205,16 @@ class _Recorder:
             self.given.append(given)
         return value
 
-    def watched(self, called: nn.Module) -> Callable[..., Any]:
+    def watched(self, called: nn.Module, functions: _Functions) -> Callable[..., Any]:
         original = called.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            with self.functions.off():
+            with functions.off():
                 mark, noted, given = len(self.calls), len(self.versions), _versions((args, kwargs))
             value = original(*args, **kwargs)
             if self.entries:
                 return value
-            with self.functions.off():
+            with functions.off():
                 if _unchanged(given) and not _aliased(value, given):
                     del self.calls[mark:], self.versions[noted:]  # this call stands for all calls made inside it
                     self.calls.append((called, self.note(value)))
@@ -222,11 +226,11 @@ class _Recorder:
 
         return forward
 
-    def observed(self, module: nn.Module) -> Callable[..., Any]:
+    def observed(self, module: nn.Module, functions: _Functions) -> Callable[..., Any]:
         original = module.forward
 
         def forward(input: Tensor) -> Tensor:
-            with self.functions.off():  # nothing inside the module itself is recorded
+            with functions.off():  # nothing inside the module itself is recorded
                 if not self.entries:
                     self.settle()
                 given = self.note(input)
