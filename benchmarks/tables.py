@@ -142,8 +142,8 @@ TABLES = (
     ),
     Table(
         "drift",
-        "gas sensors and rented bikes: rows of later months and of the next year; the base of the gas sensors has 300 steps",
-        "--task tabular --dataset gas_sensor_drift,bike_sharing --seeds 3 --set base.least_steps=0 "
+        "gas sensors and rented bikes: rows of later months and of the next year; bases of 100 epochs, 300 steps on the gas sensors",
+        "--task tabular --dataset gas_sensor_drift,bike_sharing --seeds 3 --set base.least_steps=0 --set base.epochs=100 "
         f"--methods base,{PUBLISHED},{OCD},{CONTROLS},base-longer,xgboost,oracle",
     ),
     Table(
@@ -162,7 +162,7 @@ TABLES = (
         "tabular-plain",
         "the same, with a base that is trained on unchanged rows, and the gain of least validation loss",
         "--task tabular --dataset california_housing,letor_mq2008 --seeds 3 --methods base,ocd,capacity "
-        "--corruption none,all:3 --set base.augment=false --set ocd.gain_share=1",
+        "--corruption none,all:3 --set base.augment=false --set base.epochs=100 --set ocd.gain_share=1",
     ),
     Table(
         "lego",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocd_bench.runner import heap
-from ocd_bench.runner.heap import Tidy, freed_memory, release_freed_memory
+from ocd_bench import heap
+from ocd_bench.heap import freed_memory, release_freed_memory, trim
 from ocd_bench.runner.messages import Message
 from ocd_bench.runner.sandbox import run_child
 
@@ -59,10 +59,11 @@ def test_now_and_then_freed_memory_is_given_back(monkeypatch: pytest.MonkeyPatch
         torch.set_num_threads(1)
         clock = [0.0]
         monkeypatch.setattr(heap.time, "monotonic", lambda: clock[0])
-        tidy, kept = Tidy(), []
+        monkeypatch.setattr(heap, "_last", 0.0)
+        kept = []
         for clock[0] in (heap.EVERY - 1, heap.EVERY):
             torch.ones(NUMBERS)
-            tidy()
+            trim()
             kept.append([freed_memory() // (4 * NUMBERS), resident()])
         send(Message("kept", {"kept": kept}))
 

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     request, from_file = _request(args)
 
-    from ocd_bench.runner.heap import keep_freed_memory
+    from ocd_bench.heap import keep_freed_memory
     from ocd_bench.runner.start import measure, prepare
 
     def check(manager: Manager) -> None:

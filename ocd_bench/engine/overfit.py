@@ -19,6 +19,7 @@ from ocd_bench.engine.capture import TargetLayer, Trace
 from ocd_bench.engine.forms import Delta, Full, RankOne
 from ocd_bench.engine.problem import Loss
 from ocd_bench.errors import UsageError
+from ocd_bench.heap import trim
 
 if TYPE_CHECKING:
     from ocd_bench.engine.settings import OCDSettings
@@ -137,6 +138,7 @@ def overfitted(
             )
         yield trace, answers, delta
         del trace, answers, delta  # not while the next trace is made
+        trim()
 
 
 def losses(trace: Trace, targets: Tensor, loss: Loss, delta: Delta | None = None) -> Tensor:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from ocd_bench.account import Account
+from ocd_bench.heap import trim
 from ocd_bench.method import Context, Method
 from ocd_bench.progress import Progress
 from ocd_bench.runner.base import BaseModel, Bases
 from ocd_bench.runner.cells import Variant
 from ocd_bench.runner.contract import Watch
-from ocd_bench.runner.heap import Tidy
 from ocd_bench.runner.job import Job, Todo
 from ocd_bench.runner.measure import Measured, MethodRun
 from ocd_bench.runner.prepare import Views, base_anew, copied_kinds, fold_bases, longer_base
@@ -65,7 +65,6 @@ class Rows:
         self.stages = Stages(job.name, fits_of(job, base, context.layer), job.note)
         self.outputs: dict[str, torch.Tensor] = {}
         self.copied = copied_kinds(job, views)
-        self.tidy = Tidy()
         self.in_child = False
         """Whether this process is one method's own."""
 
@@ -111,7 +110,7 @@ class Rows:
         def loop(what: str, key: Hashable) -> Progress:
             def show(done: int, total: int) -> None:
                 self.bases.progress(what, done, total)
-                self.tidy()
+                trim()
 
             return self.stages.loop(what, key, show, account.resume)
 

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ocd_bench.runner.heap import keep_freed_memory, release_freed_memory
+from ocd_bench.heap import keep_freed_memory, release_freed_memory
 from ocd_bench.runner.messages import Decoder, Message, Send, encode
 
 __all__ = ["Child", "Ending", "Message", "Send", "arm", "can_isolate", "run_child", "watch"]

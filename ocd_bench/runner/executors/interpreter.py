@@ -22,12 +22,12 @@ from typing import Any
 
 from ocd_bench.cache import tidy
 from ocd_bench.files import temporary_folder
+from ocd_bench.heap import keep_freed_memory
 from ocd_bench.plugin.manager import load_plugins
 from ocd_bench.runner.executors.artefacts import Changes, add_entries
 from ocd_bench.runner.executors.forked import ForkedWorker
 from ocd_bench.runner.executors.order import Order, SentFolder, unpacked
 from ocd_bench.runner.group import GroupRunner
-from ocd_bench.runner.heap import keep_freed_memory
 from ocd_bench.runner.messages import Decoder, Message, Send, encode
 from ocd_bench.runner.sandbox import Ending, watch
 from ocd_bench.runner.workers import settings_of

@@ -42,7 +42,7 @@ class Tabular(Task):
         # A hypernetwork memorises the residuals of training rows within a few hundred steps. So it is small and regularised,
         # and validated often. Conditioned on the base's outputs it memorises them even sooner, so it is conditioned on x only.
         "default": {
-            "base.epochs": 100, "base.least_steps": 1500, "base.lr": 5e-3, "base.batch_size": 512, "base.augment": True,
+            "base.epochs": 400, "base.least_steps": 1500, "base.lr": 5e-3, "base.batch_size": 512, "base.augment": True,
             "ocd.overfit_lr": 0.05,
             "ocd.width": 128, "ocd.depth": 2, "ocd.noise_draws": 4, "ocd.task_draws": 4, "ocd.task_weight": 1000.0,
             "ocd.conditions": (), "ocd.steps": 1200, "ocd.batch_size": 256, "ocd.lr": 2e-3, "ocd.evaluations": 20,

@@ -4,7 +4,7 @@ glibc returns a freed block of more than 32 MB to the system at once. The next t
 every 4 KB: nearly half of the CPU time of a run on views, whose tensors take 70 MB each.
 
 What is kept has gaps, which grow: a fit on views took 3.6 GB after ten minutes, of which tensors held 0.8. So it is given back
-now and then (:class:`Tidy`).
+now and then (:func:`trim`).
 
 All of this does nothing where the C library has no such functions.
 """
@@ -39,18 +39,17 @@ def release_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class Tidy:
+_last = time.monotonic()
+
+
+def trim() -> None:
     """Called often, gives freed memory back every :data:`EVERY` seconds, if it is at least :data:`LEAST` bytes."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._last >= EVERY:
-            self._last = now
-            if freed_memory() >= LEAST:
-                release_freed_memory()
+    global _last
+    now = time.monotonic()
+    if now - _last >= EVERY:
+        _last = now
+        if freed_memory() >= LEAST:
+            release_freed_memory()
 
 
 class _Mallinfo2(ctypes.Structure):
