@@ -53,6 +53,12 @@ class ImagesSettings(Checked):
         help="For efficientnet-lite0 and timm:NAME: the network resizes pictures to a square of this side. 0: 128, and for "
         "timm what its weights were trained with.",
     )
+    norm_statistics: str = setting(
+        "training",
+        choices=("training", "weights"),
+        help="Means and variances of the batch norm layers of a network whose last layer alone is trained here: of the training "
+        "pictures, or those that come with its weights.",
+    )
     corruption_files: str = setting(
         "",
         help="A folder of published corruption files (CIFAR-10-C, Tiny-ImageNet-C), looked for as given, then in the data "

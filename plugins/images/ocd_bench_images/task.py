@@ -84,9 +84,11 @@ class Images(Task):
         """The model with the weights of its file (also one that a plugin swapped in), its last layer trained where the file's
         was for other classes; a DeiT that was trained for as many classes; None, and so training by the runner, for any
         other."""
-        if getattr(model, "head_is_new", False):
-            return model.train_head(splits, progress)  # type: ignore[operator, return-value]
         settings = settings_of(request)
+        if getattr(model, "head_is_new", False):
+            if settings.norm_statistics == "training":
+                model.take_statistics(splits.train)  # type: ignore[operator]
+            return model.train_head(splits, progress)  # type: ignore[operator, return-value]
         if settings.checkpoint not in ("", "none") and not hasattr(model, "head_is_new"):
             from ocd_bench.checkpoint import find_checkpoint, load_checkpoint
 

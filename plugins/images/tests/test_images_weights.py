@@ -165,12 +165,41 @@ def test_a_network_of_timm_gets_its_weights_from_a_file_and_a_new_last_layer(dat
     )
     trained = task.train_base(model, splits, asked, lambda done, total: None)
     changed = {name for name, value in trained.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {"net.classifier.weight", "net.classifier.bias"}
+    norms = {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert changed == {"net.classifier.weight", "net.classifier.bias", *norms}
     assert task.select_layer(model, asked) == "net.classifier"
     output = trained(splits.train.inputs)
     chance = torch.log(torch.tensor(10.0))
     assert task.loss(output, splits.train.targets).mean() < chance
     assert len(list((tmp_path / "cache" / "features").glob("*.npy"))) == 2
+
+
+class Normed(torch.nn.Sequential):
+    """A network with batch norm and a last layer, for pictures of three channels."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5), torch.nn.Flatten(), torch.nn.Linear(5 * 36, 10))
+
+
+def test_the_last_layer_is_trained_under_the_statistics_of_the_training_pictures(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
+    task = Images()
+    for choice in ("training", "weights"):
+        asked = request(data, norm_statistics=choice)
+        splits = task.load_data(asked)
+        torch.manual_seed(0)
+        model = Pretrained(Normed(), "3", 0, (0.5,) * 3, (0.25,) * 3)
+        model.head_is_new = True
+        expected = torch.nn.functional.conv2d((splits.train.inputs - 0.5) / 0.25, model.net[0].weight, model.net[0].bias)
+        momentum = model.net[1].momentum
+        trained = task.train_base(model, splits, asked, lambda done, total: None)
+        mean, variance = expected.mean((0, 2, 3)), expected.var((0, 2, 3))
+        if choice == "weights":
+            mean, variance = torch.zeros(5), torch.ones(5)
+        torch.testing.assert_close(trained.net[1].running_mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(trained.net[1].running_var, variance, rtol=1e-4, atol=1e-5)
+        assert trained.net[1].momentum == momentum
+        assert not any(module.training for module in trained.modules())
 
 
 def test_timm_downloads_nothing_and_names_what_can_be_done(data, monkeypatch, tmp_path):

@@ -24,6 +24,8 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 STEPS = 100
 """Iterations of L-BFGS at most."""
 BATCH = 100
+STATISTICS = 2000
+"""Training pictures that the statistics of batch norm layers are taken from."""
 
 
 class Pretrained(nn.Module):
@@ -72,6 +74,29 @@ class Pretrained(nn.Module):
         fitting = {key: value for key, value in state.items() if value.shape == own[key].shape}
         self.net.load_state_dict(fitting, strict=False)
         self.head_is_new = any(name not in fitting for name in anew)
+
+    def take_statistics(self, samples: Samples) -> None:
+        """Means and variances of the batch norm layers from :data:`STATISTICS` pictures, drawn once: the mean over batches.
+
+        Pictures that are small and resized have others than ImageNet's. A last layer that is trained on features under
+        ImageNet's fits no features under the statistics of test batches, which methods such as Tent take.
+        """
+        norms = [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            return
+        device, before = self.mean.device, [norm.momentum for norm in norms]
+        few = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:STATISTICS]
+        self.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            for batch in few.tensor_split(max(1, len(few) // BATCH)):
+                self(samples.inputs[batch].to(device))
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+        self.eval()
 
     def train_head(self, splits: Splits, progress: Callable[[int, int], None]) -> Pretrained:
         """The last layer as a logistic regression on features of the training pictures, which are kept in the cache folder
