@@ -142,7 +142,7 @@ TABLES = (
     ),
     Table(
         "drift",
-        "gas sensors and rented bikes: rows of later months and of the next year; bases of 100 epochs, 300 steps on the gas sensors",
+        "gas sensors and rented bikes: rows of later months and of the next year; bases of 100 epochs, on gas 300 steps",
         "--task tabular --dataset gas_sensor_drift,bike_sharing --seeds 3 --set base.least_steps=0 --set base.epochs=100 "
         f"--methods base,{PUBLISHED},{OCD},{CONTROLS},base-longer,xgboost,oracle",
     ),

@@ -56,8 +56,8 @@ class ImagesSettings(Checked):
     norm_statistics: str = setting(
         "training",
         choices=("training", "weights"),
-        help="Means and variances of the batch norm layers of a network whose last layer alone is trained here: of the training "
-        "pictures, or those that come with its weights.",
+        help="Means and variances of the batch norm layers of a network whose last layer alone is trained here: of the "
+        "training pictures, or those that come with its weights.",
     )
     corruption_files: str = setting(
         "",
