@@ -19,8 +19,10 @@ import torch
 from ocd_bench.cli import build_parser
 from ocd_bench.config import parse_assignment, resolve
 from ocd_bench.methods import builtin
+from ocd_bench.plugin.manager import load_plugins
 from ocd_bench.report.build import build_table
 from ocd_bench.results import read_run
+from ocd_bench.runner.cells import parse_variants
 from ocd_bench.stats import Paired
 from tests.runs import cell, make_run, write_run
 from tests.toy import ToyClasses
@@ -383,10 +385,16 @@ def test_every_table_is_a_command_that_is_understood() -> None:
     tables = load("tables")
     assert len({table.name for table in tables.TABLES}) == len(tables.TABLES)
     methods = {method.name for method in builtin()} | {"xgboost"}
+    manager = load_plugins()
     for table in tables.TABLES:
         args = build_parser()[0].parse_args(table.command("DATA"))
         unknown = {part for name in args.methods.split(",") for part in name.split("+")} - methods
         assert not unknown, table.name
+        task = manager.task(args.task)
+        parse_variants(args.corruption, task)
+        resolve(
+            task, [manager.method(name) for name in args.methods.split(",")], args.preset, dict(map(parse_assignment, args.set))
+        )
 
 
 def test_the_list_of_tables_names_those_that_exist(tmp_path: Path) -> None:
