@@ -393,7 +393,10 @@ def test_every_table_is_a_command_that_is_understood() -> None:
         task = manager.task(args.task)
         parse_variants(args.corruption, task)
         resolve(
-            task, [manager.method(name) for name in args.methods.split(",")], args.preset, dict(map(parse_assignment, args.set))
+            task,
+            [manager.method(name) for name in args.methods.split(",")],
+            args.preset,
+            dict(map(parse_assignment, args.assignments)),
         )
 
 
