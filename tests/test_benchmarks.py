@@ -392,12 +392,8 @@ def test_every_table_is_a_command_that_is_understood() -> None:
         assert not unknown, table.name
         task = manager.task(args.task)
         parse_variants(args.corruption, task)
-        resolve(
-            task,
-            [manager.method(name) for name in args.methods.split(",")],
-            args.preset,
-            dict(map(parse_assignment, args.assignments)),
-        )
+        chosen = [manager.method(name) for name in args.methods.split(",")]
+        resolve(task, chosen, args.preset or "default", dict(map(parse_assignment, args.assignments)))
 
 
 def test_the_list_of_tables_names_those_that_exist(tmp_path: Path) -> None:
