@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,6 @@ class Cost:
     seconds: float
     parts: tuple[Cost, ...]
 
-    def everything(self) -> Iterator[Cost]:
-        """This cost and those of all that the value was built from; one more than once, if it was used more than once."""
-        yield self
-        for part in self.parts:
-            yield from part.everything()
-
 
 @dataclass
 class _Open:
@@ -36,7 +30,9 @@ class _Open:
 
 
 class Account:
-    """What one method's fit has cost beside its own running time: as much as if it had built everything alone and at once.
+    """What one method's fit has cost beside its own running time, so that it does not depend on which method came first.
+
+    Not counted: further bases that were in the cache, and traces of training samples that an earlier fit has kept.
 
     Attributes:
         charges: seconds that other methods spent on values that this one uses, each value counted once.
@@ -54,14 +50,15 @@ class Account:
 
     def build(self, make: Callable[[], Any]) -> tuple[Any, Cost]:
         """What ``make`` returns, and what it has cost. The seconds are in the method's running time, and not charged."""
-        self._open.append(_Open(time.perf_counter(), self.resumed))
+        mine = _Open(time.perf_counter(), self.resumed)
+        self._open.append(mine)
         try:
             value = make()
         finally:
-            mine = self._open.pop()
-            whole = time.perf_counter() - mine.began + self.resumed - mine.resumed
-            if self._open:
-                self._open[-1].inside += whole
+            self._open.pop()
+        whole = time.perf_counter() - mine.began + self.resumed - mine.resumed
+        if self._open:
+            self._open[-1].inside += whole
         cost = Cost(whole - mine.inside, tuple(mine.parts))
         self._counted.add(cost)
         return value, cost
@@ -70,7 +67,12 @@ class Account:
         """Note that the method uses a value of this cost, which another one may have built."""
         if self._open:
             self._open[-1].parts.append(cost)
-        for part in cost.everything():
-            if part not in self._counted:
-                self._counted.add(part)
-                self.charges += part.seconds
+        self._charge(cost)
+
+    def _charge(self, cost: Cost) -> None:
+        if cost in self._counted:
+            return  # and so are its parts
+        self._counted.add(cost)
+        self.charges += cost.seconds
+        for part in cost.parts:
+            self._charge(part)

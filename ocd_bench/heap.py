@@ -6,7 +6,7 @@ every 4 KB: nearly half of the CPU time of a run on views, whose tensors take 70
 What is kept has gaps, which grow: a fit on views took 3.6 GB after ten minutes, of which tensors held 0.8. So it is given back
 now and then (:func:`trim`).
 
-All of this does nothing where the C library has no such functions.
+All of this does nothing where the C library has no such functions; giving back needs glibc 2.33.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NEVER = -1
 EVERY = 60.0
 """Seconds between two times that freed memory is given back. The next gigabyte of tensors costs page faults again."""
 LEAST = 2**28
-"""Freed bytes that are not worth it."""
+"""With fewer bytes in free chunks, nothing is given back."""
 
 
 def keep_freed_memory() -> None:
@@ -57,8 +57,8 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def freed_memory() -> int:
-    """Bytes that this process has freed and kept; 0 where the C library (glibc before 2.33) does not tell."""
-    with contextlib.suppress(OSError, AttributeError):
+    """Bytes in free chunks of the heap, given back or not; 0 where the C library (glibc before 2.33) does not tell."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ask = ctypes.CDLL(None).mallinfo2
         ask.restype = _Mallinfo2
         return int(ask().free)

@@ -1,4 +1,4 @@
-"""What a method's fit has cost, where methods share values: as much as if it had built them alone."""
+"""What a method's fit has cost, where methods share values: each value once, whoever built it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,28 @@ def test_a_build_that_fails_leaves_the_account_in_order(clock: Clock) -> None:
 
     with pytest.raises(ValueError, match="no"):
         context.shared("outer", lambda: context.shared("inner", fails))
-    context.shared("outer", lambda: clock.passes(1.0))
+
+    def without() -> str:
+        with pytest.raises(ValueError, match="no"):
+            context.shared("inner", fails)
+        return clock.passes(1.0)
+
+    context.shared("outer", without)
     other = replace(context, account=Account())
     other.shared("outer", lambda: clock.passes(100.0))
-    assert other.account.charges == 1.0
+    assert other.account.charges == 4.0  # with the seconds of the attempt
+
+
+def test_a_long_chain_of_values_is_charged_at_once(clock: Clock) -> None:
+    first = make_context(ToyClasses())
+
+    def build(level: int) -> str:
+        for _ in range(4):  # without memory of what is counted: 4 ** 20 visits
+            if level:
+                first.shared(level - 1, lambda: build(level - 1))
+        return clock.passes(1.0)
+
+    first.shared(20, lambda: build(20))
+    second = replace(first, account=Account())
+    second.shared(20, lambda: clock.passes(100.0))
+    assert second.account.charges == 21.0

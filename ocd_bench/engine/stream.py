@@ -160,8 +160,8 @@ class TargetStream:
                 pieces += self.traced(targets.take(rows), generator, 0, layer)
                 start = rows.stop
             return pieces
-        parts = self.problem.subsample is not None or self.problem.excerpt is not None
-        if not most or parts or self.problem.layer.by_batch:
+        partial = self.problem.subsample is not None or self.problem.excerpt is not None
+        if not most or partial or self.problem.layer.by_batch:
             return self.traced(targets, generator, most)
         return [self._kept(targets, row, index) for row, index in enumerate(indices[:most].tolist())]
 

@@ -86,8 +86,8 @@ class Images(Task):
         other."""
         settings = settings_of(request)
         if getattr(model, "head_is_new", False):
-            if settings.norm_statistics == "training":
-                model.take_statistics(splits.train)  # type: ignore[operator]
+            if settings.norm_statistics == "training" and hasattr(model, "take_statistics"):
+                model.take_statistics(splits.train, progress)  # type: ignore[operator]
             return model.train_head(splits, progress)  # type: ignore[operator, return-value]
         if settings.checkpoint not in ("", "none") and not hasattr(model, "head_is_new"):
             from ocd_bench.checkpoint import find_checkpoint, load_checkpoint

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ocd_bench import Request, Unavailable, UsageError
-from ocd_bench_images.models import check_size
+from ocd_bench_images.models import check_size, pretrained
 from ocd_bench_images.models.catalogue import cached_weights
 from ocd_bench_images.models.cifar_resnet import CifarResNet
 from ocd_bench_images.models.pretrained import Pretrained
@@ -181,25 +181,37 @@ class Normed(torch.nn.Sequential):
         super().__init__(torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5), torch.nn.Flatten(), torch.nn.Linear(5 * 36, 10))
 
 
-def test_the_last_layer_is_trained_under_the_statistics_of_the_training_pictures(data, monkeypatch, tmp_path):
+@pytest.mark.parametrize("choice", ["training", "weights"])
+def test_the_last_layer_is_trained_under_the_statistics_of_the_training_pictures(data, monkeypatch, tmp_path, choice):
     monkeypatch.setenv("OCD_BENCH_CACHE", str(tmp_path / "cache"))
-    task = Images()
-    for choice in ("training", "weights"):
-        asked = request(data, norm_statistics=choice)
-        splits = task.load_data(asked)
-        torch.manual_seed(0)
-        model = Pretrained(Normed(), "3", 0, (0.5,) * 3, (0.25,) * 3)
-        model.head_is_new = True
-        expected = torch.nn.functional.conv2d((splits.train.inputs - 0.5) / 0.25, model.net[0].weight, model.net[0].bias)
-        momentum = model.net[1].momentum
-        trained = task.train_base(model, splits, asked, lambda done, total: None)
-        mean, variance = expected.mean((0, 2, 3)), expected.var((0, 2, 3))
-        if choice == "weights":
-            mean, variance = torch.zeros(5), torch.ones(5)
-        torch.testing.assert_close(trained.net[1].running_mean, mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(trained.net[1].running_var, variance, rtol=1e-4, atol=1e-5)
-        assert trained.net[1].momentum == momentum
-        assert not any(module.training for module in trained.modules())
+    monkeypatch.setattr(pretrained, "STATISTICS", 20)
+    monkeypatch.setattr(pretrained, "BATCH", 10)
+    task, asked = Images(), request(data, norm_statistics=choice)
+    splits = task.load_data(asked)
+    torch.manual_seed(0)
+    model = Pretrained(Normed(), "3", 0, (0.5,) * 3, (0.25,) * 3)
+    model.head_is_new = True
+    norm, momentum = model.net[1], model.net[1].momentum
+    few = splits.train.inputs[torch.randperm(30, generator=torch.Generator().manual_seed(0))[:20]]
+    maps = torch.nn.functional.conv2d((few - 0.5) / 0.25, model.net[0].weight, model.net[0].bias).split(10)
+    mean = sum(each.mean((0, 2, 3)) for each in maps) / 2
+    variance = sum(each.var((0, 2, 3)) for each in maps) / 2
+    if choice == "weights":
+        mean, variance = torch.zeros(5), torch.ones(5)
+    before_the_head = []
+    original = Pretrained._features
+
+    def watched(self, *args):
+        before_the_head.append((norm.running_mean.clone(), norm.running_var.clone()))
+        return original(self, *args)
+
+    monkeypatch.setattr(Pretrained, "_features", watched)
+    trained = task.train_base(model, splits, asked, lambda done, total: None)
+    assert len(before_the_head) == 2  # training and validation pictures
+    for found in (*before_the_head, (norm.running_mean, norm.running_var)):
+        torch.testing.assert_close(found, (mean, variance), rtol=1e-4, atol=1e-5)
+    assert norm.momentum == momentum
+    assert not any(module.training for module in trained.modules())
 
 
 def test_timm_downloads_nothing_and_names_what_can_be_done(data, monkeypatch, tmp_path):

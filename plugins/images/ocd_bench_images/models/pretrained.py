@@ -75,14 +75,15 @@ class Pretrained(nn.Module):
         self.net.load_state_dict(fitting, strict=False)
         self.head_is_new = any(name not in fitting for name in anew)
 
-    def take_statistics(self, samples: Samples) -> None:
-        """Means and variances of the batch norm layers from :data:`STATISTICS` pictures, drawn once: the mean over batches.
+    def take_statistics(self, samples: Samples, progress: Callable[[int, int], None]) -> None:
+        """Means and variances of the batch norm layers from at most :data:`STATISTICS` pictures, drawn once: the mean over
+        batches. One picture alone has none.
 
         Pictures that are small and resized have others than ImageNet's. A last layer that is trained on features under
         ImageNet's fits no features under the statistics of test batches, which methods such as Tent take.
         """
         norms = [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        if not norms:
+        if not norms or len(samples) < 2:
             return
         device, before = self.mean.device, [norm.momentum for norm in norms]
         few = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:STATISTICS]
@@ -91,9 +92,12 @@ class Pretrained(nn.Module):
             norm.reset_running_stats()
             norm.momentum = None
             norm.train()
+        done = 0
         with torch.no_grad():
             for batch in few.tensor_split(max(1, len(few) // BATCH)):
                 self(samples.inputs[batch].to(device))
+                done += len(batch)
+                progress(done, len(few))
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
         self.eval()
