@@ -55,6 +55,14 @@ def test_the_commands_of_the_workflow_parse() -> None:
         assert options in WORKFLOW.replace(".tox/quick/tmp/base.md", "x.md")
 
 
+def test_the_stored_bases_are_those_of_todays_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = commands(str(tmp_path))[0]
+    assert main([*words, "--dry-run"]) == 0, capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("worse", "code"), [(False, 0), (True, 1)])
 def test_the_commands_detect_a_regression_and_pass_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], worse: bool, code: int
