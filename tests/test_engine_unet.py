@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from torch import nn
 from ocd_bench.engine.learn import parameter_count
 from ocd_bench.published import unet
 from ocd_bench.published.unet import Attention, UNet, group_norm
+from tests.pages import ROOT
 
 TINY = {"channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "attention": (1,)}
 
@@ -107,6 +111,13 @@ def test_attention_at_a_level_that_is_not_there_is_refused(attention):
 
 
 def test_the_compiler_takes_it_as_one_graph():
+    """In an interpreter of its own: the compiler starts autograd's threads, and no later test could fork."""
+    code = "from tests.test_engine_unet import compile_as_one_graph; compile_as_one_graph()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def compile_as_one_graph() -> None:
     net = wake(UNet((6, 5), **TINY)).eval()
     code, t, e = torch.randn(3, 30), torch.tensor([0.0, 300.0, 999.0]), torch.randn(3, 32)
     compiled = torch.compile(UNet.denoise, dynamic=False, backend="aot_eager", fullgraph=True)
