@@ -122,6 +122,18 @@ def use_batch_statistics(model: nn.Module, kinds: Sequence[type[nn.Module]] = BA
             layer.running_mean = layer.running_var = None  # type: ignore[assignment]
 
 
+def set_tent_mode(model: nn.Module, dropout: bool) -> None:
+    """The mode of Tent, EATA and SAR: BatchNorm2d layers use the statistics of the batch.
+
+    Args:
+        model: changed in place.
+        dropout: put the whole model in train mode, as the authors' code does, so that dropout and dropped paths are active and
+            other batch norm layers use the batch too. Otherwise the rest of the model stays in eval mode.
+    """
+    model.train(dropout)
+    use_batch_statistics(model, (nn.BatchNorm2d,))
+
+
 def keep_group_norms_contiguous(model: nn.Module) -> None:
     """Make group norm layers of ``model`` copy inputs that are not in the default memory format.
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.settings import EataSettings
-from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
+from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, set_tent_mode
 
 MOMENTUM = 0.9
 """Momentum of the running mean of class probabilities (paper, equation 4)."""
@@ -103,8 +103,7 @@ class Eata(Method):
         settings: EataSettings = context.settings("eata").resolved(class_count(context))
         model = context.fresh_base()
         weights = scale_and_shift(find_layers(model, (nn.BatchNorm2d,)))
-        model.train()
-        use_batch_statistics(model, (nn.BatchNorm2d,))
+        set_tent_mode(model, settings.dropout)
 
         def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.SGD(parameters, settings.lr, settings.momentum)

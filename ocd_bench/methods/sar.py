@@ -9,7 +9,7 @@ from torch import nn
 
 from ocd_bench.method import Context, Method
 from ocd_bench.methods.settings import SarSettings
-from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, use_batch_statistics
+from ocd_bench.online import Online, Optimizer, class_count, find_layers, scale_and_shift, set_tent_mode
 
 MOMENTUM = 0.9
 """Momentum of the moving average of the loss that triggers the recovery."""
@@ -88,8 +88,7 @@ class Sar(Method):
         layer_norm_only = all(isinstance(layer, nn.LayerNorm) for layer in layers)
         settings: SarSettings = context.settings("sar").resolved(classes, layer_norm_only)
         weights = scale_and_shift(layers[: math.ceil(settings.share * len(layers))])
-        model.train()
-        use_batch_statistics(model, (nn.BatchNorm2d,))
+        set_tent_mode(model, settings.dropout)
 
         def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
             return torch.optim.SGD(parameters, settings.lr, settings.momentum)

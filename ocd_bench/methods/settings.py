@@ -27,6 +27,11 @@ class TentSettings(Checked):
     layer_lr: float = setting(
         1e-3, least=0, help="Learning rate of tent-layer, whose weights have another scale than those of a norm layer."
     )
+    dropout: bool = setting(
+        True,
+        help="Whether dropout is active in tent and tent-episodic, as in the authors' code. false: the model is in eval mode, "
+        "and only BatchNorm2d uses the statistics of the batch.",
+    )
     section: ClassVar[str] = "tent"
 
 
@@ -93,6 +98,11 @@ class EataSettings(Checked):
         2000, least=1, unit="samples", help="Validation samples on which the Fisher information is estimated."
     )
     fisher_batch: int = setting(64, least=1, unit="samples", help="Batch size of that estimate.")
+    dropout: bool = setting(
+        True,
+        help="Whether dropout is active, as in the authors' code. false: the model is in eval mode, and only BatchNorm2d uses "
+        "the statistics of the batch.",
+    )
     section: ClassVar[str] = "eata"
 
     def resolved(self, classes: int) -> EataSettings:
@@ -139,6 +149,11 @@ class SarSettings(Checked):
         most=1,
         help="Share of the norm layers, counted from the input, that are adapted. The paper names the top blocks that it "
         "leaves out, about a quarter of the layers of its nets.",
+    )
+    dropout: bool = setting(
+        True,
+        help="Whether dropout is active, as in the authors' code. false: the model is in eval mode, and only BatchNorm2d uses "
+        "the statistics of the batch.",
     )
     section: ClassVar[str] = "sar"
 

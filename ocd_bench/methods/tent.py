@@ -20,6 +20,7 @@ from ocd_bench.online import (
     find_layers,
     probe,
     scale_and_shift,
+    set_tent_mode,
     use_batch_statistics,
 )
 
@@ -59,7 +60,8 @@ class TentPredictor(Online):
 class Tent(Method):
     """Adam on scale and shift of BatchNorm2d layers, for the mean entropy of each test batch, online.
 
-    The whole model is in train mode (dropout is active) and BatchNorm2d uses the batch's statistics.
+    The whole model is in train mode (dropout is active; ``tent.dropout=false``: eval mode) and BatchNorm2d uses the batch's
+    statistics.
     """
 
     name = "tent"
@@ -90,8 +92,8 @@ class Tent(Method):
     def _configure(self, model: nn.Module, context: Context) -> list[nn.Parameter]:
         """Set the model's mode and return the parameters to adapt."""
         layers = find_layers(model, (nn.BatchNorm2d,))
-        model.train()
-        use_batch_statistics(model, (nn.BatchNorm2d,))
+        settings: TentSettings = context.settings("tent")
+        set_tent_mode(model, settings.dropout)
         return scale_and_shift(layers)
 
     def _lr(self, settings: TentSettings) -> float:
