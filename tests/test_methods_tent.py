@@ -12,6 +12,9 @@ from torch import nn
 
 from ocd_bench.errors import NotApplicable, UsageError
 from ocd_bench.methods.bn import BnAdapt
+from ocd_bench.methods.eata import Eata
+from ocd_bench.methods.sar import Sar
+from ocd_bench.methods.settings import EataSettings, SarSettings
 from ocd_bench.methods.tent import Tent, TentEpisodic, TentLayer, TentNorm, TentSettings
 from tests.toy import ToyClasses, ToyValues, held_out, make_context
 
@@ -177,6 +180,21 @@ def test_dropout_is_active_in_tent_and_off_in_tent_norm():
     torch.manual_seed(99)
     assert torch.equal(tent(first), noisy), "the draw belongs to the batch, not to the global stream"
     assert torch.equal(TentNorm().fit(context)(first), adapted)
+
+
+@pytest.mark.parametrize(("method", "kind"), [(Tent, TentSettings), (Eata, EataSettings), (Sar, SarSettings)])
+def test_without_dropout_the_whole_stream_is_that_of_the_network_with_a_share_of_zero(method, kind):
+    def stream(dropout: bool, share: float = 0.5) -> list[torch.Tensor]:
+        context = make_context(WithDropout(), settings={kind.section: kind(lr=LR, dropout=dropout)})
+        context.base.drop.p = share
+        predictor = method().fit(context)
+        return [predictor(part) for part in batches(context)]
+
+    plain = stream(dropout=True, share=0.0)
+    assert all(map(torch.equal, stream(dropout=False), plain))
+    assert not any(map(torch.equal, stream(dropout=True), plain))
+    unadapted = BnAdapt().fit(context := make_context(WithDropout()))
+    assert not torch.equal(plain[-1], unadapted(batches(context)[-1])), "nothing was adapted"
 
 
 class Mixed(ToyClasses):
