@@ -48,7 +48,8 @@ after the other without a reset: a stream as long as a test stream."""
 SHORT = (
     "--set tent.lr=0.02 --set eata.lr=0.02 --set sar.lr=0.1 --set eata.margin=0.8 --set eata.distance=0.6 --set eata.alpha=0"
 )
-"""What it had chosen with a reset between the kinds: on 10 batches, where a test stream has 40."""CHOSEN_TINY = (
+"""What it had chosen with a reset between the kinds: on 10 batches, where a test stream has 40."""
+CHOSEN_TINY = (
     "--set tent.dropout=false --set eata.dropout=false --set sar.dropout=false "
     "--set tent.lr=0.02 --set eata.lr=0.02 --set sar.lr=0.005 --set eata.margin=0.2 --set eata.distance=0.4 --set eata.alpha=1"
 )
@@ -152,7 +153,8 @@ TABLES = (
         "EfficientNet-Lite0 on Tiny ImageNet, 50 classes, clean and under the 15 kinds at severity 3, 500 pictures",
         "--task images --dataset tiny_imagenet_50 --set images.model=efficientnet-lite0 --seeds 1 "
         f"--methods base,{PUBLISHED},mixnorm,ttn,norm-rule,ocd-norms,ocd,ocd-x5,capacity,temperature,oracle "
-        f"--corruption none,cifar10-c:3 --set images.test_samples=500 --set run.batch_size=100 --set ocd.passes=1 {CHOSEN_TINY}",
+        f"--corruption none,cifar10-c:3 --set images.test_samples=500 --set run.batch_size=100 --set ocd.passes=1 "
+        + CHOSEN_TINY,
     ),
     Table(
         "usps",
