@@ -153,8 +153,8 @@ TABLES = (
         "EfficientNet-Lite0 on Tiny ImageNet, 50 classes, clean and under the 15 kinds at severity 3, 500 pictures",
         "--task images --dataset tiny_imagenet_50 --set images.model=efficientnet-lite0 --seeds 1 "
         f"--methods base,{PUBLISHED},mixnorm,ttn,norm-rule,ocd-norms,ocd,ocd-x5,capacity,temperature,oracle "
-        f"--corruption none,cifar10-c:3 --set images.test_samples=500 --set run.batch_size=100 --set ocd.passes=1 "
-        + CHOSEN_TINY,
+        f"--corruption none,cifar10-c:3 --set images.test_samples=500 --set run.batch_size=100 "
+        f"--set ocd.passes=1 --set ocd.steps=800 {CHOSEN_TINY}",
     ),
     Table(
         "usps",
