@@ -410,7 +410,7 @@ def test_a_gain_of_zero_is_said_in_the_row(tmp_path: Path):
     table = table_of(oracle_run(tmp_path / "run"))
     row = next(line for line in render_text(table, 140).splitlines() if line.startswith("ocd"))
     assert "gain 0: equal to base" in row
-    assert "gain 0, equal to base: no weight change was better on validation samples (ocd)" in table.groups[0].notes
+    assert "gain 0, equal to base: no other gain was clearly better on validation samples (ocd)" in table.groups[0].notes
     line = next(x for x in csv.DictReader(io.StringIO(render(table, "csv"))) if x["method"] == "ocd" and x["delta"])
     assert float(line["delta"]) == 0
 

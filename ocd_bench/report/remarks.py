@@ -36,11 +36,11 @@ def of_intervals(run: Run, keys: Iterable[Key], rows: Sequence[Row]) -> tuple[st
 
 
 def of_gains(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Which rows are the base model, because no weight change was better on validation samples."""
+    """Which rows are the base model, because no other gain was clearly better on validation samples."""
     equal = [row.method for row in rows if row.equals_base]
     notes = []
     if equal:
-        notes.append(f"gain 0, equal to base: no weight change was better on validation samples ({', '.join(equal)})")
+        notes.append(f"gain 0, equal to base: no other gain was clearly better on validation samples ({', '.join(equal)})")
     some = [row for row in rows if row.unchanged and not row.equals_base]
     return (*notes, *(f"{row.method}: gain 0, equal to base, with {seeds_text(row.unchanged)}" for row in some))
 
