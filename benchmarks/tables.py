@@ -53,7 +53,7 @@ CHOSEN_TINY = (
     "--set tent.dropout=false --set eata.dropout=false --set sar.dropout=false "
     "--set tent.lr=0.02 --set eata.lr=0.02 --set sar.lr=0.005 --set eata.margin=0.2 --set eata.distance=0.4 --set eata.alpha=1"
 )
-"""As CHOSEN, for EfficientNet-Lite0 on 200 validation pictures of Tiny ImageNet, at severity 5 where the table has 3: streams of
+"""As CHOSEN, for EfficientNet-Lite0 on 200 validation pictures of Tiny ImageNet, at severity 5 (the table: 3): streams of
 8 batches, where a test stream has 5. The network has dropout, which is off: it cost Tent 4.4 points under each of two kinds, on
 500 validation pictures."""
 
